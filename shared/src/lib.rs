@@ -1,0 +1,23 @@
+//! The domain of Rekeeper: what coordinator, agent and command line share. No tonic, no prost, no network.
+//!
+//! Names, plan, steps, documents (part set of record, manifest), the pure rules over them (settling, accounting),
+//! the views that people see as JSON, and the small things that every program needs (configuration, telemetry).
+
+pub mod accounting;
+pub mod backoff;
+pub mod config;
+pub mod document;
+pub mod durable;
+pub mod ids;
+pub mod inventory;
+pub mod part;
+pub mod place;
+pub mod plan;
+pub mod problem;
+pub mod settle;
+pub mod step;
+pub mod telemetry;
+pub mod view;
+
+/// Version of the protocol between agent and coordinator; both must speak the same.
+pub const PROTOCOL_VERSION: u32 = 1;

@@ -1,0 +1,155 @@
+//! The plan as data: what will be done, immutable once made.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{HostName, MigrationName, TableName};
+use crate::place::{Place, ZkPath};
+use crate::problem::Finding;
+
+/// Index of a table replica in [`Plan::tables`].
+pub type TableIx = usize;
+/// Index of a replica set in [`Plan::sets`].
+pub type SetIx = usize;
+/// Index of a host in [`Plan::hosts`].
+pub type HostIx = usize;
+
+/// What will be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its name, and that of its migration.
+    pub name: MigrationName,
+    /// When it was made, RFC 3339 UTC.
+    pub created: String,
+    /// Who made it.
+    pub created_by: String,
+    /// What was asked for.
+    pub request: PlanRequest,
+    /// The hosts, sorted by name.
+    pub hosts: Vec<PlannedHost>,
+    /// The table replicas, sorted by (database, table, host).
+    pub tables: Vec<PlannedTable>,
+    /// The replica sets, sorted by path.
+    pub sets: Vec<PlannedSet>,
+    /// Hosts that share replica sets, in the order in which the waves run.
+    pub waves: Vec<Vec<HostIx>>,
+    /// What was warned of when it was made.
+    pub warnings: Vec<Finding>,
+}
+
+/// What the operator asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PlanRequest {
+    /// `--database` patterns; empty: all.
+    pub databases: Vec<String>,
+    /// `--table` patterns; empty: all.
+    pub tables: Vec<String>,
+    /// `--exclude` patterns.
+    pub exclude: Vec<String>,
+    /// `--disk`.
+    pub disk: Option<String>,
+    /// `--host` names; empty: all that are connected.
+    pub hosts: Vec<HostName>,
+    /// `--restart`.
+    pub restart: RestartPolicy,
+    /// `--allow`, as given.
+    pub allow: Vec<String>,
+}
+
+/// Whether the servers are restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartPolicy {
+    /// Each once, after its tables are cleaned.
+    #[default]
+    Once,
+    /// Not at all.
+    Never,
+}
+
+/// A host of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedHost {
+    /// Its name.
+    pub name: HostName,
+    /// Version of its server when the plan was made.
+    pub clickhouse_version: String,
+}
+
+/// A table replica of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedTable {
+    /// Its host.
+    pub host: HostIx,
+    /// Its name.
+    pub name: TableName,
+    /// Its UUID.
+    pub uuid: String,
+    /// Its engine.
+    pub engine: String,
+    /// Its replica set.
+    pub set: SetIx,
+    /// Its replica name.
+    pub replica_name: String,
+}
+
+impl PlannedTable {
+    /// Whether merges of this engine keep the number of rows. Plain MergeTree does, unless rows expire (TTL) or are
+    /// deleted; every other engine may lower it.
+    #[must_use]
+    pub fn merges_keep_rows(&self) -> bool {
+        self.engine == "ReplicatedMergeTree"
+    }
+}
+
+/// A replica set of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedSet {
+    /// Ensemble and chroot from which it is cleaned, whatever a hook makes of the configuration later.
+    pub place: Place,
+    /// The table's path.
+    pub path: ZkPath,
+    /// Its table replicas.
+    pub tables: Vec<TableIx>,
+    /// Index into [`Plan::waves`].
+    pub wave: usize,
+}
+
+impl Plan {
+    /// The hosts of a set, each once, in the set's order.
+    #[must_use]
+    pub fn set_hosts(&self, set: SetIx) -> Vec<HostIx> {
+        let mut hosts: Vec<HostIx> = Vec::new();
+        for &table in &self.sets[set].tables {
+            let host = self.tables[table].host;
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        hosts
+    }
+
+    /// The sets that have a table replica on the host.
+    pub fn sets_on(&self, host: HostIx) -> impl Iterator<Item = SetIx> + '_ {
+        self.sets
+            .iter()
+            .enumerate()
+            .filter(move |(_, set)| set.tables.iter().any(|&t| self.tables[t].host == host))
+            .map(|(ix, _)| ix)
+    }
+
+    /// Index of the host of that name.
+    #[must_use]
+    pub fn host_ix(&self, name: &HostName) -> Option<HostIx> {
+        self.hosts.iter().position(|h| h.name == *name)
+    }
+
+    /// The names of the set's replicas, as they must stand under `<path>/replicas`.
+    #[must_use]
+    pub fn replica_names(&self, set: SetIx) -> Vec<String> {
+        self.sets[set]
+            .tables
+            .iter()
+            .map(|&t| self.tables[t].replica_name.clone())
+            .collect()
+    }
+}

@@ -1,0 +1,291 @@
+//! Stable codes of everything that stops Rekeeper or that it warns of, and what `rekeeper explain` says of each.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{HostName, TableName};
+
+macro_rules! codes {
+    ($($variant:ident $text:literal $allow:literal $cause:literal $fix:literal;)*) => {
+        /// A stable code. Checks and problems share one list, so that `explain` knows all of them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Code {
+            $(
+                #[doc = $cause]
+                #[serde(rename = $text)]
+                $variant,
+            )*
+        }
+
+        impl Code {
+            /// Every code, in the order of the list.
+            pub const ALL: &'static [Code] = &[$(Code::$variant),*];
+
+            /// The code as people write it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$variant => $text),* }
+            }
+
+            /// What it means.
+            #[must_use]
+            pub fn cause(self) -> &'static str {
+                match self { $(Code::$variant => $cause),* }
+            }
+
+            /// What to do about it.
+            #[must_use]
+            pub fn fix(self) -> &'static str {
+                match self { $(Code::$variant => $fix),* }
+            }
+
+            /// Whether `plan --allow` turns it from a blocker into a warning.
+            #[must_use]
+            pub fn may_be_allowed(self) -> bool {
+                match self { $(Code::$variant => $allow),* }
+            }
+        }
+    };
+}
+
+codes! {
+    // Checks before anything is changed.
+    AgentNotConnected "AGENT_NOT_CONNECTED" false
+        "a host of the plan has no connected agent"
+        "start rekeeper-agent on the host, or name the hosts to take with --host";
+    AgentProtocol "AGENT_PROTOCOL" false
+        "an agent speaks another version of the protocol than the coordinator"
+        "install the same release of Rekeeper on the coordinator and on every host";
+    AgentDuplicate "AGENT_DUPLICATE" false
+        "two agents answer for one ClickHouse server"
+        "stop one of the agents; each server has exactly one";
+    InspectionFailed "INSPECTION_FAILED" false
+        "an agent could not read its ClickHouse server"
+        "see the message; check url, user and password in agent.yaml, and that the server answers";
+    MigrationOverlap "MIGRATION_OVERLAP" false
+        "a host takes part in another migration that is not ended"
+        "end that migration first (start, retry or abort it)";
+    ClickhouseTooOld "CLICKHOUSE_TOO_OLD" false
+        "SYSTEM RESTORE REPLICA came with ClickHouse 21.8"
+        "upgrade the server first";
+    ClickhouseUntested "CLICKHOUSE_UNTESTED" false
+        "this ClickHouse version is lower than the lowest that Rekeeper was tested on (26.9)"
+        "try it on a test cluster of the same version first";
+    ReplicaTwice "REPLICA_TWICE" false
+        "two tables use the same ZooKeeper path and replica name"
+        "drop or rename one of the tables: only one of them can be the replica";
+    PathUnusable "PATH_UNUSABLE" false
+        "the table's ZooKeeper path is not a path that Rekeeper will ever delete"
+        "see the message; move such a table by hand";
+    PathNested "PATH_NESTED" false
+        "a table's ZooKeeper path lies below that of another table"
+        "deleting the outer path would delete the inner table; move the tables by hand";
+    ReplicaNotPlanned "REPLICA_NOT_PLANNED" false
+        "ZooKeeper has a replica of the table that no host of the plan has"
+        "start the agent of its host and plan that host too, or, if the replica is gone for good, SYSTEM DROP REPLICA it";
+    ReplicaUnknown "REPLICA_UNKNOWN" false
+        "ClickHouse has a table replica that ZooKeeper does not know"
+        "the table's metadata is lost already; see SYSTEM RESTORE REPLICA before planning it";
+    TableReadonly "TABLE_READONLY" false
+        "the table is read-only although its metadata is present in ZooKeeper"
+        "find out why (system.replicas: zookeeper_exception, last_queue_update_exception), mend it, plan again";
+    DefinitionsDiffer "DEFINITIONS_DIFFER" false
+        "the replicas of a table do not have the same columns or metadata: an ALTER is half applied"
+        "let the ALTER finish on every replica (system.replication_queue, system.mutations), plan again";
+    MutationsUnfinished "MUTATIONS_UNFINISHED" true
+        "mutations are not finished; new metadata would forget them"
+        "wait for them, or KILL MUTATION; allowing it loses them";
+    PatchParts "PATCH_PARTS" false
+        "the table has patch parts (lightweight UPDATE), which do not apply any more once part names have shifted"
+        "ALTER TABLE ... APPLY PATCHES, wait for it, plan again";
+    LostParts "LOST_PARTS" true
+        "ClickHouse gave up parts of this replica (lost_part_count above 0): ranges of its parts may lie"
+        "find out what was lost; allow it when the loss is known and accepted";
+    DetachedCollision "DETACHED_COLLISION" false
+        "a folder under detached/ has a name that the restore would use: the restore would attach the stale one"
+        "look at what it holds; then move it out of detached/ (keep it) or ALTER TABLE ... DROP DETACHED PART it";
+    DatabaseReplicated "DATABASE_REPLICATED" false
+        "the table is in a database with engine Replicated, which keeps metadata of its own in ZooKeeper"
+        "such a table cannot be detached and attached by itself; leave it out with --exclude";
+    ZeroCopy "ZERO_COPY" true
+        "zero-copy replication with a shared disk: RESTORE has lost data there (ClickHouse #62492, #72933)"
+        "switch allow_remote_fs_zero_copy_replication off and let the replicas hold their own data first";
+    ZookeeperUnreachable "ZOOKEEPER_UNREACHABLE" false
+        "the agent cannot read the table's ZooKeeper ensemble"
+        "see the message; the agent reads the ensembles from the file named in clickhouse.config of agent.yaml";
+    VersionsDiffer "VERSIONS_DIFFER" false
+        "the servers of one replica set have different versions"
+        "upgrade all of them to one version first, where that is possible";
+    // Problems of a migration under way.
+    SyncFailed "SYNC_FAILED" false
+        "the replica did not catch up before it was to be detached"
+        "see system.replication_queue on the host; mend it, then retry";
+    DetachFailed "DETACH_FAILED" false
+        "DETACH TABLE failed"
+        "see the message, mend the cause, then retry";
+    AttachFailed "ATTACH_FAILED" false
+        "ATTACH TABLE failed"
+        "see the message, mend the cause, then retry; by hand: ATTACH TABLE";
+    NotSettled "NOT_SETTLED" false
+        "the replicas are not equal, and did not become so: deleting their metadata could lose rows"
+        "see the message; pause what writes into the table or mend its replication, then retry";
+    RecordFailed "RECORD_FAILED" false
+        "the part set of record could not be read or saved"
+        "see the message (ZooKeeper, rights, disk of the agent), then retry";
+    CleanFailed "CLEAN_FAILED" false
+        "the table's nodes could not be deleted from ZooKeeper"
+        "see the message (ZooKeeper, ACLs), mend the cause, then retry; the tables stay detached until then";
+    ReleaseFailed "RELEASE_FAILED" false
+        "the marker could not be taken away from the table's path"
+        "see the message, mend the cause, then retry";
+    HookFailed "HOOK_FAILED" false
+        "a hook of the host ended with another exit code than 0, or not in time"
+        "run the hook by hand, mend it, then retry";
+    RestartFailed "RESTART_FAILED" false
+        "the server did not come back after the restart command"
+        "see the server's log; once it is up, retry";
+    WitnessFailed "WITNESS_FAILED" false
+        "the witness node could not be written or read at the place that the server is configured for"
+        "see the message; create the root in ZooKeeper if it is missing, then retry";
+    PlaceDiffers "PLACE_DIFFERS" false
+        "this server is configured for another ZooKeeper place than the other replicas of the set"
+        "make the ZooKeeper configuration the same on all hosts of the set, restart the server, then retry";
+    PathExists "PATH_EXISTS" false
+        "something exists already at the path where the table is to be restored"
+        "see what it is; a table created there meanwhile must be dropped or moved first; then retry";
+    RecordedPartsMissing "RECORDED_PARTS_MISSING" false
+        "parts that ZooKeeper had on record for this replica are not on its disk"
+        "see the server's log and detached/ (broken parts); bring the parts back, then retry";
+    ManifestLost "MANIFEST_LOST" false
+        "the manifest that was written before the restore is lost or not the one that was written"
+        "restore the agent's state folder from a backup; a manifest is never written a second time";
+    RestoreFailed "RESTORE_FAILED" false
+        "SYSTEM RESTORE REPLICA failed"
+        "see the message, mend the cause, then retry";
+    PartsUnaccounted "PARTS_UNACCOUNTED" false
+        "after the restore, parts of the manifest are neither active nor explained"
+        "nothing was deleted: look for them in detached/ of the table, attach what is missing, then retry";
+    MergesFailed "MERGES_FAILED" false
+        "merges could not be started again"
+        "SYSTEM START MERGES on the table, then retry";
+    TableChanged "TABLE_CHANGED" false
+        "the table is not the one that was planned: dropped, recreated or renamed meanwhile"
+        "plan again; what is detached stays detached until ATTACH TABLE, retry or abort";
+    StoredDocumentLost "STORED_DOCUMENT_LOST" false
+        "a document that the coordinator had written down is lost or changed"
+        "restore the coordinator's data_dir from the latest copy";
+    CommandRefused "COMMAND_REFUSED" false
+        "the agent refused a command"
+        "see the message; an agent obeys only the newest coordinator, and only for tables that its own server reported";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Code {
+    type Err = UnknownCode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCode> {
+        let wanted = text.to_ascii_uppercase();
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|c| c.as_str() == wanted)
+            .ok_or_else(|| UnknownCode(text.to_owned()))
+    }
+}
+
+/// A text that is no code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no code; `rekeeper explain` without a code lists all of them")]
+pub struct UnknownCode(pub String);
+
+/// A problem of a table, a replica set or a host in a migration under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What kind.
+    pub code: Code,
+    /// What was found.
+    pub message: String,
+    /// What to do.
+    pub fix: String,
+}
+
+impl Problem {
+    /// A problem with the code's own remedy.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            fix: code.fix().to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+/// What a check found: a blocker or a warning.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Finding {
+    /// What kind.
+    pub code: Code,
+    /// The host, if it is about one.
+    pub host: Option<HostName>,
+    /// The table, if it is about one, as `db.table`.
+    pub table: Option<String>,
+    /// What was found.
+    pub message: String,
+    /// What to do.
+    pub fix: String,
+}
+
+impl Finding {
+    /// A finding about nothing smaller than the plan.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            host: None,
+            table: None,
+            message: message.into(),
+            fix: code.fix().to_owned(),
+        }
+    }
+
+    /// The same, about a host.
+    #[must_use]
+    pub fn on(mut self, host: &HostName) -> Self {
+        self.host = Some(host.clone());
+        self
+    }
+
+    /// The same, about a table.
+    #[must_use]
+    pub fn of(mut self, table: &TableName) -> Self {
+        self.table = Some(table.to_string());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_read_back() {
+        for code in Code::ALL {
+            assert_eq!(code.as_str().parse::<Code>(), Ok(*code));
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+        assert!("NO_SUCH".parse::<Code>().is_err());
+    }
+}

@@ -1,0 +1,397 @@
+//! Is a replica set settled? The rule of invariant 2 over what the set's nodes said; no I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::document::{QueueOrder, ReplicaSnapshot, SetSnapshot};
+
+/// One thing that keeps a set from being settled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case", tag = "reason")]
+pub enum Unsettled {
+    /// ZooKeeper knows a replica that the plan does not, or the reverse.
+    #[error("ZooKeeper has the replicas [{found}], the plan has [{planned}]")]
+    Replicas {
+        /// What ZooKeeper has.
+        found: String,
+        /// What the plan has.
+        planned: String,
+    },
+    /// A server has the table attached.
+    #[error("replica {replica} is active: a server has the table attached")]
+    Active {
+        /// The replica.
+        replica: String,
+    },
+    /// ClickHouse marked the replica as lost.
+    #[error("replica {replica} is marked as lost (is_lost)")]
+    Lost {
+        /// The replica.
+        replica: String,
+    },
+    /// The replica has entries to execute that are no merges.
+    #[error("replica {replica} has {entries} queue entries that are no merges (first: {first})")]
+    Queue {
+        /// The replica.
+        replica: String,
+        /// How many.
+        entries: usize,
+        /// Word of the first.
+        first: String,
+    },
+    /// The replica has not taken all log entries.
+    #[error("replica {replica} has taken the log up to {pointer}, and the log ends at {end}")]
+    Log {
+        /// The replica.
+        replica: String,
+        /// Its `log_pointer`.
+        pointer: i64,
+        /// One past the last entry.
+        end: i64,
+    },
+    /// The replica's definition is not the table's.
+    #[error("replica {replica} has other {what} than the table (an ALTER that it has not applied)")]
+    Definition {
+        /// The replica.
+        replica: String,
+        /// `metadata` or `columns`.
+        what: String,
+    },
+    /// The replica gave up parts.
+    #[error("replica {replica} has lost {count} parts (lost_part_count)")]
+    LostParts {
+        /// The replica.
+        replica: String,
+        /// How many.
+        count: u64,
+    },
+    /// A part that one replica has and another has not, merges under way considered.
+    #[error("replica {has} has {count} parts that {lacks} has not (first: {part})")]
+    Parts {
+        /// Who has it.
+        has: String,
+        /// Who lacks it.
+        lacks: String,
+        /// How many.
+        count: usize,
+        /// The first of them.
+        part: String,
+    },
+    /// The same name, another content: split brain.
+    #[error(
+        "part {part} differs between replica {one} and {other}: the same name, another content"
+    )]
+    Content {
+        /// One replica.
+        one: String,
+        /// The other.
+        other: String,
+        /// The part.
+        part: String,
+    },
+}
+
+impl Unsettled {
+    /// Whether replication can mend it when the tables are attached again for a while.
+    #[must_use]
+    pub fn may_catch_up(&self) -> bool {
+        match self {
+            Self::Queue { .. }
+            | Self::Log { .. }
+            | Self::Definition { .. }
+            | Self::Parts { .. }
+            | Self::Active { .. }
+            | Self::Lost { .. } => true,
+            Self::Replicas { .. } | Self::LostParts { .. } | Self::Content { .. } => false,
+        }
+    }
+}
+
+/// What may differ because the operator allowed it when the plan was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Allowed {
+    /// `--allow LOST_PARTS`.
+    pub lost_parts: bool,
+}
+
+/// Everything that keeps the set from being settled; settled when empty.
+#[must_use]
+pub fn judge(snapshot: &SetSnapshot, planned: &[String], allowed: Allowed) -> Vec<Unsettled> {
+    let mut found = Vec::new();
+    let names: BTreeSet<&str> = snapshot.replicas.iter().map(|r| r.name.as_str()).collect();
+    let wanted: BTreeSet<&str> = planned.iter().map(String::as_str).collect();
+    if names != wanted {
+        let list = |names: &BTreeSet<&str>| names.iter().copied().collect::<Vec<_>>().join(", ");
+        found.push(Unsettled::Replicas {
+            found: list(&names),
+            planned: list(&wanted),
+        });
+    }
+    for replica in &snapshot.replicas {
+        found.extend(judge_replica(snapshot, replica, allowed));
+    }
+    let after_merges: Vec<_> = snapshot
+        .replicas
+        .iter()
+        .map(|r| (r, parts_after_merges(r)))
+        .collect();
+    for pair in after_merges.windows(2) {
+        compare(&pair[0], &pair[1], &mut found);
+    }
+    found
+}
+
+fn judge_replica(
+    snapshot: &SetSnapshot,
+    replica: &ReplicaSnapshot,
+    allowed: Allowed,
+) -> Vec<Unsettled> {
+    let name = || replica.name.clone();
+    let mut found = Vec::new();
+    if replica.active {
+        found.push(Unsettled::Active { replica: name() });
+    }
+    if replica.lost {
+        found.push(Unsettled::Lost { replica: name() });
+    }
+    let others: Vec<&str> = replica
+        .queue
+        .iter()
+        .filter_map(|entry| match &entry.order {
+            QueueOrder::Merge { .. } => None,
+            QueueOrder::Other { word } => Some(word.as_str()),
+        })
+        .collect();
+    if let Some(first) = others.first() {
+        found.push(Unsettled::Queue {
+            replica: name(),
+            entries: others.len(),
+            first: (*first).to_owned(),
+        });
+    }
+    let pointer = replica.log_pointer.unwrap_or(0);
+    if pointer < snapshot.log_end {
+        found.push(Unsettled::Log {
+            replica: name(),
+            pointer,
+            end: snapshot.log_end,
+        });
+    }
+    for (what, mine, table) in [
+        ("metadata", &replica.metadata, &snapshot.metadata),
+        ("columns", &replica.columns, &snapshot.columns),
+    ] {
+        if mine != table {
+            found.push(Unsettled::Definition {
+                replica: name(),
+                what: what.to_owned(),
+            });
+        }
+    }
+    if replica.lost_part_count > 0 && !allowed.lost_parts {
+        found.push(Unsettled::LostParts {
+            replica: name(),
+            count: replica.lost_part_count,
+        });
+    }
+    found
+}
+
+/// The replica's parts as they will be once the merges of its queue have run: name to digest, no digest for a part
+/// that does not exist yet. A merge whose sources are not all there changes nothing.
+fn parts_after_merges(replica: &ReplicaSnapshot) -> BTreeMap<&str, Option<&str>> {
+    let mut parts: BTreeMap<&str, Option<&str>> = replica
+        .parts
+        .iter()
+        .map(|p| (p.name.as_str(), Some(p.digest.as_str())))
+        .collect();
+    let mut merges: Vec<(&str, &[String])> = replica
+        .queue
+        .iter()
+        .filter_map(|entry| match &entry.order {
+            QueueOrder::Merge { new_part, sources } => {
+                Some((new_part.as_str(), sources.as_slice()))
+            }
+            QueueOrder::Other { .. } => None,
+        })
+        .collect();
+    loop {
+        let before = merges.len();
+        merges.retain(|(new_part, sources)| {
+            let ready =
+                !sources.is_empty() && sources.iter().all(|s| parts.contains_key(s.as_str()));
+            if ready {
+                for source in *sources {
+                    parts.remove(source.as_str());
+                }
+                parts.insert(new_part, None);
+            }
+            !ready
+        });
+        if merges.len() == before {
+            return parts;
+        }
+    }
+}
+
+type Side<'a> = (&'a ReplicaSnapshot, BTreeMap<&'a str, Option<&'a str>>);
+
+fn compare(left: &Side<'_>, right: &Side<'_>, found: &mut Vec<Unsettled>) {
+    for (has, lacks) in [(left, right), (right, left)] {
+        let missing: Vec<&str> = has
+            .1
+            .keys()
+            .filter(|name| !lacks.1.contains_key(*name))
+            .copied()
+            .collect();
+        if let Some(first) = missing.first() {
+            found.push(Unsettled::Parts {
+                has: has.0.name.clone(),
+                lacks: lacks.0.name.clone(),
+                count: missing.len(),
+                part: (*first).to_owned(),
+            });
+        }
+    }
+    let differs = left
+        .1
+        .iter()
+        .find(|(name, digest)| match (digest, right.1.get(*name)) {
+            (Some(mine), Some(Some(theirs))) => mine != theirs,
+            _ => false,
+        });
+    if let Some((part, _)) = differs {
+        found.push(Unsettled::Content {
+            one: left.0.name.clone(),
+            other: right.0.name.clone(),
+            part: (*part).to_owned(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{PartNode, QueueEntry};
+    use crate::place::{Place, ZkPath};
+
+    fn replica(name: &str, parts: &[(&str, &str)]) -> ReplicaSnapshot {
+        ReplicaSnapshot {
+            name: name.into(),
+            active: false,
+            lost: false,
+            metadata: "m".into(),
+            columns: "c".into(),
+            log_pointer: Some(4),
+            mutation_pointer: String::new(),
+            lost_part_count: 0,
+            queue: vec![],
+            parts: parts
+                .iter()
+                .map(|(n, d)| PartNode {
+                    name: (*n).into(),
+                    digest: (*d).into(),
+                })
+                .collect(),
+        }
+    }
+
+    fn set(replicas: Vec<ReplicaSnapshot>) -> SetSnapshot {
+        SetSnapshot {
+            place: Place {
+                ensemble: "default".into(),
+                nodes: vec![],
+                secure: false,
+                chroot: String::new(),
+            },
+            path: ZkPath::parse("/t").unwrap(),
+            czxid: 1,
+            metadata: "m".into(),
+            columns: "c".into(),
+            log_end: 4,
+            mutations: vec![],
+            replicas,
+        }
+    }
+
+    fn entry(order: QueueOrder) -> QueueEntry {
+        QueueEntry {
+            name: "queue-0000000001".into(),
+            order,
+            content: String::new(),
+        }
+    }
+
+    fn judged(replicas: Vec<ReplicaSnapshot>) -> Vec<Unsettled> {
+        judge(
+            &set(replicas),
+            &["r1".into(), "r2".into()],
+            Allowed::default(),
+        )
+    }
+
+    #[test]
+    fn equal_replicas_are_settled() {
+        assert_eq!(
+            judged(vec![
+                replica("r1", &[("all_0_0_0", "a")]),
+                replica("r2", &[("all_0_0_0", "a")])
+            ]),
+            []
+        );
+    }
+
+    #[test]
+    fn each_guard_sees_its_own_fault() {
+        let good = || replica("r1", &[("all_0_0_0", "a")]);
+        let faults: [(&str, fn(&mut ReplicaSnapshot)); 11] = [
+            ("active", |r| r.active = true),
+            ("lost", |r| r.lost = true),
+            ("queue", |r| {
+                r.queue
+                    .push(entry(QueueOrder::Other { word: "get".into() }))
+            }),
+            ("log", |r| r.log_pointer = Some(3)),
+            ("log", |r| r.log_pointer = None),
+            ("definition", |r| r.metadata = "other".into()),
+            ("definition", |r| r.columns = "other".into()),
+            ("lost_parts", |r| r.lost_part_count = 1),
+            ("parts", |r| r.parts.clear()),
+            ("content", |r| r.parts[0].digest = "b".into()),
+            ("replicas", |r| r.name = "r3".into()),
+        ];
+        for (reason, fault) in faults {
+            let mut bad = replica("r2", &[("all_0_0_0", "a")]);
+            fault(&mut bad);
+            let found = judged(vec![good(), bad]);
+            let reasons: Vec<String> = found
+                .iter()
+                .map(|u| {
+                    serde_json::to_value(u).unwrap()["reason"]
+                        .as_str()
+                        .unwrap()
+                        .into()
+                })
+                .collect();
+            assert_eq!(reasons, [reason]);
+        }
+    }
+
+    #[test]
+    fn a_merge_that_one_replica_has_not_run_is_no_difference() {
+        let merged = replica("r1", &[("all_0_1_1", "ab"), ("all_2_2_0", "c")]);
+        let mut waiting = replica(
+            "r2",
+            &[("all_0_0_0", "a"), ("all_1_1_0", "b"), ("all_2_2_0", "c")],
+        );
+        waiting.queue.push(entry(QueueOrder::Merge {
+            new_part: "all_0_1_1".into(),
+            sources: vec!["all_0_0_0".into(), "all_1_1_0".into()],
+        }));
+        assert_eq!(judged(vec![merged.clone(), waiting.clone()]), []);
+        // A merge whose source is missing explains nothing.
+        waiting.parts.remove(1);
+        assert!(!judged(vec![merged, waiting]).is_empty());
+    }
+}

@@ -1,0 +1,350 @@
+//! The steps of a migration: what a coordinator orders, and what an agent answers.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::document::Packed;
+use crate::ids::{HostName, MigrationName, TableName};
+use crate::place::{Place, ZkPath};
+use crate::plan::{HostIx, SetIx, TableIx};
+use crate::problem::{Code, Problem};
+use crate::settle::{Allowed, Unsettled};
+
+/// The smallest idempotent actions of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepKind {
+    /// Table: SYSTEM SYNC REPLICA ... LIGHTWEIGHT, bounded.
+    Sync,
+    /// Table: DETACH TABLE ... PERMANENTLY SYNC.
+    Detach,
+    /// Table: ATTACH TABLE on metadata that is still there, back into service.
+    Reattach,
+    /// Set: read the nodes, judge; changes nothing.
+    Settle,
+    /// Set: marker, judge again under it, part set of record.
+    Record,
+    /// Set: delete the nodes, under the attempt's own marker.
+    Clean,
+    /// Set: take marker and held `is_active` away, when nothing was deleted.
+    Release,
+    /// Host: hook, restart command, wait for a new server.
+    Restart,
+    /// Set: create the witness node at the place that the server is configured for.
+    Witness,
+    /// Table: witness, ATTACH TABLE without metadata, merges stopped, manifest.
+    Attach,
+    /// Table: SYSTEM RESTORE REPLICA and everything until all parts are accounted for.
+    Restore,
+    /// Table: SYSTEM START MERGES.
+    Finish,
+}
+
+impl fmt::Display for StepKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sync => "sync",
+            Self::Detach => "detach",
+            Self::Reattach => "reattach",
+            Self::Settle => "settle",
+            Self::Record => "record",
+            Self::Clean => "clean",
+            Self::Release => "release",
+            Self::Restart => "restart",
+            Self::Witness => "witness",
+            Self::Attach => "attach",
+            Self::Restore => "restore",
+            Self::Finish => "finish",
+        })
+    }
+}
+
+/// What a step is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// A table replica.
+    Table(TableIx),
+    /// A replica set.
+    Set(SetIx),
+    /// A host.
+    Host(HostIx),
+}
+
+/// An order to one agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The migration.
+    pub migration: MigrationName,
+    /// Number of the intent; grows with every intent of a migration.
+    pub attempt: u64,
+    /// What to do.
+    pub order: Order,
+}
+
+/// What to do, with all that the agent needs for it. No SQL, no shell, no free path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// See [`StepKind::Sync`].
+    Sync(TableRef),
+    /// See [`StepKind::Detach`].
+    Detach(TableRef),
+    /// See [`StepKind::Reattach`].
+    Reattach(TableRef),
+    /// See [`StepKind::Settle`].
+    Settle(SetRef),
+    /// See [`StepKind::Record`].
+    Record(SetRef),
+    /// See [`StepKind::Clean`].
+    Clean(SetRef),
+    /// See [`StepKind::Release`].
+    Release(SetRef),
+    /// See [`StepKind::Restart`].
+    Restart,
+    /// See [`StepKind::Witness`].
+    Witness(Witness),
+    /// See [`StepKind::Attach`].
+    Attach {
+        /// The table.
+        table: TableRef,
+        /// What must be readable at the server's place.
+        witness: Witness,
+        /// The packed part set of record.
+        record: Packed,
+        /// Digest of the manifest when it was written already.
+        manifest: Option<String>,
+    },
+    /// See [`StepKind::Restore`].
+    Restore {
+        /// The table.
+        table: TableRef,
+        /// First and alone, or after the reference.
+        role: Role,
+        /// Digest of the table's own manifest.
+        manifest: String,
+        /// The witness, taken away by the reference.
+        witness: Witness,
+        /// Whether merges of the engine keep the number of rows.
+        merges_keep_rows: bool,
+        /// The names of all replicas of the set.
+        replicas: Vec<String>,
+    },
+    /// See [`StepKind::Finish`].
+    Finish(TableRef),
+}
+
+impl Order {
+    /// The step that is ordered.
+    #[must_use]
+    pub fn kind(&self) -> StepKind {
+        match self {
+            Self::Sync(_) => StepKind::Sync,
+            Self::Detach(_) => StepKind::Detach,
+            Self::Reattach(_) => StepKind::Reattach,
+            Self::Settle(_) => StepKind::Settle,
+            Self::Record(_) => StepKind::Record,
+            Self::Clean(_) => StepKind::Clean,
+            Self::Release(_) => StepKind::Release,
+            Self::Restart => StepKind::Restart,
+            Self::Witness(_) => StepKind::Witness,
+            Self::Attach { .. } => StepKind::Attach,
+            Self::Restore { .. } => StepKind::Restore,
+            Self::Finish(_) => StepKind::Finish,
+        }
+    }
+}
+
+/// A table replica as an agent finds it: by UUID, path and replica name, not by name alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRef {
+    /// Its name.
+    pub name: TableName,
+    /// Its UUID.
+    pub uuid: String,
+    /// Its ZooKeeper path.
+    pub path: ZkPath,
+    /// Its replica name.
+    pub replica_name: String,
+}
+
+/// A replica set as an agent finds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetRef {
+    /// Ensemble and chroot of the plan.
+    pub place: Place,
+    /// The table's path.
+    pub path: ZkPath,
+    /// The plan's replicas.
+    pub replicas: Vec<String>,
+    /// What the plan allows.
+    pub allowed: Allowed,
+    /// A marker of this migration was created on it before, and its part set of record is saved: a path that is not
+    /// there any more counts as cleaned.
+    pub recorded: bool,
+}
+
+/// The node by which the servers of a set prove that they are configured for the same place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Witness {
+    /// Name of the ensemble in the server's configuration.
+    pub ensemble: String,
+    /// The table's path, which must be absent.
+    pub path: ZkPath,
+    /// Name of the node, directly under the chroot.
+    pub node: String,
+    /// Its content.
+    pub content: String,
+}
+
+/// Which replica of its set a table is restored as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// First and alone.
+    Reference,
+    /// After the reference.
+    Follower {
+        /// The reference's packed manifest.
+        reference: Packed,
+    },
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The step is done: it was done now, or found done.
+    Done(Done),
+    /// The step failed.
+    Failed(Failure),
+}
+
+/// What a finished step tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Done {
+    /// Nothing more than that it is done.
+    Plain,
+    /// Settle: what keeps the set from being settled, if anything.
+    Settled(Vec<Unsettled>),
+    /// Record: under the marker the set was still settled, and its part set of record is saved; or it was not, and the
+    /// marker is gone again.
+    Recorded {
+        /// Digest of the document; none when the set was not settled.
+        digest: Option<String>,
+        /// What kept the set from being settled.
+        unsettled: Vec<Unsettled>,
+    },
+    /// Clean: the path is gone.
+    Cleaned {
+        /// Nodes that this attempt deleted.
+        znodes: u64,
+    },
+    /// Restart: a new server answers.
+    Restarted {
+        /// When it started, RFC 3339 UTC, by the agent's clock.
+        at: String,
+    },
+    /// Attach: the table is attached, read-only, its manifest written.
+    Attached {
+        /// Digest of the manifest.
+        digest: String,
+        /// Active parts.
+        parts: u64,
+        /// Their rows.
+        rows: u64,
+        /// Parts of the record that are not on the disk.
+        missing: Vec<String>,
+    },
+    /// Restore: every part is accounted for.
+    Restored(Restored),
+}
+
+/// How the parts of a table replica came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Restored {
+    /// Found active.
+    pub active: u64,
+    /// Attached again from `detached/`.
+    pub attached_again: u64,
+    /// Covered by a part of the reference.
+    pub covered: u64,
+    /// Merged since.
+    pub merged: u64,
+    /// Without rows.
+    pub empty: u64,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What to tell people.
+    pub problem: Problem,
+    /// Trying again may help without anybody doing anything.
+    pub retry: bool,
+}
+
+impl Failure {
+    /// A failure that may pass.
+    #[must_use]
+    pub fn passing(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            problem: Problem::new(code, message),
+            retry: true,
+        }
+    }
+
+    /// A failure that somebody has to look at.
+    #[must_use]
+    pub fn lasting(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            problem: Problem::new(code, message),
+            retry: false,
+        }
+    }
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The migration.
+    pub migration: MigrationName,
+    /// The command's attempt.
+    pub attempt: u64,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The document that a step made: part set of record or manifest.
+    pub document: Option<Packed>,
+}
+
+/// What an agent tells when it connects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// [`crate::PROTOCOL_VERSION`] of the agent.
+    pub protocol: u32,
+    /// Its release.
+    pub agent_version: String,
+    /// Its host.
+    pub host: HostName,
+    /// What tells its ClickHouse server from others: two agents of one server have the same.
+    pub server_id: String,
+    /// `version()` of its server; empty when it does not answer.
+    pub clickhouse_version: String,
+    /// Highest fencing token that it ever obeyed, and the run of the coordinator that had it.
+    pub seen: SeenToken,
+    /// Highest attempt that it has seen, per migration.
+    pub attempts: Vec<(MigrationName, u64)>,
+    /// How many tables it detaches or attaches at a time.
+    pub parallel_detach: usize,
+    /// How many tables it restores at a time.
+    pub parallel_restore: usize,
+}
+
+/// A fencing token and the run that it belongs to; a copy of a coordinator's store has the token but not the run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SeenToken {
+    /// Grows with every start of a coordinator.
+    pub token: u64,
+    /// Drawn at every start of a coordinator.
+    pub run: String,
+}

@@ -1,0 +1,289 @@
+//! What people and their scripts see: the documents of `-o json` and `-o yaml`. Their fields are a contract.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{HostName, MigrationName};
+use crate::problem::{Finding, Problem};
+
+/// One host, of `rekeeper hosts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    /// Its name.
+    pub host: HostName,
+    /// Whether its agent is connected.
+    pub connected: bool,
+    /// The agent's release.
+    pub agent_version: String,
+    /// The server's version.
+    pub clickhouse_version: String,
+    /// What it is doing, if anything.
+    pub doing: Option<String>,
+}
+
+/// A plan, of `rekeeper plan`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// Its name.
+    pub name: MigrationName,
+    /// With one of these nothing is saved.
+    pub blockers: Vec<Finding>,
+    /// What to know before starting.
+    pub warnings: Vec<Finding>,
+    /// Names of the hosts of each wave.
+    pub waves: Vec<Vec<HostName>>,
+    /// The replica sets.
+    pub replica_sets: Vec<PlannedSetView>,
+}
+
+/// A replica set of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedSetView {
+    /// The table's path.
+    pub zookeeper_path: String,
+    /// Its replicas.
+    pub replicas: Vec<PlannedReplicaView>,
+}
+
+/// A table replica of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedReplicaView {
+    /// Its host.
+    pub host: HostName,
+    /// Its database.
+    pub database: String,
+    /// Its table.
+    pub table: String,
+    /// Its replica name.
+    pub replica_name: String,
+}
+
+/// State of a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum State {
+    /// Planned, never started.
+    Planned,
+    /// Something goes on, or will as soon as an agent is back.
+    Running,
+    /// Stopped by `pause`, or at the barrier of `--until`.
+    Paused,
+    /// Every table is restored (or skipped).
+    Completed,
+    /// Nothing can go on without `retry`, `skip` or `abort`.
+    Failed,
+    /// Given up: what was not cleaned is in service, what was is restored.
+    Aborted,
+}
+
+impl State {
+    /// Whether nothing will ever happen again under this name.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Aborted)
+    }
+}
+
+/// How far a migration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Tables are being detached.
+    Detach,
+    /// The sets' nodes are being read and compared.
+    Settle,
+    /// Nodes are being recorded and deleted.
+    Clean,
+    /// Servers are being restarted.
+    Restart,
+    /// Tables are being attached, read-only.
+    Attach,
+    /// Replicas are being restored.
+    Restore,
+    /// Nothing is left to do.
+    Done,
+}
+
+/// Where `--until` stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Until {
+    /// All tables detached and all sets settled, nothing deleted.
+    Detached,
+    /// All sets cleaned.
+    ZkCleaned,
+    /// All servers restarted.
+    Restarted,
+    /// To the end.
+    Restored,
+}
+
+/// Status of a table replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TableStatus {
+    /// In service on its old metadata.
+    #[serde(rename = "INIT")]
+    Init,
+    /// Detached, permanently.
+    #[serde(rename = "DETACHED")]
+    Detached,
+    /// Its set's nodes are deleted.
+    #[serde(rename = "ZK_CLEANED")]
+    ZkCleaned,
+    /// Restored and accounted for.
+    #[serde(rename = "RESTORED")]
+    Restored,
+}
+
+/// How many tables have which status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// In service on their old metadata.
+    #[serde(rename = "INIT")]
+    pub init: u64,
+    /// Detached.
+    #[serde(rename = "DETACHED")]
+    pub detached: u64,
+    /// Cleaned.
+    #[serde(rename = "ZK_CLEANED")]
+    pub zk_cleaned: u64,
+    /// Restored.
+    #[serde(rename = "RESTORED")]
+    pub restored: u64,
+    /// With a problem; also counted under their status.
+    pub failed: u64,
+}
+
+impl Counts {
+    /// Counts one table.
+    pub fn add(&mut self, status: TableStatus, failed: bool) {
+        match status {
+            TableStatus::Init => self.init += 1,
+            TableStatus::Detached => self.detached += 1,
+            TableStatus::ZkCleaned => self.zk_cleaned += 1,
+            TableStatus::Restored => self.restored += 1,
+        }
+        self.failed += u64::from(failed);
+    }
+
+    /// All tables.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.init + self.detached + self.zk_cleaned + self.restored
+    }
+}
+
+/// One line of `rekeeper status` without a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationLine {
+    /// Its name.
+    pub name: MigrationName,
+    /// Its state.
+    pub state: State,
+    /// Its phase.
+    pub phase: Phase,
+    /// Its tables.
+    pub counts: Counts,
+    /// When its plan was made, RFC 3339 UTC.
+    pub created: String,
+}
+
+/// `rekeeper status NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Its name.
+    pub name: MigrationName,
+    /// Its state.
+    pub state: State,
+    /// Its phase.
+    pub phase: Phase,
+    /// The barrier at which it will pause, or paused.
+    pub until: Option<Until>,
+    /// What is being waited for: what, where, how long already, until when.
+    pub waiting_for: Option<String>,
+    /// All tables.
+    pub counts: Counts,
+    /// The hosts.
+    pub hosts: Vec<HostStatus>,
+    /// The replica sets.
+    pub replica_sets: Vec<SetStatus>,
+    /// The table replicas.
+    pub tables: Vec<TableStatusView>,
+}
+
+/// A host in a status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Its name.
+    pub host: HostName,
+    /// Whether its agent is connected.
+    pub connected: bool,
+    /// The server's version.
+    pub version: String,
+    /// When its server was restarted for this migration, RFC 3339 UTC.
+    pub restarted_at: Option<String>,
+    /// Its tables.
+    pub counts: Counts,
+}
+
+/// A replica set in a status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetStatus {
+    /// The table's path.
+    pub zookeeper_path: String,
+    /// Whether it was found settled.
+    pub settled: bool,
+    /// The replica that is restored first.
+    pub reference: Option<HostName>,
+    /// Why that one; or why it is not settled.
+    pub reason: Option<String>,
+    /// Nodes deleted so far.
+    pub znodes_deleted: u64,
+}
+
+/// A table replica in a status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableStatusView {
+    /// Its host.
+    pub host: HostName,
+    /// Its database.
+    pub database: String,
+    /// Its table.
+    pub table: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// Its path.
+    pub zookeeper_path: String,
+    /// Its replica name.
+    pub replica_name: String,
+    /// Its status.
+    pub status: TableStatus,
+    /// How many commands were sent for it.
+    pub attempts: u64,
+    /// Parts in its manifest.
+    pub parts: Option<u64>,
+    /// Rows in its manifest.
+    pub rows: Option<u64>,
+    /// Its problem, if it has one.
+    pub problem: Option<Problem>,
+}
+
+/// One line of `rekeeper events -o json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Its number, from 1, without gaps.
+    pub seq: u64,
+    /// When it was written down, RFC 3339 UTC.
+    pub time: String,
+    /// `ordered` (by a person), `intent`, `done` or `failed`.
+    pub kind: String,
+    /// The attempt, for intents and their outcomes.
+    pub attempt: Option<u64>,
+    /// The step.
+    pub step: Option<String>,
+    /// The host that does it.
+    pub host: Option<HostName>,
+    /// The table as `db.table`, or the path of a set.
+    pub target: Option<String>,
+    /// Who ordered it, what was found, or what failed.
+    pub text: String,
+}
