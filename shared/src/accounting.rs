@@ -138,9 +138,7 @@ pub fn account(evidence: Evidence<'_>) -> Account {
             Fate::Merged { into }
         } else if let Some(by) = covered(evidence, part, &in_reference, &actives, &merged) {
             Fate::Covered { by }
-        } else if evidence.detached.contains(&part.name)
-            && !evidence.manifest.detached_before.contains(&part.name)
-        {
+        } else if evidence.detached.contains(&part.name) && !evidence.manifest.detached_before.contains(&part.name) {
             Fate::Detached
         } else {
             Fate::Missing
@@ -148,9 +146,7 @@ pub fn account(evidence: Evidence<'_>) -> Account {
         *nth += 1;
         (part.name.clone(), fate)
     });
-    Account {
-        fates: fates.collect(),
-    }
+    Account { fates: fates.collect() }
 }
 
 /// A part of the reference whose range contains this one's and which is itself accounted for here. Both histories are
@@ -198,26 +194,16 @@ impl<'a> MergedSince<'a> {
     fn new(evidence: Evidence<'a>) -> Self {
         let mut by_partition: BTreeMap<&str, Vec<&ManifestPart>> = BTreeMap::new();
         for part in evidence.reference.parts.iter().filter(|p| p.rows > 0) {
-            by_partition
-                .entry(&part.partition_id)
-                .or_default()
-                .push(part);
+            by_partition.entry(&part.partition_id).or_default().push(part);
         }
         let mut blocks: HashMap<Content<'a>, Vec<(i64, &str)>> = HashMap::new();
         let mut wide: BTreeMap<&str, Vec<(PartName, u64, u64)>> = BTreeMap::new();
         for (partition, parts) in &mut by_partition {
             parts.sort_by_key(|p| order_of(&p.name));
             for (block, part) in (0_i64..).zip(parts.iter()) {
-                blocks
-                    .entry(content(part))
-                    .or_default()
-                    .push((block, &part.name));
+                blocks.entry(content(part)).or_default().push((block, &part.name));
             }
-            for active in evidence
-                .active
-                .iter()
-                .filter(|a| a.partition_id == *partition)
-            {
+            for active in evidence.active.iter().filter(|a| a.partition_id == *partition) {
                 let Some(name) = PartName::parse(&active.name) else {
                     continue;
                 };
@@ -229,9 +215,7 @@ impl<'a> MergedSince<'a> {
                     .filter(|(block, _)| (name.min_block..=name.max_block).contains(block))
                     .map(|(_, part)| part.rows)
                     .sum();
-                wide.entry(partition)
-                    .or_default()
-                    .push((name, active.rows, sources));
+                wide.entry(partition).or_default().push((name, active.rows, sources));
             }
         }
         Self {
@@ -243,15 +227,14 @@ impl<'a> MergedSince<'a> {
 
     fn of(&self, part: &ManifestPart, nth: usize) -> Option<String> {
         let (block, _) = self.blocks.get(&content(part))?.get(nth)?;
-        let found =
-            self.wide
-                .get(part.partition_id.as_str())?
-                .iter()
-                .find(|(name, rows, sources)| {
-                    // Blocks that users wrote since may have been merged in: more rows than the sources had are right.
-                    (name.min_block..=name.max_block).contains(block)
-                        && (rows >= sources || !self.merges_keep_rows)
-                })?;
+        let found = self
+            .wide
+            .get(part.partition_id.as_str())?
+            .iter()
+            .find(|(name, rows, sources)| {
+                // Blocks that users wrote since may have been merged in: more rows than the sources had are right.
+                (name.min_block..=name.max_block).contains(block) && (rows >= sources || !self.merges_keep_rows)
+            })?;
         Some(found.0.to_string())
     }
 }
@@ -282,12 +265,7 @@ mod tests {
         }
     }
 
-    fn fates(
-        own: &Manifest,
-        reference: &Manifest,
-        active: &[ManifestPart],
-        detached: &[&str],
-    ) -> Account {
+    fn fates(own: &Manifest, reference: &Manifest, active: &[ManifestPart], detached: &[&str]) -> Account {
         let detached = detached.iter().map(|s| (*s).to_owned()).collect();
         account(Evidence {
             manifest: own,
@@ -305,29 +283,15 @@ mod tests {
             part("all_4_7_1", 6, "b"),
             part("all_8_8_0", 0, "e"),
         ]);
-        let found = fates(
-            &m,
-            &m,
-            &[part("all_0_0_0", 5, "a"), part("all_1_1_0", 6, "b")],
-            &[],
-        );
+        let found = fates(&m, &m, &[part("all_0_0_0", 5, "a"), part("all_1_1_0", 6, "b")], &[]);
         assert!(found.is_complete());
         assert_eq!(found.count(|f| matches!(f, Fate::Active { .. })), 2);
     }
 
     #[test]
     fn identical_parts_are_counted_each() {
-        let m = manifest(
-            (0..4)
-                .map(|n| part(&format!("all_{n}_{n}_0"), 5, "same"))
-                .collect(),
-        );
-        let found = fates(
-            &m,
-            &m,
-            &[part("all_0_0_0", 5, "same")],
-            &["all_1_1_0", "all_2_2_0"],
-        );
+        let m = manifest((0..4).map(|n| part(&format!("all_{n}_{n}_0"), 5, "same")).collect());
+        let found = fates(&m, &m, &[part("all_0_0_0", 5, "same")], &["all_1_1_0", "all_2_2_0"]);
         assert_eq!(found.to_attach(), ["all_1_1_0", "all_2_2_0"]);
         assert_eq!(found.missing(), ["all_3_3_0"]);
     }
@@ -358,12 +322,7 @@ mod tests {
             part("all_6_6_0", 6, "b"),
             part("all_7_7_0", 7, "c"),
         ]);
-        let found = fates(
-            &m,
-            &m,
-            &[part("all_0_1_1", 11, "ab"), part("all_2_2_0", 7, "c")],
-            &[],
-        );
+        let found = fates(&m, &m, &[part("all_0_1_1", 11, "ab"), part("all_2_2_0", 7, "c")], &[]);
         assert!(found.is_complete());
         let lying = fates(&m, &m, &[part("all_0_2_1", 11, "ab")], &[]);
         assert_eq!(lying.missing().len(), 3);

@@ -25,10 +25,7 @@ impl Backoff {
 
     /// The next delay: between half and all of the doubled one.
     pub fn next_delay(&mut self) -> Duration {
-        let full = self
-            .first
-            .saturating_mul(1 << self.failures.min(16))
-            .min(self.highest);
+        let full = self.first.saturating_mul(1 << self.failures.min(16)).min(self.highest);
         self.failures = self.failures.saturating_add(1);
         full.mul_f64(rand::rng().random_range(0.5..=1.0))
     }

@@ -46,8 +46,7 @@ pub fn load<C: Validate>(file: &Path) -> Result<C::Valid, BadConfig> {
         file: file.to_owned(),
         problems,
     };
-    let text =
-        std::fs::read_to_string(file).map_err(|e| bad(vec![format!("cannot be read: {e}")]))?;
+    let text = std::fs::read_to_string(file).map_err(|e| bad(vec![format!("cannot be read: {e}")]))?;
     let raw: C = serde_saphyr::from_str(&text).map_err(|e| bad(vec![e.to_string()]))?;
     let folder = file
         .parent()
@@ -66,9 +65,8 @@ pub fn load<C: Validate>(file: &Path) -> Result<C::Valid, BadConfig> {
 /// When the text is no duration.
 pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(|e| {
-        serde::de::Error::custom(format!("{text:?} is no duration ({e}); write it as 30m"))
-    })
+    humantime::parse_duration(&text)
+        .map_err(|e| serde::de::Error::custom(format!("{text:?} is no duration ({e}); write it as 30m")))
 }
 
 /// TLS files; for now named but not used.
@@ -88,12 +86,12 @@ pub struct TlsFiles {
 /// Checks that the configuration asks for what this release can do: no TLS yet, and without TLS only loopback.
 pub fn check_insecure(insecure: bool, tls: Option<&TlsFiles>, problems: &mut Vec<String>) {
     if tls.is_some() {
+        problems.push("tls: this release cannot speak TLS yet; on loopback use `insecure: true` instead".to_owned());
+    } else if !insecure {
         problems.push(
-            "tls: this release cannot speak TLS yet; on loopback use `insecure: true` instead"
+            "insecure: this release speaks only without TLS and only on loopback; say so with `insecure: true`"
                 .to_owned(),
         );
-    } else if !insecure {
-        problems.push("insecure: this release speaks only without TLS and only on loopback; say so with `insecure: true`".to_owned());
     }
 }
 
@@ -101,8 +99,5 @@ pub fn check_insecure(insecure: bool, tls: Option<&TlsFiles>, problems: &mut Vec
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -215,10 +215,7 @@ pub fn unpack<T: DeserializeOwned>(bytes: &[u8], expected: Option<&str>) -> Resu
 /// SHA-256, hexadecimal.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

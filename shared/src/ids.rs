@@ -77,10 +77,7 @@ fn check_plain(what: &'static str, value: String) -> Result<String, InvalidName>
         "it is empty"
     } else if value.len() > 128 {
         "it is longer than 128 bytes"
-    } else if !value
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-    {
+    } else if !value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         "only letters, digits, '-', '_' and '.' are allowed"
     } else if !value.as_bytes()[0].is_ascii_alphanumeric() {
         "it must begin with a letter or a digit"
@@ -112,11 +109,7 @@ impl TableName {
     /// The name as it stands in a statement, quoted.
     #[must_use]
     pub fn sql(&self) -> String {
-        format!(
-            "{}.{}",
-            quote_identifier(&self.database),
-            quote_identifier(&self.table)
-        )
+        format!("{}.{}", quote_identifier(&self.database), quote_identifier(&self.table))
     }
 }
 
@@ -131,11 +124,7 @@ struct Readable<'a>(&'a str);
 
 impl fmt::Display for Readable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = !self.0.is_empty()
-            && self
-                .0
-                .chars()
-                .all(|c| c.is_alphanumeric() || c == '_' || c == '-');
+        let plain = !self.0.is_empty() && self.0.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
         if plain {
             f.write_str(self.0)
         } else {

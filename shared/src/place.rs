@@ -55,10 +55,7 @@ impl ZkPath {
     /// Whether `other` lies below this path.
     #[must_use]
     pub fn is_parent_of(&self, other: &Self) -> bool {
-        other
-            .0
-            .strip_prefix(&self.0)
-            .is_some_and(|rest| rest.starts_with('/'))
+        other.0.strip_prefix(&self.0).is_some_and(|rest| rest.starts_with('/'))
     }
 }
 

@@ -79,9 +79,7 @@ pub enum Unsettled {
         part: String,
     },
     /// The same name, another content: split brain.
-    #[error(
-        "part {part} differs between replica {one} and {other}: the same name, another content"
-    )]
+    #[error("part {part} differs between replica {one} and {other}: the same name, another content")]
     Content {
         /// One replica.
         one: String,
@@ -131,22 +129,14 @@ pub fn judge(snapshot: &SetSnapshot, planned: &[String], allowed: Allowed) -> Ve
     for replica in &snapshot.replicas {
         found.extend(judge_replica(snapshot, replica, allowed));
     }
-    let after_merges: Vec<_> = snapshot
-        .replicas
-        .iter()
-        .map(|r| (r, parts_after_merges(r)))
-        .collect();
+    let after_merges: Vec<_> = snapshot.replicas.iter().map(|r| (r, parts_after_merges(r))).collect();
     for pair in after_merges.windows(2) {
         compare(&pair[0], &pair[1], &mut found);
     }
     found
 }
 
-fn judge_replica(
-    snapshot: &SetSnapshot,
-    replica: &ReplicaSnapshot,
-    allowed: Allowed,
-) -> Vec<Unsettled> {
+fn judge_replica(snapshot: &SetSnapshot, replica: &ReplicaSnapshot, allowed: Allowed) -> Vec<Unsettled> {
     let name = || replica.name.clone();
     let mut found = Vec::new();
     if replica.active {
@@ -210,17 +200,14 @@ fn parts_after_merges(replica: &ReplicaSnapshot) -> BTreeMap<&str, Option<&str>>
         .queue
         .iter()
         .filter_map(|entry| match &entry.order {
-            QueueOrder::Merge { new_part, sources } => {
-                Some((new_part.as_str(), sources.as_slice()))
-            }
+            QueueOrder::Merge { new_part, sources } => Some((new_part.as_str(), sources.as_slice())),
             QueueOrder::Other { .. } => None,
         })
         .collect();
     loop {
         let before = merges.len();
         merges.retain(|(new_part, sources)| {
-            let ready =
-                !sources.is_empty() && sources.iter().all(|s| parts.contains_key(s.as_str()));
+            let ready = !sources.is_empty() && sources.iter().all(|s| parts.contains_key(s.as_str()));
             if ready {
                 for source in *sources {
                     parts.remove(source.as_str());
@@ -254,13 +241,10 @@ fn compare(left: &Side<'_>, right: &Side<'_>, found: &mut Vec<Unsettled>) {
             });
         }
     }
-    let differs = left
-        .1
-        .iter()
-        .find(|(name, digest)| match (digest, right.1.get(*name)) {
-            (Some(mine), Some(Some(theirs))) => mine != theirs,
-            _ => false,
-        });
+    let differs = left.1.iter().find(|(name, digest)| match (digest, right.1.get(*name)) {
+        (Some(mine), Some(Some(theirs))) => mine != theirs,
+        _ => false,
+    });
     if let Some((part, _)) = differs {
         found.push(Unsettled::Content {
             one: left.0.name.clone(),
@@ -324,11 +308,7 @@ mod tests {
     }
 
     fn judged(replicas: Vec<ReplicaSnapshot>) -> Vec<Unsettled> {
-        judge(
-            &set(replicas),
-            &["r1".into(), "r2".into()],
-            Allowed::default(),
-        )
+        judge(&set(replicas), &["r1".into(), "r2".into()], Allowed::default())
     }
 
     #[test]
@@ -345,12 +325,12 @@ mod tests {
     #[test]
     fn each_guard_sees_its_own_fault() {
         let good = || replica("r1", &[("all_0_0_0", "a")]);
-        let faults: [(&str, fn(&mut ReplicaSnapshot)); 11] = [
+        type Fault = fn(&mut ReplicaSnapshot);
+        let faults: [(&str, Fault); 11] = [
             ("active", |r| r.active = true),
             ("lost", |r| r.lost = true),
             ("queue", |r| {
-                r.queue
-                    .push(entry(QueueOrder::Other { word: "get".into() }))
+                r.queue.push(entry(QueueOrder::Other { word: "get".into() }))
             }),
             ("log", |r| r.log_pointer = Some(3)),
             ("log", |r| r.log_pointer = None),
@@ -367,12 +347,7 @@ mod tests {
             let found = judged(vec![good(), bad]);
             let reasons: Vec<String> = found
                 .iter()
-                .map(|u| {
-                    serde_json::to_value(u).unwrap()["reason"]
-                        .as_str()
-                        .unwrap()
-                        .into()
-                })
+                .map(|u| serde_json::to_value(u).unwrap()["reason"].as_str().unwrap().into())
                 .collect();
             assert_eq!(reasons, [reason]);
         }
@@ -381,10 +356,7 @@ mod tests {
     #[test]
     fn a_merge_that_one_replica_has_not_run_is_no_difference() {
         let merged = replica("r1", &[("all_0_1_1", "ab"), ("all_2_2_0", "c")]);
-        let mut waiting = replica(
-            "r2",
-            &[("all_0_0_0", "a"), ("all_1_1_0", "b"), ("all_2_2_0", "c")],
-        );
+        let mut waiting = replica("r2", &[("all_0_0_0", "a"), ("all_1_1_0", "b"), ("all_2_2_0", "c")]);
         waiting.queue.push(entry(QueueOrder::Merge {
             new_part: "all_0_1_1".into(),
             sources: vec!["all_0_0_0".into(), "all_1_1_0".into()],
