@@ -3,3 +3,4 @@
 pub mod clickhouse;
 pub mod state;
 pub mod steps;
+pub mod zookeeper;
