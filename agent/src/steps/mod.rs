@@ -6,6 +6,7 @@
 mod attach;
 mod detach;
 mod finish;
+mod follow;
 mod leftovers;
 mod look;
 mod names;
@@ -15,6 +16,7 @@ mod restart;
 mod restore;
 mod sync;
 mod wait;
+mod writable;
 
 use std::fmt;
 use std::sync::Arc;
