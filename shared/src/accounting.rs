@@ -1,6 +1,8 @@
 //! Where did every part of a manifest go? The rule of invariant 8, over lists; no I/O.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod merges;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -99,8 +101,22 @@ pub struct Evidence<'a> {
     pub active: &'a [ActivePart],
     /// The folders under `detached/` now.
     pub detached: &'a HashSet<String>,
+    /// On the reference: parts that lay in `detached/` already when RESTORE was sent, since an earlier one was cut while
+    /// it moved them there. They got their blocks after the others.
+    pub late: &'a HashSet<String>,
     /// Whether a merge keeps the number of rows (plain MergeTree) or may lower it (Replacing, Collapsing ...).
     pub merges_keep_rows: bool,
+}
+
+impl Evidence<'_> {
+    fn is_reference(&self) -> bool {
+        self.manifest == self.reference
+    }
+
+    /// Its folder lies in `detached/`, put there by a restore.
+    fn left_behind(&self, part: &ManifestPart) -> bool {
+        self.detached.contains(&part.name) && !self.manifest.detached_before.contains(&part.name)
+    }
 }
 
 type Content<'a> = (&'a str, u64, &'a str);
@@ -116,7 +132,8 @@ fn content(part: &ManifestPart) -> Content<'_> {
 /// reference such a folder was never attached, whatever else looks like it (RESTORE moves what it attaches).
 #[must_use]
 pub fn account<'a>(evidence: Evidence<'a>) -> Account {
-    let merged = MergedSince::new(evidence);
+    let mut merges = merges::merged_since(evidence);
+    let is_merged: HashSet<Content<'_>> = merges.keys().copied().collect();
     let mut in_reference: HashMap<Content<'_>, usize> = HashMap::new();
     for part in &evidence.reference.parts {
         *in_reference.entry(content(part)).or_default() += 1;
@@ -126,11 +143,8 @@ pub fn account<'a>(evidence: Evidence<'a>) -> Account {
         actives.entry(content(part)).or_default().push_back(&part.name);
     }
     let is_active: HashSet<Content<'_>> = actives.keys().copied().collect();
-    let mut merges = merged.by_content();
-    let is_reference = evidence.manifest == evidence.reference;
-    let left_behind = |part: &ManifestPart| {
-        evidence.detached.contains(&part.name) && !evidence.manifest.detached_before.contains(&part.name)
-    };
+    let is_reference = evidence.is_reference();
+    let left_behind = |part: &ManifestPart| evidence.left_behind(part);
     let mut fate_of = |part: &'a ManifestPart| {
         let key = content(part);
         if part.rows == 0 {
@@ -141,7 +155,7 @@ pub fn account<'a>(evidence: Evidence<'a>) -> Account {
             Fate::Active { name: name.to_owned() }
         } else if let Some(into) = merges.get_mut(&key).and_then(VecDeque::pop_front) {
             Fate::Merged { into }
-        } else if let Some(by) = covered(evidence, part, &in_reference, &is_active, &merged) {
+        } else if let Some(by) = covered(evidence, part, &in_reference, &is_active, &is_merged) {
             Fate::Covered { by }
         } else if left_behind(part) {
             Fate::Detached
@@ -169,7 +183,7 @@ fn covered(
     part: &ManifestPart,
     in_reference: &HashMap<Content<'_>, usize>,
     is_active: &HashSet<Content<'_>>,
-    merged: &MergedSince<'_>,
+    is_merged: &HashSet<Content<'_>>,
 ) -> Option<String> {
     if in_reference.contains_key(&content(part)) {
         return None; // The reference has the very part: it must become active here, and is not covered by another.
@@ -180,7 +194,7 @@ fn covered(
         if by.name == part.name || !wide.contains(&range) {
             return None;
         }
-        let here = is_active.contains(&content(by)) || merged.has(by);
+        let here = is_active.contains(&content(by)) || is_merged.contains(&content(by));
         let inside: u64 = evidence
             .manifest
             .parts
@@ -191,79 +205,6 @@ fn covered(
         let rows_agree = inside == by.rows || (!evidence.merges_keep_rows && inside > by.rows);
         (here && rows_agree).then(|| by.name.clone())
     })
-}
-
-/// Merges that ran since the restore. A restore gives the n-th part of a partition the block n, so that the range of an
-/// active part tells which parts of the reference's manifest went into it.
-struct MergedSince<'a> {
-    /// Per content of a part: the blocks it was given.
-    blocks: HashMap<Content<'a>, Vec<(i64, &'a str)>>,
-    /// Per partition: active parts of more than one block, and the rows that they must have.
-    wide: BTreeMap<&'a str, Vec<(PartName, u64, u64)>>,
-    merges_keep_rows: bool,
-}
-
-impl<'a> MergedSince<'a> {
-    fn new(evidence: Evidence<'a>) -> Self {
-        let mut by_partition: BTreeMap<&str, Vec<&ManifestPart>> = BTreeMap::new();
-        for part in evidence.reference.parts.iter().filter(|p| p.rows > 0) {
-            by_partition.entry(&part.partition_id).or_default().push(part);
-        }
-        let mut blocks: HashMap<Content<'a>, Vec<(i64, &str)>> = HashMap::new();
-        let mut wide: BTreeMap<&str, Vec<(PartName, u64, u64)>> = BTreeMap::new();
-        for (partition, parts) in &mut by_partition {
-            parts.sort_by_key(|p| order_of(&p.name));
-            for (block, part) in (0_i64..).zip(parts.iter()) {
-                blocks.entry(content(part)).or_default().push((block, &part.name));
-            }
-            for active in evidence.active.iter().filter(|a| a.partition_id == *partition) {
-                let Some(name) = PartName::parse(&active.name) else {
-                    continue;
-                };
-                if name.level == 0 || name.max_block == name.min_block {
-                    continue;
-                }
-                let sources: u64 = (0_i64..)
-                    .zip(parts.iter())
-                    .filter(|(block, _)| (name.min_block..=name.max_block).contains(block))
-                    .map(|(_, part)| part.rows)
-                    .sum();
-                wide.entry(partition).or_default().push((name, active.rows, sources));
-            }
-        }
-        Self {
-            blocks,
-            wide,
-            merges_keep_rows: evidence.merges_keep_rows,
-        }
-    }
-
-    /// For parts of each content, the active parts that such parts were merged into.
-    fn by_content(&self) -> HashMap<Content<'a>, VecDeque<String>> {
-        let into = |content: &Content<'a>, blocks: &[(i64, &str)]| {
-            let found = blocks.iter().filter_map(|(block, _)| self.of(content.0, *block));
-            found.collect()
-        };
-        self.blocks
-            .iter()
-            .map(|(key, blocks)| (*key, into(key, blocks)))
-            .collect()
-    }
-
-    fn has(&self, part: &ManifestPart) -> bool {
-        let blocks = self.blocks.get(&content(part)).into_iter().flatten();
-        blocks
-            .into_iter()
-            .any(|(block, _)| self.of(&part.partition_id, *block).is_some())
-    }
-
-    fn of(&self, partition: &str, block: i64) -> Option<String> {
-        let found = self.wide.get(partition)?.iter().find(|(name, rows, sources)| {
-            // Blocks that users wrote since may have been merged in: more rows than the sources had are right.
-            (name.min_block..=name.max_block).contains(&block) && (rows >= sources || !self.merges_keep_rows)
-        })?;
-        Some(found.0.to_string())
-    }
 }
 
 #[cfg(test)]
@@ -299,6 +240,7 @@ mod tests {
             reference,
             active,
             detached: &detached,
+            late: &HashSet::new(),
             merges_keep_rows: true,
         })
     }
@@ -382,6 +324,67 @@ mod tests {
         assert!(found.is_complete());
         let lying = fates(&m, &m, &[part("all_0_2_1", 11, "ab")], &[]);
         assert_eq!(lying.missing().len(), 3);
+    }
+
+    #[test]
+    fn a_gap_in_the_blocks_is_seen_by_the_rows() {
+        // Block 2 was lost to a part that was cut off while it was attached; all_2 is block 3, and so on.
+        let m = manifest(
+            (0..6)
+                .map(|n| part(&format!("all_{n}_{n}_0"), 10 + n, &n.to_string()))
+                .collect(),
+        );
+        let active = [
+            part("all_0_1_1", 21, "01"),
+            part("all_3_4_1", 25, "23"),
+            part("all_5_5_0", 14, "4"),
+            part("all_6_6_0", 15, "5"),
+            part("all_7_7_0", 99, "of a user"),
+        ];
+        assert!(fates(&m, &m, &active, &[]).is_complete());
+        // A part less is not made up for by its neighbours.
+        let less = [
+            active[0].clone(),
+            part("all_3_4_1", 13, "3"),
+            active[2].clone(),
+            active[3].clone(),
+        ];
+        assert!(!fates(&m, &m, &less, &[]).is_complete());
+    }
+
+    #[test]
+    fn parts_that_an_earlier_restore_had_moved_come_last() {
+        let m = manifest(
+            (0..4)
+                .map(|n| part(&format!("all_{n}_{n}_0"), n + 1, &n.to_string()))
+                .collect(),
+        );
+        // RESTORE found all_2 and all_3 active, they became block 0 and 1 and were merged; then the others were attached.
+        let active = [
+            part("all_0_1_1", 7, "23"),
+            part("all_2_2_0", 1, "0"),
+            part("all_3_3_0", 2, "1"),
+        ];
+        let late = ["all_0_0_0", "all_1_1_0"].map(str::to_owned).into();
+        let evidence = Evidence {
+            manifest: &m,
+            reference: &m,
+            active: &active,
+            detached: &HashSet::new(),
+            late: &late,
+            merges_keep_rows: true,
+        };
+        assert!(account(evidence).is_complete());
+        let none = HashSet::new();
+        assert_eq!(
+            account(Evidence {
+                late: &none,
+                ..evidence
+            })
+            .missing()
+            .len(),
+            2
+        );
     }
 
     #[test]
