@@ -20,7 +20,7 @@ use rekeeper_shared::ids::{MigrationName, quote_literal};
 
 pub use error::{Class, Error, code};
 pub use running::Running;
-pub use statement::{Cache, Statement};
+pub use statement::{Cache, Statement, TableSetting};
 pub(crate) use tables::is_zero_uuid;
 pub use tables::{DetachedPart, DetachedTable, Replica};
 

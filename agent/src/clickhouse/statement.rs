@@ -23,12 +23,28 @@ pub enum Statement<'a> {
     RestartReplica(&'a TableName),
     /// Attach one folder of `detached/`.
     AttachPart(&'a TableName, &'a str),
-    /// A setting of the table, which is not replicated.
-    DeduplicationWindow(&'a TableName, u64),
-    /// That setting back to what the server has by default.
-    ResetDeduplicationWindow(&'a TableName),
+    /// A setting of the table, which is not replicated; none gives back what the server has by default.
+    Set(&'a TableName, TableSetting, Option<u64>),
     /// Forget a cache.
     DropCache(Cache),
+}
+
+/// A setting of a table that is changed while parts are attached again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableSetting {
+    /// Without it at 0, ATTACH PART takes equal parts for one.
+    DeduplicationWindow,
+    /// At 0 the replica orders no merges, also right after a start of its server.
+    MergesInQueue,
+}
+
+impl TableSetting {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::DeduplicationWindow => "replicated_deduplication_window",
+            Self::MergesInQueue => "max_replicated_merges_in_queue",
+        }
+    }
 }
 
 /// A cache that is keyed by part names, which a restore uses again.
@@ -74,16 +90,13 @@ impl Statement<'_> {
             Self::AttachPart(table, part) => {
                 format!("ALTER TABLE {} ATTACH PART {}", table.sql(), quote_literal(part))
             }
-            Self::DeduplicationWindow(table, window) => format!(
-                "ALTER TABLE {} MODIFY SETTING {} = {window}",
-                table.sql(),
-                quote_identifier(DEDUPLICATION_WINDOW)
-            ),
-            Self::ResetDeduplicationWindow(table) => format!(
-                "ALTER TABLE {} RESET SETTING {}",
-                table.sql(),
-                quote_identifier(DEDUPLICATION_WINDOW)
-            ),
+            Self::Set(table, setting, value) => {
+                let setting = quote_identifier(setting.name());
+                match value {
+                    Some(value) => format!("ALTER TABLE {} MODIFY SETTING {setting} = {value}", table.sql()),
+                    None => format!("ALTER TABLE {} RESET SETTING {setting}", table.sql()),
+                }
+            }
             Self::DropCache(cache) => format!("SYSTEM DROP {} CACHE", cache.words()),
         }
     }
@@ -100,15 +113,11 @@ impl Statement<'_> {
             Self::RestoreReplica(_) => "SYSTEM RESTORE REPLICA",
             Self::RestartReplica(_) => "SYSTEM RESTART REPLICA",
             Self::AttachPart(..) => "ATTACH PART",
-            Self::DeduplicationWindow(..) => "MODIFY SETTING",
-            Self::ResetDeduplicationWindow(_) => "RESET SETTING",
+            Self::Set(..) => "MODIFY SETTING",
             Self::DropCache(_) => "SYSTEM DROP CACHE",
         }
     }
 }
-
-/// The setting of a table without which ATTACH PART takes equal parts for one.
-pub(crate) const DEDUPLICATION_WINDOW: &str = "replicated_deduplication_window";
 
 #[cfg(test)]
 mod tests {

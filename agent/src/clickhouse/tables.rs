@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use rekeeper_shared::ids::{TableName, quote_literal};
 use rekeeper_shared::inventory::ActivePart;
 
-use super::statement::DEDUPLICATION_WINDOW;
-use super::{ClickHouse, Error, code};
+use super::{ClickHouse, Error, TableSetting, code};
 
 /// A row of `system.replicas`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,6 +193,30 @@ impl ClickHouse {
         Ok(parts)
     }
 
+    /// The folders that hold its parts, one per disk.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn data_folders(&self, table: &TableName) -> Result<Vec<PathBuf>, Error> {
+        let sql = format!(
+            "SELECT arrayJoin(data_paths) FROM system.tables WHERE database = {} AND name = {}",
+            quote_literal(&table.database),
+            quote_literal(&table.table)
+        );
+        let rows: Vec<String> = self.rows("SELECT FROM system.tables", &sql).await?;
+        Ok(rows.into_iter().map(PathBuf::from).collect())
+    }
+
+    /// Names and folders of its active parts.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn active_part_folders(&self, table: &TableName) -> Result<Vec<(String, PathBuf)>, Error> {
+        let sql = format!("SELECT name, path FROM system.parts WHERE {} AND active", of(table));
+        let rows: Vec<(String, String)> = self.rows("SELECT FROM system.parts", &sql).await?;
+        Ok(rows.into_iter().map(|(name, path)| (name, path.into())).collect())
+    }
+
     /// Names of its parts that are not active any more and still on the disk.
     ///
     /// # Errors
@@ -237,18 +260,18 @@ impl ClickHouse {
         self.rows("SELECT FROM system.replication_queue", &sql).await
     }
 
-    /// The table's own deduplication window, if its definition sets one.
+    /// A setting, if the table's own definition has it.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn deduplication_window(&self, table: &TableName) -> Result<Option<u64>, Error> {
+    pub async fn setting(&self, table: &TableName, wanted: TableSetting) -> Result<Option<u64>, Error> {
         let sql = format!(
             "SELECT engine_full FROM system.tables WHERE database = {} AND name = {}",
             quote_literal(&table.database),
             quote_literal(&table.table)
         );
         let engine: String = self.row("SELECT FROM system.tables", &sql).await?;
-        Ok(setting(&engine, DEDUPLICATION_WINDOW))
+        Ok(setting(&engine, wanted.name()))
     }
 
     /// `version()`.
@@ -305,7 +328,13 @@ mod tests {
     fn a_setting_is_found_by_its_whole_name() {
         let engine = "ReplicatedMergeTree('/a', 'r') ORDER BY x SETTINGS replicated_deduplication_window_for_async_inserts = 1, \
                       replicated_deduplication_window = 7, index_granularity = 8192";
-        assert_eq!(setting(engine, DEDUPLICATION_WINDOW), Some(7));
-        assert_eq!(setting("ReplicatedMergeTree ORDER BY x", DEDUPLICATION_WINDOW), None);
+        assert_eq!(setting(engine, TableSetting::DeduplicationWindow.name()), Some(7));
+        assert_eq!(
+            setting(
+                "ReplicatedMergeTree ORDER BY x",
+                TableSetting::DeduplicationWindow.name()
+            ),
+            None
+        );
     }
 }

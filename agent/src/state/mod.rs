@@ -4,6 +4,7 @@
 //! lock                                  held while an agent runs
 //! coordinator.json                      highest fencing token and attempts seen
 //! <migration>/<table>.manifest          packed manifest of a table replica, written once
+//! <migration>/<table>.checksums         digests by which the folders of its parts are known under any name
 //! <migration>/<table>.restore           how far its restore has come
 //! <migration>/<attempt>.record          packed part set of record of a replica set
 //! <migration>/<attempt>.restart         when a restart was ordered
@@ -25,7 +26,7 @@ use rekeeper_shared::durable;
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::TableRef;
 
-pub use notes::{RestartNote, RestoreNote, Window};
+pub use notes::{FormerSettings, RestartNote, RestoreNote};
 pub use seen::Refusal;
 
 use crate::clickhouse::is_zero_uuid;

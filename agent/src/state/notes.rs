@@ -1,10 +1,11 @@
 //! Notes that steps leave for their next attempt, or for themselves after a crash.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::step::TableRef;
+use rekeeper_shared::step::{Restored, TableRef};
 use serde::{Deserialize, Serialize};
 
 use super::{State, StateError, file_stem, read_json, write_json};
@@ -25,16 +26,22 @@ pub struct RestartNote {
 pub struct RestoreNote {
     /// SYSTEM RESTORE REPLICA was sent, or is about to be: what is found from now on may be its work.
     pub sent: bool,
-    /// The table's deduplication window was changed, and this is what its definition said before.
-    pub window: Option<Window>,
+    /// Parts of the manifest that lay in `detached/` already when it was sent.
+    pub late: Vec<String>,
+    /// Settings of the table were changed, and this is what its definition said before.
+    pub settings: Option<FormerSettings>,
+    /// Every part was accounted for, like this: what users do with the table since is their business.
+    pub accounted: Option<Restored>,
 }
 
-/// A table's own deduplication window; none when its definition did not set it.
+/// Settings of a table's own definition; none where it did not have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Window {
-    /// The value.
-    pub value: Option<u64>,
+pub struct FormerSettings {
+    /// The deduplication window.
+    pub window: Option<u64>,
+    /// The number of merges that may be queued.
+    pub merges: Option<u64>,
 }
 
 impl State {
@@ -89,6 +96,37 @@ impl State {
     ) -> Result<(), StateError> {
         self.make_migration_folder(migration)?;
         write_json(&self.restore_file(migration, table), note)
+    }
+
+    /// The digests of the `checksums.txt` of a table's parts, as they were noted; of none when none could be read.
+    ///
+    /// # Errors
+    /// When the note cannot be read.
+    pub fn checksums(
+        &self,
+        migration: &MigrationName,
+        table: &TableRef,
+    ) -> Result<BTreeMap<String, String>, StateError> {
+        Ok(read_json(&self.checksums_file(migration, table))?.unwrap_or_default())
+    }
+
+    /// Notes the digests of the `checksums.txt` of a table's parts, by name.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn write_checksums(
+        &self,
+        migration: &MigrationName,
+        table: &TableRef,
+        digests: &BTreeMap<String, String>,
+    ) -> Result<(), StateError> {
+        self.make_migration_folder(migration)?;
+        write_json(&self.checksums_file(migration, table), digests)
+    }
+
+    fn checksums_file(&self, migration: &MigrationName, table: &TableRef) -> PathBuf {
+        self.migration_folder(migration)
+            .join(format!("{}.checksums", file_stem(table)))
     }
 
     fn restart_file(&self, migration: &MigrationName, attempt: u64) -> PathBuf {

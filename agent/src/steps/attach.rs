@@ -236,6 +236,14 @@ async fn write_manifest(context: &Context, table: &TableRef) -> Result<Known, Fa
         parts,
         detached_before: detached.into_iter().map(|part| part.name).collect(),
     };
+    // Before the manifest, which is only written once.
+    let folders = clickhouse
+        .active_part_folders(&table.name)
+        .await
+        .map_err(failed(Code::AttachFailed))?;
+    let digests = super::leftovers::digests_of_checksums(folders).await;
+    let noted = context.state.write_checksums(&context.migration, table, &digests);
+    noted.map_err(state_failed(Code::AttachFailed))?;
     let packed = pack(&manifest)
         .map_err(|e| Failure::lasting(Code::AttachFailed, format!("the manifest cannot be packed: {e}")))?;
     let written = context.state.write_manifest(&context.migration, table, &packed);

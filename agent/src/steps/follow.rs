@@ -48,7 +48,7 @@ impl Work<'_> {
                 since = Instant::now();
             } else if since.elapsed() >= STANDSTILL {
                 return Err(if seen.0.is_empty() {
-                    self.unaccounted(&seen.1)
+                    self.unaccounted(&seen.1).await
                 } else {
                     let queue = some_of(&seen.0);
                     Failure::passing(

@@ -1,19 +1,20 @@
 //! What an interrupted restore left in `detached/` of the reference, attached again: in order, each once, and nothing
 //! that is not on the manifest.
 
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rekeeper_shared::accounting::Fate;
+use rekeeper_shared::document::digest;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
 
-use super::failed;
 use super::restore::{Work, some_of};
 use super::wait::POLL;
-use crate::clickhouse::{DetachedPart, Statement};
-use crate::state::Window;
+use super::{failed, state_failed};
+use crate::clickhouse::{DetachedPart, Statement, TableSetting};
+use crate::state::FormerSettings;
 
 /// The prefix of a folder that was being attached when the server died; ATTACH PART refuses it under both names.
 const ATTACHING: &str = "attaching_";
@@ -22,50 +23,49 @@ const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Attaches what is left; answers how many parts. When it answers well, every part of the manifest is accounted for.
 pub(super) async fn attach(work: &Work<'_>) -> Result<u64, Failure> {
-    finish_renames(work).await?;
-    let account = work.account().await?;
-    let left = account.to_attach();
+    give_names_back(work).await?;
+    let left = work.account().await?.to_attach();
     let mut attached = 0;
     if !left.is_empty() {
-        keep_identical_parts_apart(work).await?;
-        let outcome = attach_all(work, &left).await;
-        // Also after a failure; the note of the former value stays until this succeeded.
-        put_window_back(work).await?;
-        attached = outcome?;
-    } else if work.restore_note()?.window.is_some() {
-        put_window_back(work).await?;
+        change_settings(work).await?;
+        attached = attach_all(work, &left).await?;
     }
     let account = work.account().await?;
     if account.is_complete() {
         Ok(attached)
     } else {
-        Err(work.unaccounted(&account))
+        Err(work.unaccounted(&account).await)
     }
 }
 
-/// Gives folders the name back under which they can be attached. Only those of the manifest, and only where the server
-/// was killed while it attached them: nothing is being attached now, since this attempt is alone.
-async fn finish_renames(work: &Work<'_>) -> Result<(), Failure> {
-    let folders = folders(work).await?;
-    let has = |name: &str| folders.iter().any(|folder| folder.name == name);
-    let missing: Vec<String> = {
-        let account = work.account().await?;
-        account
-            .fates
-            .into_iter()
-            .filter_map(|(name, fate)| (fate == Fate::Missing).then_some(name))
-            .collect()
-    };
+/// Gives folders back the names under which they can be attached: those of missing parts that a server left under
+/// another one when it was killed while it attached them. Measured: `attaching_<name>`, which ATTACH PART refuses under
+/// both names, and after the next start `ignored_<its new name>`. A folder is known by its `checksums.txt`. Nothing is
+/// being attached now, since this attempt is alone.
+async fn give_names_back(work: &Work<'_>) -> Result<(), Failure> {
+    let account = work.account().await?;
+    let missing = account.missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let noted = work.context.state.checksums(&work.context.migration, work.table);
+    let noted = noted.map_err(state_failed(Code::RestoreFailed))?;
+    let mut free = strangers(work).await?;
     for name in missing {
         let attaching = format!("{ATTACHING}{name}");
-        let Some(folder) = folders.iter().find(|folder| folder.name == attaching) else {
+        let is_it = |(folder, digest): &(DetachedPart, Option<String>)| match (noted.get(name), digest) {
+            (Some(noted), Some(digest)) => noted == digest,
+            _ => folder.name == attaching,
+        };
+        let Some(found) = free.iter().position(is_it) else {
             continue;
         };
-        if has(&name) || work.manifest.detached_before.contains(&attaching) {
-            continue;
-        }
-        let to = folder.path.with_file_name(&name);
-        work.doing(format!("renames {attaching}, which the server left when it was killed"));
+        let (folder, _) = free.swap_remove(found);
+        let to = folder.path.with_file_name(name);
+        work.doing(format!(
+            "renames {}, which the server left when it was killed, to {name}",
+            folder.name
+        ));
         std::fs::rename(&folder.path, &to).map_err(|e| {
             let text = format!(
                 "the server was killed while it attached {name}, and the agent cannot rename the folder ({e}): as a \
@@ -79,47 +79,79 @@ async fn finish_renames(work: &Work<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn folders(work: &Work<'_>) -> Result<Vec<DetachedPart>, Failure> {
-    let clickhouse = &work.context.clickhouse;
-    clickhouse
-        .detached_parts(&work.table.name)
-        .await
-        .map_err(failed(Code::RestoreFailed))
+/// The folders under `detached/` that bear no name of the manifest and were not there before, each with the digest of
+/// its `checksums.txt`, where it can be read.
+async fn strangers(work: &Work<'_>) -> Result<Vec<(DetachedPart, Option<String>)>, Failure> {
+    let parts = work.manifest.parts.iter().map(|part| &part.name);
+    let known: HashSet<&String> = parts.chain(&work.manifest.detached_before).collect();
+    let mut folders = work.detached_parts().await?;
+    folders.retain(|folder| !known.contains(&folder.name));
+    let paths = folders.iter().map(|folder| (folder.name.clone(), folder.path.clone()));
+    let digests = digests_of_checksums(paths.collect()).await;
+    let with_digest = |folder: DetachedPart| {
+        let digest = digests.get(&folder.name).cloned();
+        (folder, digest)
+    };
+    Ok(folders.into_iter().map(with_digest).collect())
 }
 
-/// ATTACH PART takes equal parts for one and says OK; only this setting of the table keeps it from that.
-async fn keep_identical_parts_apart(work: &Work<'_>) -> Result<(), Failure> {
-    let mut note = work.restore_note()?;
-    if note.window.is_none() {
-        let clickhouse = &work.context.clickhouse;
-        let former = clickhouse.deduplication_window(&work.table.name).await;
-        note.window = Some(Window {
-            value: former.map_err(failed(Code::RestoreFailed))?,
+/// Digests of the `checksums.txt` of parts, by name. It holds the hashes of all files of a part and does not change when
+/// the part is renamed. A part whose file cannot be read is left out.
+pub(super) async fn digests_of_checksums(parts: Vec<(String, PathBuf)>) -> BTreeMap<String, String> {
+    let read = move || {
+        let read = |(name, folder): (String, PathBuf)| {
+            let content = std::fs::read(folder.join("checksums.txt")).ok()?;
+            Some((name, digest(&content)))
+        };
+        parts.into_iter().filter_map(read).collect()
+    };
+    // A reader that panicked has read nothing.
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
+}
+
+/// ATTACH PART takes equal parts for one and says OK; only a setting of the table keeps it from that. Another one keeps a
+/// server that is killed meanwhile from merging when it starts: a part that was cut off while it was attached leaves a gap
+/// in the blocks, after which a merge could not be accounted for.
+async fn change_settings(work: &Work<'_>) -> Result<(), Failure> {
+    let (mut note, name) = (work.restore_note()?, &work.table.name);
+    let clickhouse = &work.context.clickhouse;
+    if note.settings.is_none() {
+        let read = |setting| async move {
+            let value = clickhouse.setting(name, setting).await;
+            value.map_err(failed(Code::RestoreFailed))
+        };
+        note.settings = Some(FormerSettings {
+            window: read(TableSetting::DeduplicationWindow).await?,
+            merges: read(TableSetting::MergesInQueue).await?,
         });
         work.write_restore_note(&note)?;
     }
-    work.execute(Statement::DeduplicationWindow(&work.table.name, 0)).await
+    for setting in [TableSetting::MergesInQueue, TableSetting::DeduplicationWindow] {
+        work.execute(Statement::Set(name, setting, Some(0))).await?;
+    }
+    Ok(())
 }
 
-async fn put_window_back(work: &Work<'_>) -> Result<(), Failure> {
-    let mut note = work.restore_note()?;
-    let Some(window) = note.window else {
+/// Gives the table back the settings that it had, if they were changed.
+pub(super) async fn put_settings_back(work: &Work<'_>) -> Result<(), Failure> {
+    let (mut note, name) = (work.restore_note()?, &work.table.name);
+    let Some(former) = note.settings else {
         return Ok(());
     };
-    let name = &work.table.name;
-    work.execute(match window.value {
-        Some(value) => Statement::DeduplicationWindow(name, value),
-        None => Statement::ResetDeduplicationWindow(name),
-    })
-    .await?;
-    note.window = None;
+    for (setting, value) in [
+        (TableSetting::DeduplicationWindow, former.window),
+        (TableSetting::MergesInQueue, former.merges),
+    ] {
+        work.execute(Statement::Set(name, setting, value)).await?;
+    }
+    note.settings = None;
     work.write_restore_note(&note)
 }
 
 async fn attach_all(work: &Work<'_>, left: &[String]) -> Result<u64, Failure> {
     // The reference is alone, so what is queued from here on comes of its own attaching.
     until_nothing_is_queued(work).await?;
-    let folders = folders(work).await?;
+    let folders = work.detached_parts().await?;
     let mut attached = 0;
     for (done, name) in left.iter().enumerate() {
         work.doing(format!("attaches {name} again, {done} of {} done", left.len()));

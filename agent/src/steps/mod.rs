@@ -15,6 +15,7 @@ mod reattach;
 mod restart;
 mod restore;
 mod sync;
+mod unexpected;
 mod wait;
 mod writable;
 

@@ -1,6 +1,7 @@
 //! ZooKeeper as the server is configured for it at this moment. The only file of the steps that knows how ZooKeeper is
 //! reached.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use rekeeper_shared::place::ZkPath;
@@ -79,6 +80,21 @@ impl ServerPlaces {
             ZkError::NotATable { .. } => Failure::lasting(Code::PathExists, in_full(&error)),
             error => failed(code)(error),
         })
+    }
+
+    /// The names of the parts that ZooKeeper has for a replica.
+    pub(super) async fn registered_parts(
+        &self,
+        ensemble: &str,
+        path: &ZkPath,
+        replica: &str,
+    ) -> Result<HashSet<String>, Failure> {
+        let code = Code::RestoreFailed;
+        let zookeeper = self.at(ensemble, code).await?;
+        let nodes = zookeeper.snapshot(path).await.map_err(failed(code))?;
+        let mut replicas = nodes.into_iter().flat_map(|nodes| nodes.replicas);
+        let own = replicas.find(|r| r.name == replica);
+        Ok(own.into_iter().flat_map(|r| r.parts).map(|part| part.name).collect())
     }
 
     /// Takes the witness away.

@@ -4,6 +4,7 @@
 //! again, under new names; a later replica clones the first. It may be cut at any point, so what to do next is always
 //! decided by what is there.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rekeeper_shared::accounting::{Account, Evidence, Fate, account};
@@ -13,8 +14,8 @@ use rekeeper_shared::step::{Done, Failure, Restored, Role, TableRef, Witness};
 use tokio::time::Instant;
 
 use super::wait::{POLL, until_alone, until_in_service};
-use super::{Context, StepResult, failed, state_failed};
-use crate::clickhouse::{Cache, Statement, code};
+use super::{Context, StepResult, failed, leftovers, state_failed};
+use crate::clickhouse::{Cache, DetachedPart, Statement, code};
 use crate::state::RestoreNote;
 use crate::zookeeper::RestoredState;
 
@@ -37,6 +38,8 @@ pub struct Restore<'a> {
 
 /// How long a table may take to come into service, and ZooKeeper to know of it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server may take that has just started with the metadata that an earlier attempt made.
+pub(super) const BY_ITSELF: Duration = Duration::from_secs(10);
 /// What is told where nothing more special is known.
 pub(super) const CODE: Code = Code::RestoreFailed;
 
@@ -48,35 +51,30 @@ pub(super) const CODE: Code = Code::RestoreFailed;
 pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
     let work = Work::new(context, order)?;
     until_alone(context, order.table, CODE).await?;
-    // The server may have been started since the attach, and that starts merges.
-    work.stop_merges().await?;
-    work.until_writable().await?;
-    work.drop_caches().await?;
-    let attached_again = match order.role {
-        Role::Reference => super::leftovers::attach(&work).await?,
-        Role::Follower { .. } => {
-            work.follow().await?;
-            work.drop_caches().await?;
-            0
-        }
+    let restored = match work.restore_note()?.accounted {
+        // Accounted for already; if only it is still there.
+        Some(restored) if work.until_in_service(BY_ITSELF).await?.is_ok() => restored,
+        _ => match work.run().await {
+            Ok(restored) => restored,
+            Err(failure) => {
+                // The next attempt needs the settings as they are; a table that is left alone does not.
+                if !failure.retry
+                    && let Err(also) = leftovers::put_settings_back(&work).await
+                {
+                    tracing::warn!(table = %order.table.name, error = %also.problem, "settings are not put back");
+                }
+                return Err(failure);
+            }
+        },
     };
-    work.until_registered().await?;
-    let account = work.account().await?;
-    if !account.is_complete() {
-        return Err(work.unaccounted(&account));
-    }
+    let mut note = work.restore_note()?;
+    note.accounted = Some(restored);
+    work.write_restore_note(&note)?;
+    leftovers::put_settings_back(&work).await?;
     if *order.role == Role::Reference {
         context.zookeeper.remove_witness(order.witness).await?;
     }
-    let count = |wanted: fn(&Fate) -> bool| account.count(wanted);
-    Ok(Done::Restored(Restored {
-        active: count(|f| matches!(f, Fate::Active { .. })).saturating_sub(attached_again),
-        attached_again,
-        covered: count(|f| matches!(f, Fate::Covered { .. })),
-        merged: count(|f| matches!(f, Fate::Merged { .. })),
-        empty: count(|f| matches!(f, Fate::Empty)),
-    })
-    .into())
+    Ok(Done::Restored(restored).into())
 }
 
 /// One attempt to restore a table.
@@ -121,6 +119,33 @@ impl<'a> Work<'a> {
             order,
             manifest,
             reference,
+        })
+    }
+
+    /// Everything until every part is accounted for.
+    async fn run(&self) -> Result<Restored, Failure> {
+        self.until_writable().await?;
+        self.drop_caches().await?;
+        let attached_again = match self.order.role {
+            Role::Reference => leftovers::attach(self).await?,
+            Role::Follower { .. } => {
+                self.follow().await?;
+                self.drop_caches().await?;
+                0
+            }
+        };
+        self.until_registered().await?;
+        let account = self.account().await?;
+        if !account.is_complete() {
+            return Err(self.unaccounted(&account).await);
+        }
+        let count = |wanted: fn(&Fate) -> bool| account.count(wanted);
+        Ok(Restored {
+            active: count(|f| matches!(f, Fate::Active { .. })).saturating_sub(attached_again),
+            attached_again,
+            covered: count(|f| matches!(f, Fate::Covered { .. })),
+            merged: count(|f| matches!(f, Fate::Merged { .. })),
+            empty: count(|f| matches!(f, Fate::Empty)),
         })
     }
 
@@ -194,6 +219,11 @@ impl<'a> Work<'a> {
         }
     }
 
+    pub(super) async fn detached_parts(&self) -> Result<Vec<DetachedPart>, Failure> {
+        let folders = self.context.clickhouse.detached_parts(&self.table.name).await;
+        folders.map_err(failed(CODE))
+    }
+
     /// Where every part of the manifest is now.
     pub(super) async fn account(&self) -> Result<Account, Failure> {
         let (clickhouse, name) = (&self.context.clickhouse, &self.table.name);
@@ -201,16 +231,23 @@ impl<'a> Work<'a> {
         let detached = clickhouse.detached_parts(name).await.map_err(failed(CODE))?;
         let active = clickhouse.active_parts(name).await.map_err(failed(CODE))?;
         let detached = detached.into_iter().map(|part| part.name).collect();
+        let late = match self.order.role {
+            Role::Reference => self.restore_note()?.late.into_iter().collect(),
+            Role::Follower { .. } => HashSet::new(),
+        };
         Ok(account(Evidence {
             manifest: &self.manifest,
             reference: self.reference.as_ref().unwrap_or(&self.manifest),
             active: &active,
             detached: &detached,
+            late: &late,
             merges_keep_rows: self.order.merges_keep_rows,
         }))
     }
 
-    pub(super) fn unaccounted(&self, account: &Account) -> Failure {
+    /// The parts that are open, and the folders under `detached/` among which they may be: a server that was killed
+    /// leaves a part that it had half attached under names such as `ignored_<its new name>`.
+    pub(super) async fn unaccounted(&self, account: &Account) -> Failure {
         let open: Vec<String> = account
             .fates
             .iter()
@@ -221,14 +258,22 @@ impl<'a> Work<'a> {
             })
             .collect();
         let count = open.len();
-        Failure::lasting(
-            Code::PartsUnaccounted,
-            format!(
-                "{count} parts of {} are not active: {}",
-                self.table.name,
-                some_of(&open)
-            ),
-        )
+        let mut text = format!(
+            "{count} parts of {} are not active: {}",
+            self.table.name,
+            some_of(&open)
+        );
+        let parts = self.manifest.parts.iter().map(|part| part.name.as_str());
+        let known: HashSet<&str> = parts
+            .chain(self.manifest.detached_before.iter().map(String::as_str))
+            .collect();
+        let folders = self.detached_parts().await.unwrap_or_default();
+        let others = folders.into_iter().map(|folder| folder.name);
+        let others: Vec<String> = others.filter(|name| !known.contains(name.as_str())).collect();
+        if !others.is_empty() {
+            text.push_str(&format!("; detached/ also holds {}", some_of(&others)));
+        }
+        Failure::lasting(Code::PartsUnaccounted, text)
     }
 
     pub(super) fn not_in_service(&self, state: &str) -> Failure {

@@ -1,21 +1,18 @@
 //! Until the table is writable: RESTORE, sent only where it makes what it should, and what an earlier one left unfinished.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
 use super::look::{Found, look};
-use super::restore::{CODE, PATIENCE, Work, some_of};
+use super::restore::{BY_ITSELF, CODE, PATIENCE, Work, some_of};
 use super::wait::until_alone;
 use super::{collisions, failed};
 use crate::clickhouse::{Class, Error, Statement};
 
 /// How often RESTORE and RESTART REPLICA are tried in one attempt.
 const ROUNDS: u32 = 4;
-/// How long a server may take that has just started with the metadata that an earlier attempt made.
-const BY_ITSELF: Duration = Duration::from_secs(10);
 /// What RESTORE says when there is nothing, or nothing more, to do for it.
 const ALREADY: [&str; 3] = ["must be readonly", "path is present", "restoration in progress"];
 
@@ -24,19 +21,28 @@ impl Work<'_> {
     pub(super) async fn until_writable(&self) -> Result<(), Failure> {
         let mut last = format!("{} stays read-only", self.table.name);
         for _ in 0..ROUNDS {
-            let Found::Attached(replica) = look(self.context, self.table, CODE).await? else {
-                return Err(Failure::lasting(
-                    CODE,
-                    format!("{} was detached by somebody", self.table.name),
-                ));
+            let sent = self.restore_note()?.sent;
+            let replica = match look(self.context, self.table, CODE).await? {
+                Found::Attached(replica) => replica,
+                Found::Detached { .. } if sent => {
+                    // An earlier attempt was cut while it set parts aside.
+                    self.execute(Statement::AttachTable(&self.table.name)).await?;
+                    self.stop_merges().await?;
+                    continue;
+                }
+                Found::Detached { .. } => {
+                    let text = format!("{} was detached by somebody", self.table.name);
+                    return Err(Failure::lasting(CODE, text));
+                }
             };
+            // The server may have been started since the attach, and that starts merges.
+            self.stop_merges().await?;
             if !replica.readonly {
                 return self
                     .until_in_service(PATIENCE)
                     .await?
                     .map_err(|state| self.not_in_service(&state));
             }
-            let sent = self.restore_note()?.sent;
             let nodes = self.nodes().await?;
             let registered = |name: &str| {
                 nodes
@@ -51,10 +57,12 @@ impl Work<'_> {
                 if self.until_in_service(BY_ITSELF).await?.is_ok() {
                     return Ok(());
                 }
-                self.doing("starts the replica anew");
-                self.execute(Statement::RestartReplica(&self.table.name)).await?;
-                // It starts merges as well.
-                self.stop_merges().await?;
+                if !self.set_unexpected_parts_aside().await? {
+                    self.doing("starts the replica anew");
+                    self.execute(Statement::RestartReplica(&self.table.name)).await?;
+                    // It starts merges as well.
+                    self.stop_merges().await?;
+                }
                 match self.until_in_service(PATIENCE).await? {
                     Ok(()) => return Ok(()),
                     Err(state) => last = state,
@@ -106,6 +114,11 @@ impl Work<'_> {
         let former = self.restore_note()?;
         let mut note = former.clone();
         note.sent = true;
+        let on_the_manifest: HashSet<&str> = self.manifest.parts.iter().map(|part| part.name.as_str()).collect();
+        let folders = self.detached_parts().await?;
+        let late = folders.into_iter().map(|folder| folder.name);
+        note.late
+            .extend(late.filter(|name| on_the_manifest.contains(name.as_str())));
         self.write_restore_note(&note)?;
         if self.reference.is_none()
             && let Err(failure) = self.context.zookeeper.check_absent(self.order.witness).await
@@ -135,7 +148,7 @@ impl Work<'_> {
         let (clickhouse, name) = (&self.context.clickhouse, &self.table.name);
         let active = clickhouse.active_parts(name).await.map_err(failed(CODE))?;
         let outdated = clickhouse.outdated_parts(name).await.map_err(failed(CODE))?;
-        let detached = clickhouse.detached_parts(name).await.map_err(failed(CODE))?;
+        let detached = self.detached_parts().await?;
         let detached = detached.iter().map(|part| part.name.as_str());
         let now = || active.iter().map(|part| part.name.as_str());
         let outdated = outdated.iter().map(String::as_str);
