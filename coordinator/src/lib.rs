@@ -1,1 +1,3 @@
-//! x
+//! The coordinator: plan, persisted progress, and the agents' streams.
+
+pub mod progress;
