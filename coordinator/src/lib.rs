@@ -1,3 +1,4 @@
 //! The coordinator: plan, persisted progress, and the agents' streams.
 
+pub mod plan;
 pub mod progress;
