@@ -284,7 +284,7 @@ fn objection(agents: &BTreeMap<HostName, Agent>, hello: &Hello) -> Option<(Code,
     }
     let taken = |message| Some((Code::AgentDuplicate, message));
     if let Some(agent) = agents.get(&hello.host)
-        && agent.connected.hello.server_id != hello.server_id
+        && same_server(&agent.connected.hello, hello) == Some(false)
     {
         return taken(format!(
             "an agent of another ClickHouse server ({}) is connected under the host name {} already; each server needs a \
@@ -294,7 +294,7 @@ fn objection(agents: &BTreeMap<HostName, Agent>, hello: &Hello) -> Option<(Code,
     }
     let other = agents
         .iter()
-        .find(|(host, agent)| **host != hello.host && agent.connected.hello.server_id == hello.server_id);
+        .find(|(host, agent)| **host != hello.host && same_server(&agent.connected.hello, hello) == Some(true));
     if let Some((host, _)) = other {
         return taken(format!(
             "the ClickHouse server of {} ({}) has a connected agent already, under the host name {host}; stop one of them",
@@ -302,6 +302,13 @@ fn objection(agents: &BTreeMap<HostName, Agent>, hello: &Hello) -> Option<(Code,
         ));
     }
     None
+}
+
+/// Whether two agents are those of one server; none when one of them does not know its server, because it was down
+/// when the agent started. Such an agent is taken by its host name alone.
+fn same_server(one: &Hello, other: &Hello) -> Option<bool> {
+    let known = !one.server_id.is_empty() && !other.server_id.is_empty();
+    known.then(|| one.server_id == other.server_id)
 }
 
 /// Why this coordinator knows less than the agent has seen, if so (invariant 13): a higher token, or the same token of
