@@ -1,6 +1,8 @@
 //! The embedded store: what it has acknowledged is there, whatever happens to the program, and what is damaged is
 //! noticed.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
