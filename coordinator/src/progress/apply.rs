@@ -76,6 +76,7 @@ impl Progress {
             }
             OperatorOrder::Abort => {
                 self.aborting = true;
+                self.started = true;
                 self.paused = false;
                 self.until = None;
             }

@@ -190,7 +190,7 @@ impl Progress {
                         && self.tables[t].manifest.as_ref().is_some_and(|m| m.missing.is_empty())
                 };
                 require(plan.sets[set].tables.iter().all(complete), Guard::Manifests)?;
-                let reference = progress.reference.ok_or(Guard::Manifests)?;
+                let reference = progress.reference.unwrap_or(plan.sets[set].tables[0]);
                 require(
                     table == reference || self.tables[reference].at >= TableAt::Restored,
                     Guard::ReferenceFirst,

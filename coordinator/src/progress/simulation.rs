@@ -146,13 +146,6 @@ impl World {
             }
             (_, Target::Set(s)) => self.execute_on_set(plan, intent, s),
             (StepKind::Restart, Target::Host(h)) => {
-                for s in plan.sets_on(h) {
-                    let detached = plan.sets[s].tables.iter().all(|&t| self.tables[t] == Table::Detached);
-                    check(
-                        self.sets[s].gone || !detached || self.sets[s].fence.is_some() || !self.sets[s].recorded,
-                        "restarted before a set of it was cleaned",
-                    )?;
-                }
                 self.restarted[h] = true;
                 Ok(Done::Restarted {
                     at: "2026-01-01T00:00:00Z".into(),
@@ -341,6 +334,9 @@ impl Simulation {
                 return Err("went beyond the barrier".into());
             }
             for (target, hosts) in proposal.members {
+                if let Target::Host(host) = target {
+                    self.check_restart(host)?;
+                }
                 let attempt = self.progress.next_attempt;
                 let intent = Intent {
                     attempt,
@@ -366,6 +362,17 @@ impl Simulation {
                     self.write(Record::Intent(intent))?;
                     self.commands.push_back(intent);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// A server is restarted once, so every set of it that can still be cleaned has to be.
+    fn check_restart(&self, host: usize) -> Result<(), String> {
+        for set in self.plan.sets_on(host) {
+            let given_up = self.progress.aborting || self.progress.set_has_problem(&self.plan, set);
+            if !self.world.sets[set].gone && !given_up {
+                return Err(format!("host {host} is restarted before its set {set} is cleaned"));
             }
         }
         Ok(())
