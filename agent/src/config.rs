@@ -135,12 +135,26 @@ impl Validate for RawConfig {
                 clickhouse_config.display()
             ));
         }
-        let restart = self
-            .restart
-            .and_then(|raw| run("restart.command", raw.command, "restart.timeout", raw.timeout, folder, problems));
+        let restart = self.restart.and_then(|raw| {
+            run(
+                "restart.command",
+                raw.command,
+                "restart.timeout",
+                raw.timeout,
+                folder,
+                problems,
+            )
+        });
         let before_restart = self.hooks.and_then(|raw| {
             let command = raw.before_restart?;
-            run("hooks.before_restart", command, "hooks.timeout", raw.timeout, folder, problems)
+            run(
+                "hooks.before_restart",
+                command,
+                "hooks.timeout",
+                raw.timeout,
+                folder,
+                problems,
+            )
         });
         Some(Config {
             coordinator: coordinator?,
@@ -226,7 +240,10 @@ fn password(folder: &Path, file: Option<&Path>, problems: &mut Vec<String>) -> O
         // Editors end a file with a newline; no password does.
         Ok(text) => Some(text.trim_end_matches(['\n', '\r']).to_owned()),
         Err(e) => {
-            problems.push(format!("clickhouse.password_file: {} cannot be read: {e}", file.display()));
+            problems.push(format!(
+                "clickhouse.password_file: {} cannot be read: {e}",
+                file.display()
+            ));
             None
         }
     }
@@ -244,7 +261,9 @@ fn run(
         problems.push(format!("{timeout_field}: it is zero"));
     }
     let Some(program) = command.first_mut().filter(|program| !program.is_empty()) else {
-        problems.push(format!("{command_field}: it is empty; write program and arguments as a list"));
+        problems.push(format!(
+            "{command_field}: it is empty; write program and arguments as a list"
+        ));
         return None;
     };
     // A bare name is looked up in PATH; a path is against the file's folder, as all paths are.
@@ -296,12 +315,18 @@ clickhouse: {url: 'http://127.0.0.1:8123', config: config.xml}
         let config = loaded(&format!(
             "{}restart: {{command: [systemctl, restart, x]}}\nhooks: {{before_restart: [./hook, a], timeout: 1m}}\n\
              parallel: {{restore: 3}}\n",
-            SMALLEST.replace("config: config.xml", "user: u, password_file: password, config: config.xml")
+            SMALLEST.replace(
+                "config: config.xml",
+                "user: u, password_file: password, config: config.xml"
+            )
         ))
         .unwrap();
         assert_eq!(config.clickhouse.password.as_deref(), Some("secret"));
         let restart = config.restart.unwrap();
-        assert_eq!((restart.command[0].as_str(), restart.timeout), ("systemctl", restart_timeout()));
+        assert_eq!(
+            (restart.command[0].as_str(), restart.timeout),
+            ("systemctl", restart_timeout())
+        );
         let hook = config.before_restart.unwrap();
         assert!(Path::new(&hook.command[0]).is_absolute());
         assert_eq!((hook.command[1].as_str(), hook.timeout), ("a", Duration::from_secs(60)));

@@ -37,7 +37,10 @@ impl Board {
     pub async fn newer_than(&self, version: u64) -> (u64, Vec<v1::Doing>) {
         let mut board = self.0.subscribe();
         // The sender lives in `self`, so the wait cannot fail.
-        match board.wait_for(|texts| texts.of.values().any(|(of, _)| *of > version)).await {
+        match board
+            .wait_for(|texts| texts.of.values().any(|(of, _)| *of > version))
+            .await
+        {
             Ok(texts) => (texts.version, texts.newer_than(version)),
             Err(_) => (version, Vec::new()),
         }
@@ -94,7 +97,10 @@ mod tests {
     #[tokio::test]
     async fn only_changed_texts_of_running_steps_are_told() {
         let board = Board::default();
-        let (one, two) = (board.begin("m".parse().unwrap(), 1), board.begin("m".parse().unwrap(), 2));
+        let (one, two) = (
+            board.begin("m".parse().unwrap(), 1),
+            board.begin("m".parse().unwrap(), 2),
+        );
         one.say("a");
         two.say("b");
         let (version, all) = board.newer_than(0).await;
@@ -102,11 +108,17 @@ mod tests {
         two.say("b");
         one.say("c");
         let (version, all) = board.newer_than(version).await;
-        assert_eq!(all.iter().map(|d| (d.attempt, d.text.as_str())).collect::<Vec<_>>(), [(1, "c")]);
+        assert_eq!(
+            all.iter().map(|d| (d.attempt, d.text.as_str())).collect::<Vec<_>>(),
+            [(1, "c")]
+        );
         one.say("d");
         drop(one);
         two.say("e");
         let (_, all) = board.newer_than(version).await;
-        assert_eq!(all.iter().map(|d| (d.attempt, d.text.as_str())).collect::<Vec<_>>(), [(2, "e")]);
+        assert_eq!(
+            all.iter().map(|d| (d.attempt, d.text.as_str())).collect::<Vec<_>>(),
+            [(2, "e")]
+        );
     }
 }

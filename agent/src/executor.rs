@@ -140,9 +140,12 @@ impl Executor {
 
     /// Answers a command that cannot be obeyed.
     pub fn refuse(&self, migration: MigrationName, attempt: u64, why: impl Into<String>) {
+        if self.inner.outbox.holds(&migration, attempt) {
+            return;
+        }
         let failure = Failure::lasting(Code::CommandRefused, why);
-        tracing::warn!(%migration, attempt, reason = failure.problem.message, "command refused");
-        self.inner.answer((migration, attempt), (Outcome::Failed(failure), None));
+        self.inner
+            .answer((migration, attempt), (Outcome::Failed(failure), None));
     }
 
     /// The events that wait for their acknowledgement.
@@ -169,7 +172,9 @@ async fn take(inner: Arc<Inner>, mut queue: mpsc::Receiver<Command>) {
         }
         let state = inner.state.clone();
         let noted = tokio::task::spawn_blocking(move || {
-            highest.iter().try_for_each(|(migration, attempt)| state.note_attempt(migration, *attempt))
+            highest
+                .iter()
+                .try_for_each(|(migration, attempt)| state.note_attempt(migration, *attempt))
         });
         let problem = match noted.await {
             Ok(Ok(())) => None,

@@ -1,5 +1,10 @@
 //! The agent: does the work of a migration on one ClickHouse host.
 
 pub mod clickhouse;
+pub mod config;
+pub mod doing;
+pub mod executor;
+pub mod outbox;
 pub mod state;
 pub mod steps;
+pub mod stream;

@@ -39,7 +39,10 @@ impl Outbox {
     #[must_use]
     pub fn holds(&self, migration: &MigrationName, attempt: u64) -> bool {
         let queue = self.queue();
-        queue.events.iter().any(|(event, _)| event.attempt == attempt && event.migration == *migration)
+        queue
+            .events
+            .iter()
+            .any(|(event, _)| event.attempt == attempt && event.migration == *migration)
     }
 
     /// A new connection: everything is to be sent again, with numbers from 1.
@@ -72,7 +75,12 @@ impl Outbox {
     pub fn acknowledge(&self, sequence: u64) {
         let mut queue = self.queue();
         queue.acknowledged = queue.acknowledged.max(sequence.min(queue.sent));
-        while queue.events.front().and_then(|(_, number)| *number).is_some_and(|number| number <= sequence) {
+        while queue
+            .events
+            .front()
+            .and_then(|(_, number)| *number)
+            .is_some_and(|number| number <= sequence)
+        {
             queue.events.pop_front();
         }
         drop(queue);
@@ -104,7 +112,9 @@ mod tests {
     }
 
     fn sent(outbox: &Outbox) -> Vec<(u64, u64)> {
-        std::iter::from_fn(|| outbox.next_to_send()).map(|e| (e.sequence, e.attempt)).collect()
+        std::iter::from_fn(|| outbox.next_to_send())
+            .map(|e| (e.sequence, e.attempt))
+            .collect()
     }
 
     #[test]

@@ -223,7 +223,10 @@ impl ClickHouse {
             "SELECT count() FROM system.processes WHERE query_id = {}",
             quote_literal(query_id)
         );
-        let query = self.client.query_raw(&sql).with_setting("query_id", self.next_query_id());
+        let query = self
+            .client
+            .query_raw(&sql)
+            .with_setting("query_id", self.next_query_id());
         let count = query.fetch_one::<u64>().await;
         Ok(count.map_err(|e| Error::from_crate("SELECT FROM system.processes", e))? > 0)
     }

@@ -128,7 +128,11 @@ mod tests {
     #[test]
     fn only_what_changes_nothing_is_killed() {
         assert!(running("rekeeper-m-1-1", "system  sync replica `d`.`t` LIGHTWEIGHT").is_harmless());
-        for query in ["SYSTEM RESTORE REPLICA `d`.`t`", "DETACH TABLE `d`.`t`", "ALTER TABLE `d`.`t` X"] {
+        for query in [
+            "SYSTEM RESTORE REPLICA `d`.`t`",
+            "DETACH TABLE `d`.`t`",
+            "ALTER TABLE `d`.`t` X",
+        ] {
             assert!(!running("rekeeper-m-1-1", query).is_harmless(), "{query}");
         }
     }

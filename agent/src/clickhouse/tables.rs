@@ -116,9 +116,7 @@ impl ClickHouse {
             "SELECT database, name FROM system.tables WHERE toString(uuid) = {}",
             quote_literal(uuid)
         );
-        let mut rows = self
-            .rows::<(String, String)>("SELECT FROM system.tables", &sql)
-            .await?;
+        let mut rows = self.rows::<(String, String)>("SELECT FROM system.tables", &sql).await?;
         Ok(rows.pop().map(|(database, table)| TableName { database, table }))
     }
 
@@ -160,10 +158,12 @@ impl ClickHouse {
             .rows::<(String, u8)>("SELECT FROM system.detached_tables", &sql)
             .await;
         match found {
-            Ok(mut rows) => Ok(rows.pop().map_or(DetachedTable::None, |(uuid, flag)| DetachedTable::Is {
-                uuid,
-                permanently: flag != 0,
-            })),
+            Ok(mut rows) => Ok(rows
+                .pop()
+                .map_or(DetachedTable::None, |(uuid, flag)| DetachedTable::Is {
+                    uuid,
+                    permanently: flag != 0,
+                })),
             Err(error) if error.code() == Some(code::UNKNOWN_TABLE) => Ok(DetachedTable::NotTold),
             Err(error) => Err(error),
         }

@@ -140,7 +140,9 @@ impl State {
     /// When the disk refuses.
     pub fn output_file(&self, migration: &MigrationName, attempt: u64, what: &str) -> Result<PathBuf, StateError> {
         self.make_migration_folder(migration)?;
-        Ok(self.migration_folder(migration).join(format!("{attempt}.{what}.output")))
+        Ok(self
+            .migration_folder(migration)
+            .join(format!("{attempt}.{what}.output")))
     }
 
     fn write_once(&self, file: &Path, document: &Packed) -> Result<(), StateError> {

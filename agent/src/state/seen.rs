@@ -90,7 +90,10 @@ impl State {
     #[must_use]
     pub fn attempts(&self) -> Vec<(MigrationName, u64)> {
         let seen = lock(&self.inner.seen);
-        seen.attempts.iter().map(|(name, attempt)| (name.clone(), *attempt)).collect()
+        seen.attempts
+            .iter()
+            .map(|(name, attempt)| (name.clone(), *attempt))
+            .collect()
     }
 
     /// Disk first: memory never knows more than what survives.

@@ -83,7 +83,9 @@ fn damage_is_an_error_that_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let state = State::open(folder.path()).unwrap();
     let (migration, uuid) = ("m".parse().unwrap(), "0a-1");
-    state.write_manifest(&migration, &table(uuid), &manifest(uuid, &[])).unwrap();
+    state
+        .write_manifest(&migration, &table(uuid), &manifest(uuid, &[]))
+        .unwrap();
     let file = folder.path().join("m/0a-1.manifest");
     std::fs::write(&file, b"").unwrap();
     for failed in [
