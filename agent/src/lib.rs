@@ -8,3 +8,4 @@ pub mod outbox;
 pub mod state;
 pub mod steps;
 pub mod stream;
+pub mod zookeeper;
