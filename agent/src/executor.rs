@@ -17,6 +17,7 @@ use crate::clickhouse::is_zero_uuid;
 use crate::config::Parallel;
 use crate::doing::{Board, Doing};
 use crate::outbox::Outbox;
+use crate::in_full;
 use crate::state::State;
 
 /// What came of a step, and the document that it made.
@@ -37,7 +38,7 @@ pub trait Host: Send + Sync + 'static {
     fn ready(&self) -> BoxFuture<'_, ()>;
 
     /// Makes one attempt at a step.
-    fn step<'a>(&'a self, command: &'a Command, doing: &'a Doing) -> BoxFuture<'a, Answer>;
+    fn step<'a>(&'a self, command: &'a Command, doing: Arc<Doing>) -> BoxFuture<'a, Answer>;
 
     /// Tells its server from others.
     fn identity(&self) -> BoxFuture<'_, Identity>;
@@ -225,10 +226,10 @@ impl Inner {
         // A task of its own, so that a panic ends the step and not the command.
         let inner = Arc::clone(self);
         let step = tokio::spawn(async move {
-            let doing = inner.board.begin(command.migration.clone(), command.attempt);
+            let doing = Arc::new(inner.board.begin(command.migration.clone(), command.attempt));
             doing.say(describe(&command.order));
             tracing::info!(migration = %command.migration, attempt = command.attempt, step = %kind, "step begins");
-            inner.host.step(&command, &doing).await
+            inner.host.step(&command, doing).await
         });
         match step.await {
             Ok(answer) => answer,
@@ -325,17 +326,6 @@ fn code_of(kind: StepKind) -> Code {
         StepKind::Restore => Code::RestoreFailed,
         StepKind::Finish => Code::MergesFailed,
     }
-}
-
-/// An error and its sources in one line.
-pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -20,7 +20,8 @@ use tonic::transport::{Endpoint, Uri};
 use tonic::{Status, Streaming};
 
 use crate::config::Parallel;
-use crate::executor::{Executor, Host, in_full};
+use crate::executor::{Executor, Host};
+use crate::in_full;
 use crate::state::{Refusal, State};
 
 /// How the stream is opened and kept.

@@ -202,7 +202,7 @@ impl Host for FakeHost {
         })
     }
 
-    fn step<'a>(&'a self, command: &'a Command, doing: &'a Doing) -> BoxFuture<'a, Answer> {
+    fn step<'a>(&'a self, command: &'a Command, doing: Arc<Doing>) -> BoxFuture<'a, Answer> {
         Box::pin(async move {
             self.runs.lock().unwrap().push(command.attempt);
             doing.say("is at it");
