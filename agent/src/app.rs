@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use rekeeper_shared::backoff::Backoff;
-use rekeeper_shared::document::digest;
+use rekeeper_shared::document::{digest, pack};
 use rekeeper_shared::ids::HostName;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Command, Failure, Order, Outcome};
@@ -18,9 +19,10 @@ use crate::clickhouse::{Class, ClickHouse, Tag};
 use crate::config::{Config, system_host_name};
 use crate::doing::Doing;
 use crate::executor::{Answer, Executor, Host, Identity};
+use crate::inspect::inspect;
 use crate::known::Known;
 use crate::state::{State, StateError};
-use crate::steps::{self, Context, Hooks, RestartCommand, ServerPlaces, StepResult, set};
+use crate::steps::{self, Context, Hooks, RestartCommand, Restore, ServerPlaces, StepResult, set};
 use crate::stream::{KEEPALIVE, Options, Stream};
 use crate::zookeeper::Connections;
 
@@ -71,7 +73,9 @@ struct ThisHost {
     name: HostName,
     clickhouse: ClickHouse,
     clickhouse_url: String,
-    places: ServerPlaces,
+    /// ClickHouse's own configuration file.
+    config: PathBuf,
+    connections: Connections,
     state: State,
     known: Known,
     restart: Option<RestartCommand>,
@@ -86,7 +90,8 @@ impl ThisHost {
             name: config.host,
             clickhouse: ClickHouse::new(&config.clickhouse),
             clickhouse_url: config.clickhouse.url,
-            places: ServerPlaces::new(config.clickhouse_config, Connections::new()),
+            config: config.clickhouse_config,
+            connections: Connections::new(),
             state,
             known,
             restart: config.restart.map(|run| RestartCommand {
@@ -108,7 +113,7 @@ impl ThisHost {
         let (migration, attempt) = (&command.migration, command.attempt);
         let context = Context {
             clickhouse: self.clickhouse.tagged(Tag::attempt(migration, attempt)),
-            zookeeper: self.places.clone(),
+            zookeeper: ServerPlaces::new(self.config.clone(), self.connections.clone()),
             state: self.state.clone(),
             host: self.name.clone(),
             migration: migration.clone(),
@@ -139,13 +144,38 @@ impl ThisHost {
                 record,
                 manifest,
             } => steps::attach(context, table, witness, record, manifest.as_deref()).await,
-            Order::Restore { .. } => todo!(),
+            Order::Restore {
+                table,
+                role,
+                manifest,
+                witness,
+                merges_keep_rows,
+                replicas,
+            } => {
+                let order = Restore {
+                    table,
+                    role,
+                    manifest,
+                    witness,
+                    merges_keep_rows: *merges_keep_rows,
+                    replicas,
+                };
+                steps::restore(context, &order).await
+            }
             Order::Finish(table) => steps::finish(context, table).await,
         }
     }
 
     async fn inventory(&self) -> Result<Vec<u8>, String> {
-        todo!()
+        let inventory = inspect(&self.name, &self.clickhouse, &self.config, &self.connections)
+            .await
+            .map_err(|failure| failure.problem.message)?;
+        // On disk before the coordinator can order anything about what it is told here.
+        self.known
+            .add(&inventory)
+            .map_err(|e| format!("the tables could not be noted in the state folder: {e}"))?;
+        let packed = pack(&inventory).map_err(|e| format!("the inventory cannot be packed: {e}"))?;
+        Ok(packed.bytes)
     }
 
     async fn server_id(&self) -> String {

@@ -17,8 +17,8 @@ use crate::clickhouse::is_zero_uuid;
 use crate::config::Parallel;
 use crate::doing::{Board, Doing};
 use crate::outbox::Outbox;
-use crate::in_full;
 use crate::state::State;
+use crate::words::in_full;
 
 /// What came of a step, and the document that it made.
 pub type Answer = (Outcome, Option<Packed>);

@@ -21,8 +21,8 @@ use tonic::{Status, Streaming};
 
 use crate::config::Parallel;
 use crate::executor::{Executor, Host};
-use crate::in_full;
 use crate::state::{Refusal, State};
+use crate::words::in_full;
 
 /// How the stream is opened and kept.
 #[derive(Debug, Clone)]

@@ -149,14 +149,7 @@ impl Error {
     /// The whole chain in one line, for people.
     #[must_use]
     pub fn in_full(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(source) = next {
-            text.push_str(": ");
-            text.push_str(&source.to_string());
-            next = source.source();
-        }
-        text
+        crate::words::in_full(self)
     }
 
     /// What a step that cannot go on reports.

@@ -78,7 +78,11 @@ fn finished(known: Known, recorded: &[String]) -> Finished {
         digest: known.packed.digest.clone(),
         parts: known.manifest.parts.len() as u64,
         rows: known.manifest.rows(),
-        missing: recorded.iter().filter(|name| !names.contains(name.as_str())).cloned().collect(),
+        missing: recorded
+            .iter()
+            .filter(|name| !names.contains(name.as_str()))
+            .cloned()
+            .collect(),
     };
     Finished {
         done,
@@ -91,9 +95,16 @@ fn recorded_parts(table: &TableRef, record: &Packed) -> Result<Vec<String>, Fail
     let lost = |text: String| Failure::lasting(Code::StoredDocumentLost, text);
     let record: PartSetOfRecord = unpack(&record.bytes, Some(&record.digest))
         .map_err(|e| lost(format!("the part set of record of {}: {e}", table.path)))?;
-    let replica = record.snapshot.replicas.into_iter().find(|r| r.name == table.replica_name);
+    let replica = record
+        .snapshot
+        .replicas
+        .into_iter()
+        .find(|r| r.name == table.replica_name);
     let replica = replica.filter(|_| record.snapshot.path == table.path).ok_or_else(|| {
-        lost(format!("the part set of record does not have replica {} of {}", table.replica_name, table.path))
+        lost(format!(
+            "the part set of record does not have replica {} of {}",
+            table.replica_name, table.path
+        ))
     })?;
     Ok(replica.parts.into_iter().map(|part| part.name).collect())
 }
@@ -101,7 +112,10 @@ fn recorded_parts(table: &TableRef, record: &Packed) -> Result<Vec<String>, Fail
 /// The manifest that an earlier attempt wrote; `expected` is the digest that the coordinator knows.
 fn existing_manifest(context: &Context, table: &TableRef, expected: Option<&str>) -> Result<Option<Known>, Failure> {
     let lost = |text: String| Failure::lasting(Code::ManifestLost, text);
-    let packed = context.state.manifest(&context.migration, table).map_err(state_failed(Code::ManifestLost))?;
+    let packed = context
+        .state
+        .manifest(&context.migration, table)
+        .map_err(state_failed(Code::ManifestLost))?;
     let Some(packed) = packed else {
         return match expected {
             None => Ok(None),
@@ -137,7 +151,11 @@ async fn attach_statement(context: &Context, table: &TableRef) -> Result<(), Fai
 
 async fn stop_merges(context: &Context, table: &TableRef) -> Result<(), Failure> {
     let statement = Statement::StopMerges(&table.name);
-    context.clickhouse.execute(statement).await.map_err(failed(Code::AttachFailed))
+    context
+        .clickhouse
+        .execute(statement)
+        .await
+        .map_err(failed(Code::AttachFailed))
 }
 
 /// Waits until the server has looked for the metadata and not found it. Read-only alone is no proof: a table is so for a
@@ -154,7 +172,10 @@ async fn until_without_metadata(context: &Context, table: &TableRef) -> Result<(
         if !replica.readonly {
             return Err(Failure::lasting(
                 Code::PathExists,
-                format!("{} came into service: its metadata exists at {}", table.name, replica.path),
+                format!(
+                    "{} came into service: its metadata exists at {}",
+                    table.name, replica.path
+                ),
             ));
         }
         if metadata_is_missing(&replica, table) {
@@ -185,11 +206,20 @@ fn metadata_is_missing(replica: &Replica, table: &TableRef) -> bool {
 async fn write_manifest(context: &Context, table: &TableRef) -> Result<Known, Failure> {
     let clickhouse = &context.clickhouse;
     context.doing(format!("writes the manifest of {}", table.name));
-    let parts = clickhouse.active_parts(&table.name).await.map_err(failed(Code::AttachFailed))?;
-    let detached = clickhouse.detached_parts(&table.name).await.map_err(failed(Code::AttachFailed))?;
+    let parts = clickhouse
+        .active_parts(&table.name)
+        .await
+        .map_err(failed(Code::AttachFailed))?;
+    let detached = clickhouse
+        .detached_parts(&table.name)
+        .await
+        .map_err(failed(Code::AttachFailed))?;
     // The lists were made by name: it was this table that they are of.
     let Found::Attached(replica) = look(context, table, Code::AttachFailed).await? else {
-        return Err(Failure::passing(Code::AttachFailed, format!("{} was detached", table.name)));
+        return Err(Failure::passing(
+            Code::AttachFailed,
+            format!("{} was detached", table.name),
+        ));
     };
     if !metadata_is_missing(&replica, table) {
         return Err(Failure::passing(

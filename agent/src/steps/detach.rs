@@ -26,7 +26,9 @@ pub async fn detach(context: &Context, table: &TableRef) -> StepResult {
     loop {
         until_alone(context, table, Code::DetachFailed).await?;
         let outcome = match look(context, table, Code::DetachFailed).await? {
-            Found::Detached { permanently: Some(true) } => return Ok(Done::Plain.into()),
+            Found::Detached {
+                permanently: Some(true),
+            } => return Ok(Done::Plain.into()),
             // A server that does not tell whether it is for good: the answer to our own statement has to do.
             Found::Detached { permanently: None } if detached_by_us => return Ok(Done::Plain.into()),
             Found::Detached { .. } => {

@@ -19,7 +19,11 @@ pub async fn finish(context: &Context, table: &TableRef) -> StepResult {
     };
     context.doing(format!("starts merges of {}", table.name));
     let statement = Statement::StartMerges(&table.name);
-    context.clickhouse.execute(statement).await.map_err(failed(Code::MergesFailed))?;
+    context
+        .clickhouse
+        .execute(statement)
+        .await
+        .map_err(failed(Code::MergesFailed))?;
     match look(context, table, Code::MergesFailed).await? {
         Found::Attached(_) => Ok(Done::Plain.into()),
         Found::Detached { .. } => Err(detached()),

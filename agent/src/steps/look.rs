@@ -24,8 +24,12 @@ pub(super) enum Found {
 pub(super) async fn look(context: &Context, table: &TableRef, code: Code) -> Result<Found, Failure> {
     let (clickhouse, name) = (&context.clickhouse, &table.name);
     let changed = |text: String| Err(Failure::lasting(Code::TableChanged, text));
-    let other_uuid =
-        |uuid: &str| changed(format!("{name} has the UUID {uuid} now, the plan knows it as {}", table.uuid));
+    let other_uuid = |uuid: &str| {
+        changed(format!(
+            "{name} has the UUID {uuid} now, the plan knows it as {}",
+            table.uuid
+        ))
+    };
     if let Some(uuid) = clickhouse.uuid_of(name).await.map_err(failed(code))? {
         if uuid != table.uuid {
             return other_uuid(&uuid);

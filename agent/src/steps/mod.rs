@@ -13,6 +13,7 @@ mod place;
 mod reattach;
 mod restart;
 mod restore;
+pub mod set;
 mod sync;
 mod wait;
 
@@ -97,11 +98,5 @@ fn failed(code: Code) -> impl Fn(Error) -> Failure {
 
 /// A state folder that cannot be relied on as the failure of a step with that code.
 fn state_failed(code: Code) -> impl Fn(StateError) -> Failure {
-    move |error| {
-        let mut text = error.to_string();
-        if let Some(source) = std::error::Error::source(&error) {
-            text = format!("{text}: {source}");
-        }
-        Failure::lasting(code, text)
-    }
+    move |error| Failure::lasting(code, crate::words::in_full(&error))
 }

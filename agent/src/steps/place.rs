@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::place::{Place, ZkPath};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Failure, Witness};
 
+use crate::words::in_full;
 use crate::zookeeper::{Connections, Ensembles, RestoredState, WitnessFound, ZkError, ZooKeeper};
 
 /// The places of the server's current configuration; the file is read again at each use, since a hook may change it.
@@ -34,6 +35,15 @@ impl ServerPlaces {
         };
         let access = ensembles.access(&place);
         self.connections.get(&place, &access).await.map_err(failed(code))
+    }
+
+    /// The session with a place of the plan, which may not be in the configuration any more; the credentials are the
+    /// current ones.
+    pub(super) async fn planned(&self, place: &Place, code: Code) -> Result<ZooKeeper, Failure> {
+        // A hook or the server may be writing the file right now.
+        let ensembles = Ensembles::read(&self.config).map_err(|e| Failure::passing(code, in_full(&e)))?;
+        let access = ensembles.access(place);
+        self.connections.get(place, &access).await.map_err(failed(code))
     }
 
     /// The server's place is the one where the witness is.
@@ -71,11 +81,7 @@ impl ServerPlaces {
     }
 
     /// The nodes at the table's path; none when there is nothing.
-    pub(super) async fn restored_state(
-        &self,
-        ensemble: &str,
-        path: &ZkPath,
-    ) -> Result<Option<RestoredState>, Failure> {
+    pub(super) async fn restored_state(&self, ensemble: &str, path: &ZkPath) -> Result<Option<RestoredState>, Failure> {
         let code = Code::RestoreFailed;
         let zookeeper = self.at(ensemble, code).await?;
         zookeeper.restored_state(path).await.map_err(|error| match error {
@@ -87,7 +93,10 @@ impl ServerPlaces {
     /// Takes the witness away.
     pub(super) async fn remove_witness(&self, witness: &Witness) -> Result<(), Failure> {
         let zookeeper = self.at(&witness.ensemble, Code::WitnessFailed).await?;
-        zookeeper.remove_witness(witness).await.map_err(failed(Code::WitnessFailed))
+        zookeeper
+            .remove_witness(witness)
+            .await
+            .map_err(failed(Code::WitnessFailed))
     }
 }
 
@@ -100,15 +109,4 @@ fn failed(code: Code) -> impl Fn(ZkError) -> Failure {
             Failure::lasting(code, text)
         }
     }
-}
-
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }

@@ -77,7 +77,10 @@ pub async fn restart(context: &Context, command: &RestartCommand, hooks: &Hooks)
     let ran = run(context, &command.command, output, command.timeout).await;
     let complaint = match ran.map_err(|text| Failure::lasting(Code::RestartFailed, text))? {
         Ran::Ended(status) if status.success() => None,
-        Ran::Ended(status) => Some(format!("the restart command ended with {status}: {}", tail(context, "restart"))),
+        Ran::Ended(status) => Some(format!(
+            "the restart command ended with {status}: {}",
+            tail(context, "restart")
+        )),
         Ran::TimedOut => Some("the restart command did not end in time and was killed".to_owned()),
     };
     // A command that failed may have restarted the server all the same; it gets less time to show.
@@ -125,7 +128,10 @@ async fn run_hook(context: &Context, hook: &[String], number: usize, limit: Dura
         Ok(Ran::Ended(status)) => format!("{name} ended with {status}: {}", tail(context, &what)),
         Ok(Ran::TimedOut) => {
             let limit = humantime::format_duration(limit);
-            format!("{name} did not end within {limit} and was killed: {}", tail(context, &what))
+            format!(
+                "{name} did not end within {limit} and was killed: {}",
+                tail(context, &what)
+            )
         }
         Err(text) => text,
     };
@@ -135,7 +141,10 @@ async fn run_hook(context: &Context, hook: &[String], number: usize, limit: Dura
 /// The file that takes the output of a command: a pipe would end with this agent, and the command with it. It is locked
 /// as long as the command has it open, so that an agent that starts anew waits for a command of the former one.
 async fn own_output(context: &Context, what: &str, limit: Duration, code: Code) -> Result<File, Failure> {
-    let path = context.state.output_file(&context.migration, context.attempt, what).map_err(state_failed(code))?;
+    let path = context
+        .state
+        .output_file(&context.migration, context.attempt, what)
+        .map_err(state_failed(code))?;
     let cannot = |e: std::io::Error| Failure::lasting(code, format!("{} cannot be written: {e}", path.display()));
     let file = File::options().create(true).append(true).open(&path).map_err(cannot)?;
     let deadline = Instant::now() + limit;
@@ -144,7 +153,10 @@ async fn own_output(context: &Context, what: &str, limit: Duration, code: Code) 
             Ok(()) => break,
             Err(TryLockError::Error(e)) => return Err(cannot(e)),
             Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                return Err(Failure::lasting(code, format!("the command of an earlier agent ({what}) does not end")));
+                return Err(Failure::lasting(
+                    code,
+                    format!("the command of an earlier agent ({what}) does not end"),
+                ));
             }
             Err(TryLockError::WouldBlock) => {
                 context.doing(format!("waits for the command of an earlier agent ({what})"));
@@ -204,7 +216,10 @@ fn tail(context: &Context, what: &str) -> String {
         Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
     };
     let file = context.state.output_file(&context.migration, context.attempt, what);
-    match file.map_err(|e| e.to_string()).and_then(|f| read(&f).map_err(|e| e.to_string())) {
+    match file
+        .map_err(|e| e.to_string())
+        .and_then(|f| read(&f).map_err(|e| e.to_string()))
+    {
         Ok(text) if text.is_empty() => "it printed nothing".to_owned(),
         Ok(text) => text,
         Err(error) => format!("its output cannot be read: {error}"),

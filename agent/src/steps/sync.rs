@@ -40,9 +40,7 @@ pub async fn sync(context: &Context, table: &TableRef) -> StepResult {
                 Code::SyncFailed,
                 format!(
                     "{} did not catch up within {minutes} minutes; {} entries are queued {}",
-                    table.name,
-                    replica.queue_size,
-                    replica.queue_exception
+                    table.name, replica.queue_size, replica.queue_exception
                 ),
             ));
         }
@@ -53,7 +51,10 @@ pub async fn sync(context: &Context, table: &TableRef) -> StepResult {
             replica.queue_size
         ));
         let round = ROUND.min(PATIENCE.saturating_sub(began.elapsed()));
-        if sync_round(context, table, round).await.map_err(failed(Code::SyncFailed))? {
+        if sync_round(context, table, round)
+            .await
+            .map_err(failed(Code::SyncFailed))?
+        {
             return Ok(Done::Plain.into());
         }
     }

@@ -23,7 +23,10 @@ pub(super) async fn until_in_service(
     let deadline = Instant::now() + patience;
     loop {
         let Found::Attached(replica) = look(context, table, code).await? else {
-            return Err(Failure::lasting(code, format!("{} was detached by somebody", table.name)));
+            return Err(Failure::lasting(
+                code,
+                format!("{} was detached by somebody", table.name),
+            ));
         };
         if replica.is_in_service() {
             return Ok(Ok(()));
@@ -31,7 +34,11 @@ pub(super) async fn until_in_service(
         if Instant::now() >= deadline {
             return Ok(Err(replica.state()));
         }
-        context.doing(format!("{} waits to come into service: {}", table.name, replica.state()));
+        context.doing(format!(
+            "{} waits to come into service: {}",
+            table.name,
+            replica.state()
+        ));
         tokio::time::sleep(POLL).await;
     }
 }

@@ -15,7 +15,9 @@ pub async fn clean(context: &Context, set: &SetRef) -> StepResult {
     let (report, path) = (context.report.clone(), set.path.clone());
     report(format!("deletes {path}"));
     let progress = move |deleted| report(format!("deletes {path}: {deleted} znodes so far"));
-    let deleted = zookeeper.delete(set, &context.migration, context.attempt, &progress).await;
+    let deleted = zookeeper
+        .delete(set, &context.migration, context.attempt, &progress)
+        .await;
     let znodes = deleted.map_err(clean_failed(Code::CleanFailed))?;
     Ok(Done::Cleaned { znodes }.into())
 }

@@ -16,7 +16,7 @@ pub use record::record;
 pub use settle::settle;
 pub use witness::witness;
 
-use crate::in_full;
+use crate::words::in_full;
 use crate::zookeeper::{CleanError, ZkError};
 
 /// A failure of ZooKeeper as the failure of a step with that code.

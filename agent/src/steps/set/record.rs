@@ -6,8 +6,8 @@ use rekeeper_shared::settle::{Unsettled, judge};
 use rekeeper_shared::step::{Done, Failure, SetRef};
 
 use super::{clean_failed, zookeeper_failed};
-use crate::in_full;
 use crate::steps::{Context, Finished, StepResult};
+use crate::words::in_full;
 use crate::zookeeper::{CleanError, ZooKeeper};
 
 /// Fences the set for this attempt and saves its part set of record; a set that is not settled any more, or cannot be
@@ -45,12 +45,7 @@ pub async fn record(context: &Context, set: &SetRef) -> StepResult {
     }
 }
 
-async fn unsettled(
-    context: &Context,
-    set: &SetRef,
-    zookeeper: &ZooKeeper,
-    unsettled: Vec<Unsettled>,
-) -> StepResult {
+async fn unsettled(context: &Context, set: &SetRef, zookeeper: &ZooKeeper, unsettled: Vec<Unsettled>) -> StepResult {
     let released = zookeeper.release(set, &context.migration, context.attempt).await;
     released.map_err(clean_failed(Code::ReleaseFailed))?;
     Ok(Done::Recorded {
@@ -69,8 +64,8 @@ async fn under_marker(
     let code = Code::RecordFailed;
     context.doing(format!("records the parts of {}", set.path));
     let snapshot = zookeeper.snapshot(&set.path).await.map_err(zookeeper_failed(code))?;
-    let snapshot = snapshot
-        .ok_or_else(|| Failure::lasting(code, format!("{} was deleted although it was marked", set.path)))?;
+    let snapshot =
+        snapshot.ok_or_else(|| Failure::lasting(code, format!("{} was deleted although it was marked", set.path)))?;
     let reasons = judge(&snapshot, &set.replicas, set.allowed);
     if !reasons.is_empty() {
         return Ok(Err(reasons));
@@ -85,7 +80,9 @@ async fn under_marker(
     let saved = tokio::task::spawn_blocking(move || {
         let packed = pack(&document).map_err(|e| format!("the part set of record cannot be packed: {e}"))?;
         let (migration, attempt) = (&document.migration, document.attempt);
-        state.write_record(migration, attempt, &packed).map_err(|e| in_full(&e))?;
+        state
+            .write_record(migration, attempt, &packed)
+            .map_err(|e| in_full(&e))?;
         let read_back = state.record(migration, attempt).map_err(|e| in_full(&e))?;
         match read_back {
             Some(found) if found == packed => Ok(packed),
@@ -95,6 +92,9 @@ async fn under_marker(
     match saved.await {
         Ok(Ok(packed)) => Ok(Ok(packed)),
         Ok(Err(text)) => Err(Failure::lasting(code, text)),
-        Err(error) => Err(Failure::lasting(code, format!("saving the part set of record broke off: {error}"))),
+        Err(error) => Err(Failure::lasting(
+            code,
+            format!("saving the part set of record broke off: {error}"),
+        )),
     }
 }

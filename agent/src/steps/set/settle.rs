@@ -16,7 +16,7 @@ pub async fn settle(context: &Context, set: &SetRef) -> StepResult {
     let zookeeper = context.zookeeper.planned(&set.place, code).await?;
     context.doing(format!("reads the nodes of {}", set.path));
     let snapshot = zookeeper.snapshot(&set.path).await.map_err(zookeeper_failed(code))?;
-    let snapshot = snapshot
-        .ok_or_else(|| Failure::lasting(code, format!("{} does not exist at {}", set.path, set.place)))?;
+    let snapshot =
+        snapshot.ok_or_else(|| Failure::lasting(code, format!("{} does not exist at {}", set.path, set.place)))?;
     Ok(Done::Settled(judge(&snapshot, &set.replicas, set.allowed)).into())
 }
