@@ -1,6 +1,6 @@
 //! Where did every part of a manifest go? The rule of invariant 8, over lists; no I/O.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -111,42 +111,55 @@ fn content(part: &ManifestPart) -> Content<'_> {
 
 /// Accounts for every part of the replica's manifest.
 ///
-/// The order of the rules matters: what is active with the same rows and hash is found first, as a multiset, so that
-/// of four identical parts each needs its own.
+/// What is active with the same rows and hash is found first, as a multiset, so that of four identical parts each needs
+/// its own. Of identical parts, those whose folders lie in `detached/` are the ones that are not active; on the
+/// reference such a folder was never attached, whatever else looks like it (RESTORE moves what it attaches).
 #[must_use]
-pub fn account(evidence: Evidence<'_>) -> Account {
-    let mut actives: HashMap<Content<'_>, Vec<&str>> = HashMap::new();
-    for part in evidence.active {
-        actives.entry(content(part)).or_default().push(&part.name);
-    }
+pub fn account<'a>(evidence: Evidence<'a>) -> Account {
     let merged = MergedSince::new(evidence);
-    let mut taken: HashMap<Content<'_>, usize> = HashMap::new();
     let mut in_reference: HashMap<Content<'_>, usize> = HashMap::new();
     for part in &evidence.reference.parts {
         *in_reference.entry(content(part)).or_default() += 1;
     }
-    let fates = evidence.manifest.parts.iter().map(|part| {
+    let mut actives: HashMap<Content<'_>, VecDeque<&str>> = HashMap::new();
+    for part in evidence.active {
+        actives.entry(content(part)).or_default().push_back(&part.name);
+    }
+    let is_active: HashSet<Content<'_>> = actives.keys().copied().collect();
+    let mut merges = merged.by_content();
+    let is_reference = evidence.manifest == evidence.reference;
+    let left_behind = |part: &ManifestPart| {
+        evidence.detached.contains(&part.name) && !evidence.manifest.detached_before.contains(&part.name)
+    };
+    let mut fate_of = |part: &'a ManifestPart| {
         let key = content(part);
-        let nth = taken.entry(key).or_default();
-        let fate = if part.rows == 0 {
+        if part.rows == 0 {
             Fate::Empty
-        } else if let Some(name) = actives.get(&key).and_then(|names| names.get(*nth)) {
-            Fate::Active {
-                name: (*name).to_owned(),
-            }
-        } else if let Some(into) = merged.of(part, *nth) {
+        } else if is_reference && left_behind(part) {
+            Fate::Detached
+        } else if let Some(name) = actives.get_mut(&key).and_then(VecDeque::pop_front) {
+            Fate::Active { name: name.to_owned() }
+        } else if let Some(into) = merges.get_mut(&key).and_then(VecDeque::pop_front) {
             Fate::Merged { into }
-        } else if let Some(by) = covered(evidence, part, &in_reference, &actives, &merged) {
+        } else if let Some(by) = covered(evidence, part, &in_reference, &is_active, &merged) {
             Fate::Covered { by }
-        } else if evidence.detached.contains(&part.name) && !evidence.manifest.detached_before.contains(&part.name) {
+        } else if left_behind(part) {
             Fate::Detached
         } else {
             Fate::Missing
-        };
-        *nth += 1;
-        (part.name.clone(), fate)
-    });
-    Account { fates: fates.collect() }
+        }
+    };
+    let parts = || evidence.manifest.parts.iter().enumerate();
+    let mut fates: Vec<(usize, Fate)> = Vec::with_capacity(evidence.manifest.parts.len());
+    for last in [false, true] {
+        let these = parts().filter(|(_, part)| left_behind(part) == last);
+        fates.extend(these.map(|(n, part)| (n, fate_of(part))));
+    }
+    fates.sort_by_key(|(n, _)| *n);
+    let names = evidence.manifest.parts.iter().map(|part| part.name.clone());
+    Account {
+        fates: names.zip(fates.into_iter().map(|(_, fate)| fate)).collect(),
+    }
 }
 
 /// A part of the reference whose range contains this one's and which is itself accounted for here. Both histories are
@@ -155,7 +168,7 @@ fn covered(
     evidence: Evidence<'_>,
     part: &ManifestPart,
     in_reference: &HashMap<Content<'_>, usize>,
-    actives: &HashMap<Content<'_>, Vec<&str>>,
+    is_active: &HashSet<Content<'_>>,
     merged: &MergedSince<'_>,
 ) -> Option<String> {
     if in_reference.contains_key(&content(part)) {
@@ -167,7 +180,7 @@ fn covered(
         if by.name == part.name || !wide.contains(&range) {
             return None;
         }
-        let here = actives.contains_key(&content(by)) || merged.of(by, 0).is_some();
+        let here = is_active.contains(&content(by)) || merged.has(by);
         let inside: u64 = evidence
             .manifest
             .parts
@@ -225,16 +238,30 @@ impl<'a> MergedSince<'a> {
         }
     }
 
-    fn of(&self, part: &ManifestPart, nth: usize) -> Option<String> {
-        let (block, _) = self.blocks.get(&content(part))?.get(nth)?;
-        let found = self
-            .wide
-            .get(part.partition_id.as_str())?
+    /// For parts of each content, the active parts that such parts were merged into.
+    fn by_content(&self) -> HashMap<Content<'a>, VecDeque<String>> {
+        let into = |content: &Content<'a>, blocks: &[(i64, &str)]| {
+            let found = blocks.iter().filter_map(|(block, _)| self.of(content.0, *block));
+            found.collect()
+        };
+        self.blocks
             .iter()
-            .find(|(name, rows, sources)| {
-                // Blocks that users wrote since may have been merged in: more rows than the sources had are right.
-                (name.min_block..=name.max_block).contains(block) && (rows >= sources || !self.merges_keep_rows)
-            })?;
+            .map(|(key, blocks)| (*key, into(key, blocks)))
+            .collect()
+    }
+
+    fn has(&self, part: &ManifestPart) -> bool {
+        let blocks = self.blocks.get(&content(part)).into_iter().flatten();
+        blocks
+            .into_iter()
+            .any(|(block, _)| self.of(&part.partition_id, *block).is_some())
+    }
+
+    fn of(&self, partition: &str, block: i64) -> Option<String> {
+        let found = self.wide.get(partition)?.iter().find(|(name, rows, sources)| {
+            // Blocks that users wrote since may have been merged in: more rows than the sources had are right.
+            (name.min_block..=name.max_block).contains(&block) && (rows >= sources || !self.merges_keep_rows)
+        })?;
         Some(found.0.to_string())
     }
 }
@@ -294,6 +321,35 @@ mod tests {
         let found = fates(&m, &m, &[part("all_0_0_0", 5, "same")], &["all_1_1_0", "all_2_2_0"]);
         assert_eq!(found.to_attach(), ["all_1_1_0", "all_2_2_0"]);
         assert_eq!(found.missing(), ["all_3_3_0"]);
+    }
+
+    #[test]
+    fn of_identical_parts_the_ones_in_detached_are_left() {
+        // Sorted as text, all_10 comes first; RESTORE attached all_2 and left the others.
+        let m = manifest(vec![
+            part("all_10_10_0", 5, "same"),
+            part("all_2_2_0", 5, "same"),
+            part("all_3_3_0", 5, "same"),
+        ]);
+        let found = fates(&m, &m, &[part("all_0_0_0", 5, "same")], &["all_10_10_0", "all_3_3_0"]);
+        assert_eq!(found.to_attach(), ["all_3_3_0", "all_10_10_0"]);
+        assert_eq!(found.missing(), Vec::<&str>::new());
+        // Somebody wrote the same rows again meanwhile: the folders are still to be attached.
+        let again = [part("all_0_0_0", 5, "same"), part("all_1_1_0", 5, "same")];
+        let found = fates(&m, &m, &again, &["all_10_10_0", "all_3_3_0"]);
+        assert_eq!(found.to_attach(), ["all_3_3_0", "all_10_10_0"]);
+    }
+
+    #[test]
+    fn identical_parts_may_be_active_and_merged() {
+        let m = manifest((0..3).map(|n| part(&format!("all_{n}_{n}_0"), 5, "same")).collect());
+        let found = fates(
+            &m,
+            &m,
+            &[part("all_0_1_1", 10, "ab"), part("all_2_2_0", 5, "same")],
+            &[],
+        );
+        assert!(found.is_complete(), "{found:?}");
     }
 
     #[test]

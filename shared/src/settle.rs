@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::document::{QueueOrder, ReplicaSnapshot, SetSnapshot};
+use crate::document::{PartNode, QueueOrder, ReplicaSnapshot, SetSnapshot};
+use crate::part::PartName;
 
 /// One thing that keeps a set from being settled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -188,12 +189,40 @@ fn judge_replica(snapshot: &SetSnapshot, replica: &ReplicaSnapshot, allowed: All
     found
 }
 
+/// The parts that no other part of the same replica covers. The nodes of outdated parts stay for minutes after a merge
+/// or a mutation (`old_parts_lifetime`), and each replica removes them in its own time.
+#[must_use]
+pub fn uncovered(parts: &[PartNode]) -> Vec<&PartNode> {
+    let mut kept = Vec::with_capacity(parts.len());
+    let mut named = Vec::with_capacity(parts.len());
+    for part in parts {
+        match PartName::parse(&part.name) {
+            Some(name) => named.push((name, part)),
+            None => kept.push(part),
+        }
+    }
+    // Ranges of one replica lie within each other or apart, so what covers a part is the last one kept before it.
+    named.sort_by(|(a, _), (b, _)| {
+        let wide_first = (b.max_block, b.level, b.mutation).cmp(&(a.max_block, a.level, a.mutation));
+        (&a.partition, a.min_block)
+            .cmp(&(&b.partition, b.min_block))
+            .then(wide_first)
+    });
+    let mut last: Option<PartName> = None;
+    for (name, part) in named {
+        if !last.as_ref().is_some_and(|wide| wide.contains(&name)) {
+            kept.push(part);
+            last = Some(name);
+        }
+    }
+    kept
+}
+
 /// The replica's parts as they will be once the merges of its queue have run: name to digest, no digest for a part
 /// that does not exist yet. A merge whose sources are not all there changes nothing.
 fn parts_after_merges(replica: &ReplicaSnapshot) -> BTreeMap<&str, Option<&str>> {
-    let mut parts: BTreeMap<&str, Option<&str>> = replica
-        .parts
-        .iter()
+    let mut parts: BTreeMap<&str, Option<&str>> = uncovered(&replica.parts)
+        .into_iter()
         .map(|p| (p.name.as_str(), Some(p.digest.as_str())))
         .collect();
     let mut merges: Vec<(&str, &[String])> = replica
@@ -257,7 +286,7 @@ fn compare(left: &Side<'_>, right: &Side<'_>, found: &mut Vec<Unsettled>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::{PartNode, QueueEntry};
+    use crate::document::QueueEntry;
     use crate::place::{Place, ZkPath};
 
     fn replica(name: &str, parts: &[(&str, &str)]) -> ReplicaSnapshot {
@@ -365,5 +394,28 @@ mod tests {
         // A merge whose source is missing explains nothing.
         waiting.parts.remove(1);
         assert!(!judged(vec![merged, waiting]).is_empty());
+    }
+
+    #[test]
+    fn outdated_parts_that_only_one_replica_still_has_are_no_difference() {
+        let cleaned = replica("r1", &[("all_0_1_1", "ab"), ("all_2_2_0_5", "c5"), ("all_3_3_0", "d")]);
+        let mut slower = replica(
+            "r2",
+            &[
+                ("all_0_0_0", "a"),
+                ("all_0_1_1", "ab"),
+                ("all_1_1_0", "b"),
+                ("all_2_2_0", "c"),
+                ("all_2_2_0_5", "c5"),
+                ("all_3_3_0", "d"),
+            ],
+        );
+        assert_eq!(judged(vec![cleaned.clone(), slower.clone()]), []);
+        // A part beyond the range is not covered.
+        slower.parts.push(PartNode {
+            name: "all_4_4_0".into(),
+            digest: "e".into(),
+        });
+        assert_eq!(judged(vec![cleaned, slower]).len(), 1);
     }
 }

@@ -1,0 +1,216 @@
+//! What can go wrong with a statement, and whether sending it again may help.
+
+use hyper_util::client::legacy;
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::Failure;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// A statement that did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server refused it or failed at it.
+    #[error("{statement}: {text}")]
+    Server {
+        /// What kind of statement.
+        statement: &'static str,
+        /// ClickHouse's code.
+        code: u32,
+        /// ClickHouse's own text, code included.
+        text: String,
+    },
+    /// No connection: the statement never reached a server.
+    #[error("{statement}: the server cannot be reached")]
+    Unreachable {
+        /// What kind of statement.
+        statement: &'static str,
+        /// Why.
+        #[source]
+        source: Source,
+    },
+    /// It was sent, and no answer came: it may have been executed, may be under way, or never will be.
+    #[error("{statement}: no answer came, so what became of it is not known")]
+    Unknown {
+        /// What kind of statement.
+        statement: &'static str,
+        /// What ended the wait.
+        #[source]
+        source: Source,
+    },
+    /// The answer is not what was asked for.
+    #[error("{statement}: the answer cannot be read")]
+    Answer {
+        /// What kind of statement.
+        statement: &'static str,
+        /// Why.
+        #[source]
+        source: Source,
+    },
+}
+
+/// Whether sending a statement again may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It was not applied, and the cause passes by itself.
+    Passing,
+    /// It was not applied, and somebody has to look.
+    Lasting,
+    /// Whether it was applied is not known: look before sending it again.
+    Unknown,
+}
+
+/// ClickHouse's error codes that Rekeeper decides by.
+pub mod code {
+    /// BAD_ARGUMENTS.
+    pub const BAD_ARGUMENTS: u32 = 36;
+    /// UNKNOWN_IDENTIFIER, which a column that an older server does not have is.
+    pub const UNKNOWN_IDENTIFIER: u32 = 47;
+    /// TABLE_ALREADY_EXISTS, and "still used by some query".
+    pub const TABLE_ALREADY_EXISTS: u32 = 57;
+    /// UNKNOWN_TABLE.
+    pub const UNKNOWN_TABLE: u32 = 60;
+    /// SYNTAX_ERROR, which a statement that an older server does not know is.
+    pub const SYNTAX_ERROR: u32 = 62;
+    /// UNKNOWN_DATABASE.
+    pub const UNKNOWN_DATABASE: u32 = 81;
+    /// TIMEOUT_EXCEEDED.
+    pub const TIMEOUT_EXCEEDED: u32 = 159;
+    /// NO_ZOOKEEPER.
+    pub const NO_ZOOKEEPER: u32 = 225;
+    /// TABLE_IS_READ_ONLY.
+    pub const TABLE_IS_READ_ONLY: u32 = 242;
+    /// HAVE_DEPENDENT_OBJECTS.
+    pub const HAVE_DEPENDENT_OBJECTS: u32 = 630;
+    /// NOT_INITIALIZED.
+    pub const NOT_INITIALIZED: u32 = 667;
+    /// KEEPER_EXCEPTION.
+    pub const KEEPER_EXCEPTION: u32 = 999;
+}
+
+impl Error {
+    pub(crate) fn from_crate(statement: &'static str, error: clickhouse::error::Error) -> Self {
+        use clickhouse::error::Error as Crate;
+        match error {
+            Crate::BadResponse(text) => match server_code(&text) {
+                Some(code) => Self::Server { statement, code, text },
+                // A proxy's answer, or half of one.
+                None => Self::Unknown {
+                    statement,
+                    source: text.into(),
+                },
+            },
+            Crate::Network(source) => {
+                let never_sent = source
+                    .downcast_ref::<legacy::Error>()
+                    .is_some_and(legacy::Error::is_connect);
+                if never_sent {
+                    Self::Unreachable { statement, source }
+                } else {
+                    Self::Unknown { statement, source }
+                }
+            }
+            source @ Crate::TimedOut => Self::Unknown {
+                statement,
+                source: source.into(),
+            },
+            source => Self::Answer {
+                statement,
+                source: source.into(),
+            },
+        }
+    }
+
+    /// ClickHouse's code, if the server answered.
+    #[must_use]
+    pub fn code(&self) -> Option<u32> {
+        match self {
+            Self::Server { code, .. } => Some(*code),
+            Self::Unreachable { .. } | Self::Unknown { .. } | Self::Answer { .. } => None,
+        }
+    }
+
+    /// Whether the server's text contains `words`.
+    #[must_use]
+    pub fn says(&self, words: &str) -> bool {
+        matches!(self, Self::Server { text, .. } if text.contains(words))
+    }
+
+    /// Whether sending it again may help.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Unreachable { .. } => Class::Passing,
+            Self::Unknown { .. } => Class::Unknown,
+            Self::Answer { .. } => Class::Lasting,
+            Self::Server { code, .. } => class_of(*code),
+        }
+    }
+
+    /// The whole chain in one line, for people.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        crate::words::in_full(self)
+    }
+
+    /// What a step that cannot go on reports.
+    #[must_use]
+    pub fn into_failure(self, code: Code) -> Failure {
+        match self.class() {
+            Class::Passing | Class::Unknown => Failure::passing(code, self.in_full()),
+            Class::Lasting => Failure::lasting(code, self.in_full()),
+        }
+    }
+}
+
+/// The number of `Code: 60. DB::Exception ...` (a comma after it on older servers).
+fn server_code(text: &str) -> Option<u32> {
+    let rest = text.strip_prefix("Code: ")?;
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let ends_well = matches!(rest.as_bytes().get(digits), Some(b'.' | b',') | None);
+    ends_well.then(|| rest[..digits].parse().ok()).flatten()
+}
+
+fn class_of(code: u32) -> Class {
+    match code {
+        // The name is still used by a statement that runs.
+        code::TABLE_ALREADY_EXISTS
+        | code::TIMEOUT_EXCEEDED
+        // TOO_MANY_SIMULTANEOUS_QUERIES, SOCKET_TIMEOUT, NETWORK_ERROR, QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING
+        | 202 | 209 | 210 | 216
+        // NO_ZOOKEEPER, ABORTED (the server is stopping), MEMORY_LIMIT_EXCEEDED, TABLE_IS_READ_ONLY
+        | code::NO_ZOOKEEPER | 236 | 241 | code::TABLE_IS_READ_ONLY
+        // ALL_CONNECTION_TRIES_FAILED, QUERY_WAS_CANCELLED, DEADLOCK_AVOIDED
+        | 279 | 394 | 473
+        | code::NOT_INITIALIZED
+        | code::KEEPER_EXCEPTION => Class::Passing,
+        // REPLICA_ALREADY_EXISTS, "it's active": an `is_active` of a session that has not yet ended.
+        253 | 305 => Class::Passing,
+        _ => Class::Lasting,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_read_from_new_and_old_servers() {
+        assert_eq!(server_code("Code: 60. DB::Exception: x"), Some(60));
+        assert_eq!(server_code("Code: 999, e.displayText() = x"), Some(999));
+        for text in ["Code: x", "502 Bad Gateway", "Code: 60x", ""] {
+            assert_eq!(server_code(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_not_the_servers_leaves_the_outcome_unknown() {
+        let proxy = Error::from_crate("X", clickhouse::error::Error::BadResponse("504 Gateway Timeout".into()));
+        assert_eq!(proxy.class(), Class::Unknown);
+        let session = Error::from_crate(
+            "X",
+            clickhouse::error::Error::BadResponse("Code: 999. Session expired".into()),
+        );
+        assert_eq!(session.class(), Class::Passing);
+        assert_eq!(session.code(), Some(999));
+    }
+}

@@ -1,0 +1,233 @@
+//! The host's own ClickHouse server: statements, what came of them, and what the system tables say.
+//!
+//! What is to be done with a table is decided in `steps`; here is only how it is asked and told.
+
+mod error;
+mod running;
+mod statement;
+mod tables;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clickhouse::{RowOwned, RowRead};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rekeeper_shared::ids::{MigrationName, quote_literal};
+
+pub use error::{Class, Error, code};
+pub use running::Running;
+pub use statement::{Cache, Statement};
+pub(crate) use tables::is_zero_uuid;
+pub use tables::{DetachedPart, DetachedTable, Replica};
+
+/// How the server is reached.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Access {
+    /// `http://host:port`.
+    pub url: String,
+    /// The user.
+    pub user: String,
+    /// Their password.
+    pub password: Option<String>,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("url", &self.url)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// For what statements are sent; their query ids begin with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag(String);
+
+/// What all query ids of Rekeeper begin with.
+pub const TAG_PREFIX: &str = "rekeeper-";
+
+impl Tag {
+    /// For an attempt of a migration.
+    #[must_use]
+    pub fn attempt(migration: &MigrationName, attempt: u64) -> Self {
+        Self(format!("{TAG_PREFIX}{migration}-{attempt}"))
+    }
+
+    /// For looking around.
+    #[must_use]
+    pub fn inspection() -> Self {
+        Self(format!("{TAG_PREFIX}inspection"))
+    }
+}
+
+/// A handle to the server, cheap to clone.
+#[derive(Clone)]
+pub struct ClickHouse {
+    client: clickhouse::Client,
+    tag: Tag,
+    number: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for ClickHouse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClickHouse")
+            .field("tag", &self.tag)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a statement without an answer is looked for.
+const WATCH_INTERVAL: Duration = Duration::from_secs(10);
+/// How often in a row the server may fail to answer, or not know the statement, before it is given up.
+const WATCH_STRIKES: u32 = 3;
+
+impl ClickHouse {
+    /// A handle; no connection is made yet.
+    #[must_use]
+    pub fn new(access: &Access) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_nodelay(true);
+        // A statement may say nothing for hours: that the peer is alive is for TCP to find out.
+        connector.set_keepalive(Some(Duration::from_secs(15)));
+        connector.set_keepalive_interval(Some(Duration::from_secs(5)));
+        connector.set_keepalive_retries(Some(3));
+        connector.set_tcp_user_timeout(Some(Duration::from_secs(30)));
+        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+            // Servers close idle connections after 3 s, older and newer ones alike.
+            .pool_idle_timeout(Duration::from_secs(2))
+            .build(connector);
+        let mut client = clickhouse::Client::with_http_client(http)
+            .with_url(&access.url)
+            .with_user(&access.user)
+            .with_compression(clickhouse::Compression::None);
+        if let Some(password) = &access.password {
+            client = client.with_password(password);
+        }
+        Self {
+            client,
+            tag: Tag::inspection(),
+            number: Arc::new(AtomicU64::new(1)),
+        }
+    }
+
+    /// The same server, for statements of another purpose.
+    #[must_use]
+    pub fn tagged(&self, tag: Tag) -> Self {
+        Self { tag, ..self.clone() }
+    }
+
+    /// Executes a statement, however long it takes, as long as the server lives and knows of it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn execute(&self, statement: Statement<'_>) -> Result<(), Error> {
+        self.execute_with(statement, &[]).await
+    }
+
+    /// The same with settings for this statement.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn execute_with(&self, statement: Statement<'_>, settings: &[(&str, &str)]) -> Result<(), Error> {
+        let (sql, kind, query_id) = (statement.sql(), statement.kind(), self.next_query_id());
+        tracing::info!(query_id, sql, "statement");
+        let mut query = self.client.query_raw(&sql).with_setting("query_id", &query_id);
+        for (name, value) in settings {
+            query = query.with_setting(*name, *value);
+        }
+        let run = async { query.execute().await.map_err(|e| Error::from_crate(kind, e)) };
+        let outcome = self.watched(kind, &query_id, run).await;
+        if let Err(error) = &outcome {
+            tracing::info!(query_id, error = error.in_full(), "statement failed");
+        }
+        outcome
+    }
+
+    /// All rows of a query; `what` is its name in messages.
+    pub(crate) async fn rows<T: RowOwned + RowRead>(&self, what: &'static str, sql: &str) -> Result<Vec<T>, Error> {
+        let query_id = self.next_query_id();
+        tracing::debug!(query_id, sql, "query");
+        let query = self.client.query_raw(sql).with_setting("query_id", &query_id);
+        let run = async { query.fetch_all::<T>().await.map_err(|e| Error::from_crate(what, e)) };
+        self.watched(what, &query_id, run).await
+    }
+
+    /// The only row of a query.
+    pub(crate) async fn row<T: RowOwned + RowRead>(&self, what: &'static str, sql: &str) -> Result<T, Error> {
+        let mut rows = self.rows::<T>(what, sql).await?;
+        match (rows.pop(), rows.is_empty()) {
+            (Some(row), true) => Ok(row),
+            _ => Err(Error::Answer {
+                statement: what,
+                source: "one row was expected".into(),
+            }),
+        }
+    }
+
+    fn next_query_id(&self) -> String {
+        format!("{}-{}", self.tag.0, self.number.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Waits for `run` as long as the server answers on another connection and lists the statement.
+    async fn watched<T>(
+        &self,
+        statement: &'static str,
+        query_id: &str,
+        run: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        tokio::pin!(run);
+        let (mut silent, mut gone) = (0, 0);
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut run => return outcome,
+                () = tokio::time::sleep(WATCH_INTERVAL) => {}
+            }
+            let seen = tokio::select! {
+                biased;
+                outcome = &mut run => return outcome,
+                seen = tokio::time::timeout(WATCH_INTERVAL, self.is_running(query_id)) => seen,
+            };
+            match seen {
+                Ok(Ok(true)) => (silent, gone) = (0, 0),
+                Ok(Ok(false)) => (silent, gone) = (0, gone + 1),
+                // A server that refuses the question is alive.
+                Ok(Err(Error::Server { .. })) => silent = 0,
+                Ok(Err(_)) | Err(_) => silent += 1,
+            }
+            let reason = if silent >= WATCH_STRIKES {
+                "the server does not answer any more"
+            } else if gone >= WATCH_STRIKES {
+                "the server does not run the statement any more"
+            } else {
+                continue;
+            };
+            return Err(Error::Unknown {
+                statement,
+                source: reason.into(),
+            });
+        }
+    }
+
+    /// Not watched itself.
+    async fn is_running(&self, query_id: &str) -> Result<bool, Error> {
+        let sql = format!(
+            "SELECT count() FROM system.processes WHERE query_id = {}",
+            quote_literal(query_id)
+        );
+        let query = self
+            .client
+            .query_raw(&sql)
+            .with_setting("query_id", self.next_query_id());
+        let count = query.fetch_one::<u64>().await;
+        Ok(count.map_err(|e| Error::from_crate("SELECT FROM system.processes", e))? > 0)
+    }
+}

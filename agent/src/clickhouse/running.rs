@@ -1,0 +1,147 @@
+//! Statements that run already: those of an agent that is no more, and restores of anybody.
+
+use std::time::Duration;
+
+use rekeeper_shared::ids::TableName;
+
+use super::{ClickHouse, Error, Statement, TAG_PREFIX};
+
+/// A statement that the server runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Its id.
+    pub query_id: String,
+    /// Its text.
+    pub query: String,
+    /// For how long already.
+    pub elapsed: Duration,
+}
+
+impl Running {
+    /// Its end changes nothing that anybody relies on.
+    fn is_harmless(&self) -> bool {
+        let words = self.words();
+        words.starts_with("SYSTEM SYNC REPLICA") || words.starts_with("SELECT")
+    }
+
+    fn is_of_rekeeper(&self) -> bool {
+        self.query_id.starts_with(TAG_PREFIX)
+    }
+
+    fn is_restore(&self) -> bool {
+        self.words().starts_with("SYSTEM RESTORE REPLICA")
+    }
+
+    /// Its text begins with these words, in upper case and with single spaces.
+    fn words(&self) -> String {
+        let words = self.query.split_whitespace().take(3);
+        words.map(str::to_ascii_uppercase).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether it may be about the table; for statements of others, any that names it.
+    fn concerns(&self, table: &TableName) -> bool {
+        if self.is_of_rekeeper() {
+            self.query.contains(&table.sql())
+        } else {
+            self.query.contains(&table.table)
+        }
+    }
+}
+
+/// How often running statements are looked at.
+const POLL: Duration = Duration::from_millis(500);
+
+impl ClickHouse {
+    /// Statements of Rekeeper and restores of anybody that the server runs now, without questions.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn running(&self) -> Result<Vec<Running>, Error> {
+        let rows: Vec<(String, String, f64)> = self
+            .rows(
+                "SELECT FROM system.processes",
+                "SELECT toString(query_id), query, toFloat64(elapsed) FROM system.processes",
+            )
+            .await?;
+        let all = rows.into_iter().map(|(query_id, query, elapsed)| Running {
+            query_id,
+            query,
+            elapsed: Duration::try_from_secs_f64(elapsed).unwrap_or_default(),
+        });
+        Ok(all
+            .filter(|r| (r.is_of_rekeeper() && !r.words().starts_with("SELECT")) || r.is_restore())
+            .collect())
+    }
+
+    /// At the start of an agent: every statement of a former one is waited for, or killed where that is harmless.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn wait_out_former_agent(&self, doing: impl Fn(String)) -> Result<(), Error> {
+        self.wait_out(|r| r.is_of_rekeeper(), doing).await
+    }
+
+    /// Before a step on a table: no statement of an earlier attempt on it runs any more, and no restore of anybody.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn wait_out_statements_on(&self, table: &TableName, doing: impl Fn(String)) -> Result<(), Error> {
+        self.wait_out(|r| r.concerns(table), doing).await
+    }
+
+    async fn wait_out(&self, concerned: impl Fn(&Running) -> bool, doing: impl Fn(String)) -> Result<(), Error> {
+        loop {
+            let running: Vec<Running> = self.running().await?.into_iter().filter(&concerned).collect();
+            let Some(first) = running.first() else {
+                return Ok(());
+            };
+            for statement in running.iter().filter(|r| r.is_of_rekeeper() && r.is_harmless()) {
+                let query_id = &statement.query_id;
+                match self.execute(Statement::Kill { query_id }).await {
+                    // It may have ended meanwhile, or the user may not kill: then it is waited for.
+                    Ok(()) | Err(Error::Server { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            doing(format!(
+                "waits for a statement that is still running since {} s: {}",
+                first.elapsed.as_secs(),
+                first.query
+            ));
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(query_id: &str, query: &str) -> Running {
+        Running {
+            query_id: query_id.into(),
+            query: query.into(),
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn only_what_changes_nothing_is_killed() {
+        assert!(running("rekeeper-m-1-1", "system  sync replica `d`.`t` LIGHTWEIGHT").is_harmless());
+        for query in [
+            "SYSTEM RESTORE REPLICA `d`.`t`",
+            "DETACH TABLE `d`.`t`",
+            "ALTER TABLE `d`.`t` X",
+        ] {
+            assert!(!running("rekeeper-m-1-1", query).is_harmless(), "{query}");
+        }
+    }
+
+    #[test]
+    fn own_statements_are_told_apart_by_the_exact_name() {
+        let table = TableName::new("d", "t");
+        assert!(running("rekeeper-m-1-1", "ATTACH TABLE `d`.`t`").concerns(&table));
+        assert!(!running("rekeeper-m-1-1", "ATTACH TABLE `d`.`t2`").concerns(&table));
+        assert!(running("x", "SYSTEM RESTORE REPLICA d.t").concerns(&table));
+    }
+}

@@ -1,0 +1,136 @@
+//! The statements that change something, made of typed parts only.
+
+use rekeeper_shared::ids::{TableName, quote_identifier, quote_literal};
+
+/// A statement that changes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statement<'a> {
+    /// Wait until fetches, attaches and drops are done; merges are not waited for.
+    SyncReplicaLightweight(&'a TableName),
+    /// The same for servers before 23.4: waits for everything that is queued.
+    SyncReplica(&'a TableName),
+    /// Detach, also over restarts, and wait until nobody uses the table any more.
+    DetachPermanently(&'a TableName),
+    /// Attach.
+    AttachTable(&'a TableName),
+    /// No merges and mutations from now on, until the table is started anew.
+    StopMerges(&'a TableName),
+    /// The reverse.
+    StartMerges(&'a TableName),
+    /// Make the metadata anew from the parts on the disk.
+    RestoreReplica(&'a TableName),
+    /// Start the table anew; starts merges as well.
+    RestartReplica(&'a TableName),
+    /// Attach one folder of `detached/`.
+    AttachPart(&'a TableName, &'a str),
+    /// A setting of the table, which is not replicated.
+    DeduplicationWindow(&'a TableName, u64),
+    /// That setting back to what the server has by default.
+    ResetDeduplicationWindow(&'a TableName),
+    /// Forget a cache.
+    DropCache(Cache),
+    /// End a running statement.
+    Kill {
+        /// Its id.
+        query_id: &'a str,
+    },
+}
+
+/// A cache that is keyed by part names, which a restore uses again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cache {
+    /// Marks.
+    Mark,
+    /// Primary indexes.
+    PrimaryIndex,
+    /// Uncompressed blocks.
+    Uncompressed,
+    /// Which granules a condition cannot match.
+    QueryCondition,
+}
+
+impl Cache {
+    /// All four.
+    pub const ALL: [Self; 4] = [Self::Mark, Self::PrimaryIndex, Self::Uncompressed, Self::QueryCondition];
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Mark => "MARK",
+            Self::PrimaryIndex => "PRIMARY INDEX",
+            Self::Uncompressed => "UNCOMPRESSED",
+            Self::QueryCondition => "QUERY CONDITION",
+        }
+    }
+}
+
+impl Statement<'_> {
+    /// Its text.
+    #[must_use]
+    pub fn sql(&self) -> String {
+        match self {
+            Self::SyncReplicaLightweight(table) => format!("SYSTEM SYNC REPLICA {} LIGHTWEIGHT", table.sql()),
+            Self::SyncReplica(table) => format!("SYSTEM SYNC REPLICA {}", table.sql()),
+            Self::DetachPermanently(table) => format!("DETACH TABLE {} PERMANENTLY SYNC", table.sql()),
+            Self::AttachTable(table) => format!("ATTACH TABLE {}", table.sql()),
+            Self::StopMerges(table) => format!("SYSTEM STOP MERGES {}", table.sql()),
+            Self::StartMerges(table) => format!("SYSTEM START MERGES {}", table.sql()),
+            Self::RestoreReplica(table) => format!("SYSTEM RESTORE REPLICA {}", table.sql()),
+            Self::RestartReplica(table) => format!("SYSTEM RESTART REPLICA {}", table.sql()),
+            Self::AttachPart(table, part) => {
+                format!("ALTER TABLE {} ATTACH PART {}", table.sql(), quote_literal(part))
+            }
+            Self::DeduplicationWindow(table, window) => format!(
+                "ALTER TABLE {} MODIFY SETTING {} = {window}",
+                table.sql(),
+                quote_identifier(DEDUPLICATION_WINDOW)
+            ),
+            Self::ResetDeduplicationWindow(table) => format!(
+                "ALTER TABLE {} RESET SETTING {}",
+                table.sql(),
+                quote_identifier(DEDUPLICATION_WINDOW)
+            ),
+            Self::DropCache(cache) => format!("SYSTEM DROP {} CACHE", cache.words()),
+            Self::Kill { query_id } => format!("KILL QUERY WHERE query_id = {} ASYNC", quote_literal(query_id)),
+        }
+    }
+
+    /// What messages call it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::SyncReplicaLightweight(_) | Self::SyncReplica(_) => "SYSTEM SYNC REPLICA",
+            Self::DetachPermanently(_) => "DETACH TABLE",
+            Self::AttachTable(_) => "ATTACH TABLE",
+            Self::StopMerges(_) => "SYSTEM STOP MERGES",
+            Self::StartMerges(_) => "SYSTEM START MERGES",
+            Self::RestoreReplica(_) => "SYSTEM RESTORE REPLICA",
+            Self::RestartReplica(_) => "SYSTEM RESTART REPLICA",
+            Self::AttachPart(..) => "ATTACH PART",
+            Self::DeduplicationWindow(..) => "MODIFY SETTING",
+            Self::ResetDeduplicationWindow(_) => "RESET SETTING",
+            Self::DropCache(_) => "SYSTEM DROP CACHE",
+            Self::Kill { .. } => "KILL QUERY",
+        }
+    }
+}
+
+/// The setting of a table without which ATTACH PART takes equal parts for one.
+pub(crate) const DEDUPLICATION_WINDOW: &str = "replicated_deduplication_window";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_in_their_place() {
+        let table = TableName::new("d`b", "it's a `tab");
+        assert_eq!(
+            Statement::AttachPart(&table, "all_0_0_0' x").sql(),
+            "ALTER TABLE `d\\`b`.`it's a \\`tab` ATTACH PART 'all_0_0_0\\' x'"
+        );
+        assert_eq!(
+            Statement::DetachPermanently(&TableName::new("d", "t")).sql(),
+            "DETACH TABLE `d`.`t` PERMANENTLY SYNC"
+        );
+    }
+}

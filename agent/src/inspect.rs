@@ -1,0 +1,370 @@
+//! What the host has, for a plan: a handful of queries, however many tables there are, and what ZooKeeper says of each
+//! path. Changes nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use rekeeper_shared::ids::{HostName, TableName};
+use rekeeper_shared::inventory::{HostInventory, TableInventory, ZookeeperFacts};
+use rekeeper_shared::place::{Place, ZkPath};
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::Failure;
+
+use crate::clickhouse::{ClickHouse, Error};
+use crate::steps::collisions;
+use crate::words::in_full;
+use crate::zookeeper::{Connections, Ensembles};
+
+/// Inspects the host: every attached table of a Replicated*MergeTree engine.
+///
+/// # Errors
+/// INSPECTION_FAILED when the server does not answer, or a table was replaced meanwhile. A ZooKeeper that does not answer
+/// is a fact of its tables.
+pub async fn inspect(
+    host: &HostName,
+    clickhouse: &ClickHouse,
+    config: &Path,
+    connections: &Connections,
+) -> Result<HostInventory, Failure> {
+    let failed = |error: Error| error.into_failure(Code::InspectionFailed);
+    let clickhouse_version = clickhouse.version().await.map_err(failed)?;
+    let identities = Identity::all(clickhouse).await.map_err(failed)?;
+    let facts = Facts::read(clickhouse).await.map_err(failed)?;
+    // Everything but the identities is known by name only: a name that means another table now must not get its facts.
+    let again = Identity::all(clickhouse).await.map_err(failed)?;
+    for (name, identity) in &identities {
+        if again.get(name).map(|now| &now.uuid) != Some(&identity.uuid) {
+            return Err(Failure::passing(
+                Code::InspectionFailed,
+                format!("{name} was dropped, renamed or replaced while the host was inspected"),
+            ));
+        }
+    }
+    let ensembles = Ensembles::read(config);
+    let mut tables: Vec<TableInventory> = identities
+        .into_iter()
+        .filter_map(|(name, identity)| facts.table(name, identity, ensembles.as_ref().ok()))
+        .collect();
+    let unread = ensembles.as_ref().err().map(|e| in_full(e));
+    ask_zookeeper(&mut tables, ensembles.as_ref().ok(), unread.as_deref(), connections).await;
+    Ok(HostInventory {
+        host: host.clone(),
+        clickhouse_version,
+        tables,
+    })
+}
+
+struct Identity {
+    uuid: String,
+    engine: String,
+    engine_full: String,
+    policy: String,
+    database_engine: String,
+}
+
+impl Identity {
+    async fn all(clickhouse: &ClickHouse) -> Result<BTreeMap<TableName, Self>, Error> {
+        type Row = (String, String, String, String, String, String, String);
+        let rows: Vec<Row> = clickhouse
+            .rows(
+                "SELECT FROM system.tables",
+                "SELECT t.database, t.name, toString(t.uuid), t.engine, t.engine_full, t.storage_policy, d.engine \
+                 FROM system.tables AS t INNER JOIN system.databases AS d ON d.name = t.database \
+                 WHERE t.engine LIKE 'Replicated%MergeTree'",
+            )
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(
+                |(database, table, uuid, engine, engine_full, policy, database_engine)| {
+                    let identity = Self {
+                        uuid,
+                        engine,
+                        engine_full,
+                        policy,
+                        database_engine,
+                    };
+                    (TableName { database, table }, identity)
+                },
+            )
+            .collect())
+    }
+}
+
+struct ReplicaRow {
+    ensemble: String,
+    path: String,
+    replica_name: String,
+    readonly: bool,
+    exception: String,
+    lost_part_count: u64,
+}
+
+#[derive(Default)]
+struct PartSums {
+    parts: u64,
+    rows: u64,
+    bytes: u64,
+    patch_parts: u64,
+}
+
+#[derive(Default)]
+struct Names {
+    active: Vec<String>,
+    outdated: Vec<String>,
+    detached: Vec<String>,
+}
+
+struct Facts {
+    replicas: HashMap<TableName, ReplicaRow>,
+    sums: HashMap<TableName, PartSums>,
+    names: HashMap<TableName, Names>,
+    mutations: HashMap<TableName, Vec<String>>,
+    disks_of_policy: HashMap<String, Vec<String>>,
+    remote_disks: Vec<String>,
+    zero_copy_by_default: bool,
+}
+
+impl Facts {
+    async fn read(clickhouse: &ClickHouse) -> Result<Self, Error> {
+        let mut disks_of_policy: HashMap<String, Vec<String>> = HashMap::new();
+        let volumes: Vec<(String, String)> = clickhouse
+            .rows(
+                "SELECT FROM system.storage_policies",
+                "SELECT policy_name, arrayJoin(disks) FROM system.storage_policies",
+            )
+            .await?;
+        for (policy, disk) in volumes {
+            disks_of_policy.entry(policy).or_default().push(disk);
+        }
+        let remote_disks = clickhouse
+            .rows(
+                "SELECT FROM system.disks",
+                "SELECT name FROM system.disks WHERE lower(toString(type)) NOT IN ('local', 'memory')",
+            )
+            .await?;
+        let zero_copy: Vec<String> = clickhouse
+            .rows(
+                "SELECT FROM system.merge_tree_settings",
+                &format!("SELECT value FROM system.merge_tree_settings WHERE name = '{ZERO_COPY}'"),
+            )
+            .await?;
+        Ok(Self {
+            replicas: replicas(clickhouse).await?,
+            sums: part_sums(clickhouse).await?,
+            names: names(clickhouse).await?,
+            mutations: mutations(clickhouse).await?,
+            disks_of_policy,
+            remote_disks,
+            zero_copy_by_default: zero_copy.iter().any(|value| is_on(value)),
+        })
+    }
+
+    /// None when the table was detached or dropped between two queries.
+    fn table(&self, name: TableName, identity: Identity, ensembles: Option<&Ensembles>) -> Option<TableInventory> {
+        let replica = self.replicas.get(&name)?;
+        let none = PartSums::default();
+        let sums = self.sums.get(&name).unwrap_or(&none);
+        let disks = self.disks_of_policy.get(&identity.policy).cloned().unwrap_or_default();
+        let on_a_remote_disk = disks.iter().any(|disk| self.remote_disks.contains(disk));
+        let zero_copy = own_zero_copy(&identity.engine_full).unwrap_or(self.zero_copy_by_default);
+        let collisions = self.names.get(&name).map_or_else(Vec::new, |names| {
+            collisions(
+                names.active.iter().map(String::as_str),
+                names.outdated.iter().map(String::as_str),
+                names.detached.iter().map(String::as_str),
+            )
+        });
+        Some(TableInventory {
+            uuid: identity.uuid,
+            engine: identity.engine,
+            database_engine: identity.database_engine,
+            place: ensembles.and_then(|e| e.place(&replica.ensemble)),
+            zookeeper_path: replica.path.clone(),
+            replica_name: replica.replica_name.clone(),
+            readonly: replica.readonly,
+            exception: replica.exception.clone(),
+            lost_part_count: replica.lost_part_count,
+            disks,
+            parts: sums.parts,
+            rows: sums.rows,
+            bytes: sums.bytes,
+            patch_parts: sums.patch_parts,
+            collisions,
+            mutations: self.mutations.get(&name).cloned().unwrap_or_default(),
+            zero_copy: zero_copy && on_a_remote_disk,
+            zookeeper: ZookeeperFacts::Unreachable(format!(
+                "the server's configuration names no ZooKeeper ensemble {}",
+                replica.ensemble
+            )),
+            name,
+        })
+    }
+}
+
+const ZERO_COPY: &str = "allow_remote_fs_zero_copy_replication";
+
+fn is_on(value: &str) -> bool {
+    matches!(value, "1" | "true")
+}
+
+/// The table's own setting, which wins over the server's.
+fn own_zero_copy(engine_full: &str) -> Option<bool> {
+    let (_, after) = engine_full.rsplit_once(&format!("{ZERO_COPY} = "))?;
+    let value = after.split([',', ' ', '\n']).next()?;
+    Some(is_on(value.trim_matches('\'')))
+}
+
+async fn replicas(clickhouse: &ClickHouse) -> Result<HashMap<TableName, ReplicaRow>, Error> {
+    type Row = (String, String, String, String, String, u8, String, String, u64);
+    let rows: Vec<Row> = clickhouse
+        .rows(
+            "SELECT FROM system.replicas",
+            "SELECT database, table, zookeeper_name, zookeeper_path, replica_name, toUInt8(is_readonly), \
+             zookeeper_exception, last_queue_update_exception, toUInt64(lost_part_count) FROM system.replicas",
+        )
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let replica = ReplicaRow {
+                ensemble: row.2,
+                path: row.3,
+                replica_name: row.4,
+                readonly: row.5 != 0,
+                exception: if row.6.is_empty() { row.7 } else { row.6 },
+                lost_part_count: row.8,
+            };
+            (TableName::new(row.0, row.1), replica)
+        })
+        .collect())
+}
+
+async fn part_sums(clickhouse: &ClickHouse) -> Result<HashMap<TableName, PartSums>, Error> {
+    let rows: Vec<(String, String, u64, u64, u64, u64)> = clickhouse
+        .rows(
+            "SELECT FROM system.parts",
+            "SELECT database, table, count(), toUInt64(sum(rows)), toUInt64(sum(bytes_on_disk)), \
+             countIf(startsWith(partition_id, 'patch-')) FROM system.parts WHERE active GROUP BY database, table",
+        )
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(database, table, parts, rows, bytes, patch_parts)| {
+            let sums = PartSums {
+                parts,
+                rows,
+                bytes,
+                patch_parts,
+            };
+            (TableName { database, table }, sums)
+        })
+        .collect())
+}
+
+/// All names of the tables that have anything under `detached/`.
+async fn names(clickhouse: &ClickHouse) -> Result<HashMap<TableName, Names>, Error> {
+    let detached: Vec<(String, String, String)> = clickhouse
+        .rows(
+            "SELECT FROM system.detached_parts",
+            "SELECT database, table, name FROM system.detached_parts",
+        )
+        .await?;
+    let mut names: HashMap<TableName, Names> = HashMap::new();
+    if detached.is_empty() {
+        return Ok(names);
+    }
+    for (database, table, name) in detached {
+        let of = names.entry(TableName { database, table }).or_default();
+        of.detached.push(name);
+    }
+    let parts: Vec<(String, String, String, u8)> = clickhouse
+        .rows(
+            "SELECT FROM system.parts",
+            "SELECT database, table, name, toUInt8(active) FROM system.parts \
+             WHERE (database, table) IN (SELECT database, table FROM system.detached_parts)",
+        )
+        .await?;
+    for (database, table, name, active) in parts {
+        let of = names.entry(TableName { database, table }).or_default();
+        if active != 0 {
+            of.active.push(name);
+        } else {
+            of.outdated.push(name);
+        }
+    }
+    Ok(names)
+}
+
+async fn mutations(clickhouse: &ClickHouse) -> Result<HashMap<TableName, Vec<String>>, Error> {
+    let rows: Vec<(String, String, String)> = clickhouse
+        .rows(
+            "SELECT FROM system.mutations",
+            "SELECT database, table, command FROM system.mutations WHERE NOT is_done ORDER BY mutation_id",
+        )
+        .await?;
+    let mut mutations: HashMap<TableName, Vec<String>> = HashMap::new();
+    for (database, table, command) in rows {
+        mutations
+            .entry(TableName { database, table })
+            .or_default()
+            .push(command);
+    }
+    Ok(mutations)
+}
+
+async fn ask_zookeeper(
+    tables: &mut [TableInventory],
+    ensembles: Option<&Ensembles>,
+    unread: Option<&str>,
+    connections: &Connections,
+) {
+    let mut by_place: BTreeMap<Place, Vec<(usize, ZkPath)>> = BTreeMap::new();
+    for (ix, table) in tables.iter_mut().enumerate() {
+        if let Some(reason) = unread {
+            table.zookeeper = ZookeeperFacts::Unreachable(reason.to_owned());
+        }
+        let Some(place) = &table.place else {
+            continue;
+        };
+        match ZkPath::parse(&table.zookeeper_path) {
+            Ok(path) => by_place.entry(place.clone()).or_default().push((ix, path)),
+            Err(error) => table.zookeeper = ZookeeperFacts::Unreachable(error.to_string()),
+        }
+    }
+    for (place, wanted) in by_place {
+        let access = ensembles.map(|e| e.access(&place)).unwrap_or_default();
+        let zookeeper = match connections.get(&place, &access).await {
+            Ok(zookeeper) => zookeeper,
+            Err(error) => {
+                for (ix, _) in wanted {
+                    tables[ix].zookeeper = ZookeeperFacts::Unreachable(in_full(&error));
+                }
+                continue;
+            }
+        };
+        let (indexes, paths): (Vec<usize>, Vec<ZkPath>) = wanted.into_iter().unzip();
+        let found = zookeeper.facts_of_paths(&paths).await;
+        for (ix, facts) in indexes.into_iter().zip(found) {
+            tables[ix].zookeeper = match facts {
+                Ok(Some(facts)) => ZookeeperFacts::Present(facts),
+                Ok(None) => ZookeeperFacts::Absent,
+                Err(error) => ZookeeperFacts::Unreachable(in_full(&error)),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_own_setting_wins() {
+        let engine = |value| format!("ReplicatedMergeTree('/a', 'r') ORDER BY x SETTINGS {ZERO_COPY} = {value}, a = 1");
+        assert_eq!(own_zero_copy(&engine("1")), Some(true));
+        assert_eq!(own_zero_copy(&engine("0")), Some(false));
+        assert_eq!(own_zero_copy(&engine("true")), Some(true));
+        assert_eq!(own_zero_copy("ReplicatedMergeTree ORDER BY x"), None);
+    }
+}

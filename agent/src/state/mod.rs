@@ -1,0 +1,243 @@
+//! The agent's state folder: what must outlive the agent. Nothing in it is ever made anew silently.
+//!
+//! ```text
+//! lock                                  held while an agent runs
+//! coordinator.json                      highest fencing token and attempts seen
+//! <migration>/<table>.manifest          packed manifest of a table replica, written once
+//! <migration>/<table>.restore           how far its restore has come
+//! <migration>/<attempt>.record          packed part set of record of a replica set
+//! <migration>/<attempt>.restart         when a restart was ordered
+//! <migration>/<attempt>.<what>.output   what a hook or restart command printed
+//! ```
+//!
+//! All calls are short and wait for the disk.
+
+mod notes;
+mod seen;
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rekeeper_shared::document::{BadDocument, Manifest, Packed, digest, unpack};
+use rekeeper_shared::durable;
+use rekeeper_shared::ids::MigrationName;
+use rekeeper_shared::step::TableRef;
+
+pub use notes::{RestartNote, RestoreNote, Window};
+pub use seen::Refusal;
+
+use crate::clickhouse::is_zero_uuid;
+
+/// Why the state folder cannot be relied on.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Another agent has it.
+    #[error("another agent uses the state folder {0}")]
+    Taken(PathBuf),
+    /// The disk refuses.
+    #[error("{0} cannot be read or written")]
+    Disk(PathBuf, #[source] io::Error),
+    /// A file is not what was written.
+    #[error("{0} is damaged ({1}); restore it from a backup: it is not made anew")]
+    Damaged(PathBuf, String),
+    /// A file that is written once exists with another content.
+    #[error("{0} exists already with another content; it is written once only")]
+    Differs(PathBuf),
+}
+
+/// The state folder, cheap to clone.
+#[derive(Debug, Clone)]
+pub struct State {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    folder: PathBuf,
+    seen: Mutex<seen::Seen>,
+    /// Locked until the last clone is dropped, or the process ends in whatever way.
+    _lock: File,
+}
+
+impl State {
+    /// Opens the folder and makes it if it is missing; its parent must exist.
+    ///
+    /// # Errors
+    /// When another agent has it, the disk refuses, or a file in it is damaged.
+    pub fn open(folder: &Path) -> Result<Self, StateError> {
+        make_folder(folder)?;
+        let lock_file = folder.join("lock");
+        let disk = |e| StateError::Disk(lock_file.clone(), e);
+        let lock = File::create(&lock_file).map_err(disk)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StateError::Taken(folder.to_owned())),
+            Err(TryLockError::Error(e)) => return Err(disk(e)),
+        }
+        let seen = seen::Seen::read(&folder.join(seen::FILE))?;
+        let inner = Inner {
+            folder: folder.to_owned(),
+            seen: Mutex::new(seen),
+            _lock: lock,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The manifest of a table replica, if it was written.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub fn manifest(&self, migration: &MigrationName, table: &TableRef) -> Result<Option<Packed>, StateError> {
+        let file = self.manifest_file(migration, table);
+        let Some(bytes) = read(&file)? else {
+            return Ok(None);
+        };
+        let packed = repack(&file, bytes)?;
+        let manifest: Manifest = unpack(&packed.bytes, None).map_err(|e| damaged(&file, &e))?;
+        if manifest.migration != *migration || manifest.uuid != table.uuid || manifest.table != table.name {
+            return Err(StateError::Damaged(file, format!("it is that of {}", manifest.table)));
+        }
+        Ok(Some(packed))
+    }
+
+    /// Writes the manifest of a table replica, once and for all.
+    ///
+    /// # Errors
+    /// When one with another content exists, or the disk refuses.
+    pub fn write_manifest(
+        &self,
+        migration: &MigrationName,
+        table: &TableRef,
+        manifest: &Packed,
+    ) -> Result<(), StateError> {
+        self.make_migration_folder(migration)?;
+        self.write_once(&self.manifest_file(migration, table), manifest)
+    }
+
+    /// The part set of record that this agent saved in that attempt.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub fn record(&self, migration: &MigrationName, attempt: u64) -> Result<Option<Packed>, StateError> {
+        let file = self.record_file(migration, attempt);
+        read(&file)?.map(|bytes| repack(&file, bytes)).transpose()
+    }
+
+    /// Saves a part set of record, once per attempt.
+    ///
+    /// # Errors
+    /// When one with another content exists, or the disk refuses.
+    pub fn write_record(&self, migration: &MigrationName, attempt: u64, record: &Packed) -> Result<(), StateError> {
+        self.make_migration_folder(migration)?;
+        self.write_once(&self.record_file(migration, attempt), record)
+    }
+
+    /// The file that takes what a hook or a restart command prints.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn output_file(&self, migration: &MigrationName, attempt: u64, what: &str) -> Result<PathBuf, StateError> {
+        self.make_migration_folder(migration)?;
+        Ok(self
+            .migration_folder(migration)
+            .join(format!("{attempt}.{what}.output")))
+    }
+
+    fn write_once(&self, file: &Path, document: &Packed) -> Result<(), StateError> {
+        if let Some(existing) = read(file)? {
+            return if repack(file, existing)?.digest == document.digest {
+                Ok(())
+            } else {
+                Err(StateError::Differs(file.to_owned()))
+            };
+        }
+        write(file, &document.bytes)
+    }
+
+    fn migration_folder(&self, migration: &MigrationName) -> PathBuf {
+        self.inner.folder.join(migration.as_str())
+    }
+
+    fn make_migration_folder(&self, migration: &MigrationName) -> Result<(), StateError> {
+        make_folder(&self.migration_folder(migration))
+    }
+
+    fn manifest_file(&self, migration: &MigrationName, table: &TableRef) -> PathBuf {
+        self.migration_folder(migration)
+            .join(format!("{}.manifest", file_stem(table)))
+    }
+
+    fn record_file(&self, migration: &MigrationName, attempt: u64) -> PathBuf {
+        self.migration_folder(migration).join(format!("{attempt}.record"))
+    }
+}
+
+/// A file name for a table: its UUID, or, where its database gives none, a digest of its name.
+fn file_stem(table: &TableRef) -> String {
+    let is_uuid = !table.uuid.is_empty() && table.uuid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    if is_uuid && !is_zero_uuid(&table.uuid) {
+        table.uuid.clone()
+    } else {
+        let name = format!("{}\0{}", table.name.database, table.name.table);
+        format!("name-{}", digest(name.as_bytes()))
+    }
+}
+
+/// The digest of a packed document as it lies on the disk.
+fn repack(file: &Path, bytes: Vec<u8>) -> Result<Packed, StateError> {
+    let json: serde_json::Value = unpack(&bytes, None).map_err(|e| damaged(file, &e))?;
+    drop(json);
+    let json = zstd::decode_all(bytes.as_slice()).map_err(|e| StateError::Damaged(file.to_owned(), e.to_string()))?;
+    Ok(Packed {
+        digest: digest(&json),
+        bytes,
+    })
+}
+
+fn damaged(file: &Path, error: &BadDocument) -> StateError {
+    StateError::Damaged(file.to_owned(), error.to_string())
+}
+
+fn make_folder(folder: &Path) -> Result<(), StateError> {
+    let disk = |e| StateError::Disk(folder.to_owned(), e);
+    match std::fs::create_dir(folder) {
+        Ok(()) => {
+            // A folder that a power cut takes away takes its files with it.
+            let parent = folder.parent().filter(|p| !p.as_os_str().is_empty());
+            File::open(parent.unwrap_or(Path::new(".")))
+                .and_then(|f| f.sync_all())
+                .map_err(disk)
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(disk(e)),
+    }
+}
+
+fn read(file: &Path) -> Result<Option<Vec<u8>>, StateError> {
+    durable::read(file).map_err(|e| StateError::Disk(file.to_owned(), e))
+}
+
+fn write(file: &Path, content: &[u8]) -> Result<(), StateError> {
+    durable::write(file, content).map_err(|e| StateError::Disk(file.to_owned(), e))
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<Option<T>, StateError> {
+    read(file)?
+        .map(|bytes| serde_json::from_slice(&bytes).map_err(|e| StateError::Damaged(file.to_owned(), e.to_string())))
+        .transpose()
+}
+
+fn write_json<T: serde::Serialize>(file: &Path, value: &T) -> Result<(), StateError> {
+    let bytes = serde_json::to_vec(value).map_err(|e| StateError::Disk(file.to_owned(), e.into()))?;
+    write(file, &bytes)
+}
+
+/// A mutex whose holder panicked still guards what is on the disk.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

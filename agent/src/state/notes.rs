@@ -1,0 +1,102 @@
+//! Notes that steps leave for their next attempt, or for themselves after a crash.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use rekeeper_shared::ids::MigrationName;
+use rekeeper_shared::step::TableRef;
+use serde::{Deserialize, Serialize};
+
+use super::{State, StateError, file_stem, read_json, write_json};
+
+/// How far the restart of an attempt has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestartNote {
+    /// When the order was first received, by this host's clock.
+    pub ordered_at: SystemTime,
+    /// When the hooks had run: only a server that started later has what they changed.
+    pub ready_at: Option<SystemTime>,
+}
+
+/// How far the restore of a table replica has come.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreNote {
+    /// SYSTEM RESTORE REPLICA was sent, or is about to be: what is found from now on may be its work.
+    pub sent: bool,
+    /// The table's deduplication window was changed, and this is what its definition said before.
+    pub window: Option<Window>,
+}
+
+/// A table's own deduplication window; none when its definition did not set it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// The value.
+    pub value: Option<u64>,
+}
+
+impl State {
+    /// When the restart of that attempt was ordered: noted at the first call, and the same ever after.
+    ///
+    /// # Errors
+    /// When the note cannot be read or written.
+    pub fn restart_note(&self, migration: &MigrationName, attempt: u64) -> Result<RestartNote, StateError> {
+        let file = self.restart_file(migration, attempt);
+        if let Some(note) = read_json(&file)? {
+            return Ok(note);
+        }
+        let note = RestartNote {
+            ordered_at: SystemTime::now(),
+            ready_at: None,
+        };
+        self.make_migration_folder(migration)?;
+        write_json(&file, &note)?;
+        Ok(note)
+    }
+
+    /// Notes that the hooks of that attempt's restart have run, now.
+    ///
+    /// # Errors
+    /// When the note cannot be read or written.
+    pub fn note_restart_ready(&self, migration: &MigrationName, attempt: u64) -> Result<RestartNote, StateError> {
+        let mut note = self.restart_note(migration, attempt)?;
+        if note.ready_at.is_none() {
+            note.ready_at = Some(SystemTime::now());
+            write_json(&self.restart_file(migration, attempt), &note)?;
+        }
+        Ok(note)
+    }
+
+    /// How far the restore of a table has come.
+    ///
+    /// # Errors
+    /// When the note cannot be read.
+    pub fn restore_note(&self, migration: &MigrationName, table: &TableRef) -> Result<RestoreNote, StateError> {
+        Ok(read_json(&self.restore_file(migration, table))?.unwrap_or_default())
+    }
+
+    /// Notes how far it has come.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn write_restore_note(
+        &self,
+        migration: &MigrationName,
+        table: &TableRef,
+        note: &RestoreNote,
+    ) -> Result<(), StateError> {
+        self.make_migration_folder(migration)?;
+        write_json(&self.restore_file(migration, table), note)
+    }
+
+    fn restart_file(&self, migration: &MigrationName, attempt: u64) -> PathBuf {
+        self.migration_folder(migration).join(format!("{attempt}.restart"))
+    }
+
+    fn restore_file(&self, migration: &MigrationName, table: &TableRef) -> PathBuf {
+        self.migration_folder(migration)
+            .join(format!("{}.restore", file_stem(table)))
+    }
+}

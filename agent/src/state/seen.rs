@@ -1,0 +1,107 @@
+//! Which coordinator the agent obeys: the highest fencing token and attempts that it has seen.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rekeeper_shared::ids::MigrationName;
+use rekeeper_shared::step::SeenToken;
+use serde::{Deserialize, Serialize};
+
+use super::{State, StateError, lock, read_json, write_json};
+
+pub(super) const FILE: &str = "coordinator.json";
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Seen {
+    token: SeenToken,
+    attempts: BTreeMap<MigrationName, u64>,
+}
+
+impl Seen {
+    pub(super) fn read(file: &Path) -> Result<Self, StateError> {
+        Ok(read_json(file)?.unwrap_or_default())
+    }
+}
+
+/// Why a coordinator is not obeyed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A newer one was obeyed already.
+    #[error("the fencing token {given} is lower than {seen}, which this agent has obeyed: a newer coordinator ran")]
+    Older {
+        /// The token of the command.
+        given: u64,
+        /// The highest one seen.
+        seen: u64,
+    },
+    /// Another run of a coordinator has the same token: one of them works on a copy of the other's store.
+    #[error("another coordinator has the same fencing token {0}: one of them runs on a copy of the other's data_dir")]
+    OtherRun(u64),
+    /// It cannot be written down, so it must not be obeyed.
+    #[error("the coordinator's token cannot be written down")]
+    State(#[from] StateError),
+}
+
+impl State {
+    /// Whether a coordinator may be obeyed; a token higher than any before is on disk when this answers.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why not.
+    pub fn check(&self, given: &SeenToken) -> Result<(), Refusal> {
+        let mut seen = lock(&self.inner.seen);
+        if given.token < seen.token.token {
+            return Err(Refusal::Older {
+                given: given.token,
+                seen: seen.token.token,
+            });
+        }
+        if given.token > seen.token.token {
+            return Ok(self.replace(&mut seen, |new| new.token = given.clone())?);
+        }
+        if given.run == seen.token.run {
+            Ok(())
+        } else {
+            Err(Refusal::OtherRun(given.token))
+        }
+    }
+
+    /// Notes an attempt before it is obeyed.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub fn note_attempt(&self, migration: &MigrationName, attempt: u64) -> Result<(), StateError> {
+        let mut seen = lock(&self.inner.seen);
+        if seen.attempts.get(migration).is_some_and(|highest| *highest >= attempt) {
+            return Ok(());
+        }
+        self.replace(&mut seen, |new| {
+            new.attempts.insert(migration.clone(), attempt);
+        })
+    }
+
+    /// The highest token that was obeyed.
+    #[must_use]
+    pub fn seen(&self) -> SeenToken {
+        lock(&self.inner.seen).token.clone()
+    }
+
+    /// The highest attempt of every migration.
+    #[must_use]
+    pub fn attempts(&self) -> Vec<(MigrationName, u64)> {
+        let seen = lock(&self.inner.seen);
+        seen.attempts
+            .iter()
+            .map(|(name, attempt)| (name.clone(), *attempt))
+            .collect()
+    }
+
+    /// Disk first: memory never knows more than what survives.
+    fn replace(&self, seen: &mut Seen, change: impl FnOnce(&mut Seen)) -> Result<(), StateError> {
+        let mut new = seen.clone();
+        change(&mut new);
+        write_json(&self.inner.folder.join(FILE), &new)?;
+        *seen = new;
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+use rekeeper_shared::document::pack;
+use rekeeper_shared::ids::TableName;
+use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::step::SeenToken;
+
+use super::*;
+
+fn table(uuid: &str) -> TableRef {
+    TableRef {
+        name: TableName::new("d", "t"),
+        uuid: uuid.into(),
+        path: ZkPath::parse("/t").unwrap(),
+        replica_name: "r1".into(),
+    }
+}
+
+fn manifest(uuid: &str, detached_before: &[&str]) -> Packed {
+    pack(&Manifest {
+        migration: "m".parse().unwrap(),
+        host: "h".parse().unwrap(),
+        table: TableName::new("d", "t"),
+        uuid: uuid.into(),
+        replica_name: "r1".into(),
+        parts: vec![],
+        detached_before: detached_before.iter().map(|s| (*s).to_owned()).collect(),
+    })
+    .unwrap()
+}
+
+fn token(token: u64, run: &str) -> SeenToken {
+    SeenToken { token, run: run.into() }
+}
+
+#[test]
+fn two_agents_cannot_share_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = State::open(&folder.path().join("state")).unwrap();
+    assert!(matches!(
+        State::open(&folder.path().join("state")),
+        Err(StateError::Taken(_))
+    ));
+    drop(first);
+    State::open(&folder.path().join("state")).unwrap();
+}
+
+#[test]
+fn only_the_newest_coordinator_is_obeyed_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::open(folder.path()).unwrap();
+    state.check(&token(3, "a")).unwrap();
+    state.note_attempt(&"m".parse().unwrap(), 7).unwrap();
+    state.note_attempt(&"m".parse().unwrap(), 5).unwrap();
+    drop(state);
+    let state = State::open(folder.path()).unwrap();
+    assert_eq!(state.seen(), token(3, "a"));
+    assert_eq!(state.attempts(), [("m".parse().unwrap(), 7)]);
+    state.check(&token(3, "a")).unwrap();
+    assert!(matches!(state.check(&token(2, "a")), Err(Refusal::Older { .. })));
+    assert!(matches!(state.check(&token(3, "b")), Err(Refusal::OtherRun(3))));
+    state.check(&token(4, "b")).unwrap();
+    assert!(matches!(state.check(&token(3, "a")), Err(Refusal::Older { .. })));
+}
+
+#[test]
+fn a_manifest_is_written_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::open(folder.path()).unwrap();
+    let (migration, uuid) = ("m".parse().unwrap(), "0a-1");
+    assert_eq!(state.manifest(&migration, &table(uuid)).unwrap(), None);
+    let written = manifest(uuid, &[]);
+    state.write_manifest(&migration, &table(uuid), &written).unwrap();
+    state.write_manifest(&migration, &table(uuid), &written).unwrap();
+    let other = manifest(uuid, &["all_0_0_0"]);
+    assert!(matches!(
+        state.write_manifest(&migration, &table(uuid), &other),
+        Err(StateError::Differs(_))
+    ));
+    assert_eq!(state.manifest(&migration, &table(uuid)).unwrap(), Some(written));
+}
+
+#[test]
+fn damage_is_an_error_that_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::open(folder.path()).unwrap();
+    let (migration, uuid) = ("m".parse().unwrap(), "0a-1");
+    state
+        .write_manifest(&migration, &table(uuid), &manifest(uuid, &[]))
+        .unwrap();
+    let file = folder.path().join("m/0a-1.manifest");
+    std::fs::write(&file, b"").unwrap();
+    for failed in [
+        state.manifest(&migration, &table(uuid)).map(drop),
+        state.write_manifest(&migration, &table(uuid), &manifest(uuid, &[])),
+    ] {
+        let error = failed.unwrap_err();
+        assert!(error.to_string().contains("0a-1.manifest"), "{error}");
+    }
+    drop(state);
+    std::fs::write(folder.path().join("coordinator.json"), b"{").unwrap();
+    let error = State::open(folder.path()).unwrap_err();
+    assert!(error.to_string().contains("coordinator.json"), "{error}");
+}
+
+#[test]
+fn a_restart_is_ordered_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::open(folder.path()).unwrap();
+    let migration = "m".parse().unwrap();
+    let first = state.restart_note(&migration, 4).unwrap();
+    let ready = state.note_restart_ready(&migration, 4).unwrap();
+    assert_eq!(ready.ordered_at, first.ordered_at);
+    assert_eq!(state.note_restart_ready(&migration, 4).unwrap(), ready);
+    assert_eq!(state.restart_note(&migration, 4).unwrap(), ready);
+}

@@ -1,0 +1,244 @@
+//! Attach: the table is there again, read-only, and what it holds is written down before anything can change it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, pack, unpack};
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Done, Failure, TableRef, Witness};
+use tokio::time::Instant;
+
+use super::look::{Found, look};
+use super::wait::{POLL, until_alone};
+use super::{Context, Finished, StepResult, failed, state_failed};
+use crate::clickhouse::{Class, Replica, Statement, code};
+
+/// How long ClickHouse may take to find out that the metadata is missing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Attaches a table whose metadata was deleted, stops its merges and writes its manifest; a manifest that exists is used
+/// as it is.
+///
+/// # Errors
+/// WITNESS_FAILED, PLACE_DIFFERS, PATH_EXISTS, ATTACH_FAILED, MANIFEST_LOST, TABLE_CHANGED, STORED_DOCUMENT_LOST.
+pub async fn attach(
+    context: &Context,
+    table: &TableRef,
+    witness: &Witness,
+    record: &Packed,
+    manifest: Option<&str>,
+) -> StepResult {
+    let recorded = recorded_parts(table, record)?;
+    until_alone(context, table, Code::AttachFailed).await?;
+    let existing = existing_manifest(context, table, manifest)?;
+    let found = look(context, table, Code::AttachFailed).await?;
+    let known = match existing {
+        // The table was attached by an earlier attempt, and its restore may have begun: the place was proved then.
+        Some(known) => {
+            if let Found::Detached { .. } = found {
+                attach_statement(context, table).await?;
+            }
+            stop_merges(context, table).await?;
+            known
+        }
+        None => {
+            if let Found::Attached(replica) = &found
+                && !replica.readonly
+            {
+                return Err(Failure::lasting(
+                    Code::AttachFailed,
+                    format!(
+                        "{} is attached and writable, although its metadata was deleted and no manifest of it was \
+                         written: somebody has restored it; compare its data with the other replicas, then skip it",
+                        table.name
+                    ),
+                ));
+            }
+            context.zookeeper.check_witness(witness).await?;
+            context.zookeeper.check_absent(witness).await?;
+            if let Found::Detached { .. } = found {
+                attach_statement(context, table).await?;
+            }
+            stop_merges(context, table).await?;
+            until_without_metadata(context, table).await?;
+            write_manifest(context, table).await?
+        }
+    };
+    Ok(finished(known, &recorded))
+}
+
+struct Known {
+    packed: Packed,
+    manifest: Manifest,
+}
+
+fn finished(known: Known, recorded: &[String]) -> Finished {
+    let names: HashSet<&str> = known.manifest.parts.iter().map(|p| p.name.as_str()).collect();
+    let done = Done::Attached {
+        digest: known.packed.digest.clone(),
+        parts: known.manifest.parts.len() as u64,
+        rows: known.manifest.rows(),
+        missing: recorded
+            .iter()
+            .filter(|name| !names.contains(name.as_str()))
+            .cloned()
+            .collect(),
+    };
+    Finished {
+        done,
+        document: Some(known.packed),
+    }
+}
+
+/// The names of this replica's parts in the part set of record.
+fn recorded_parts(table: &TableRef, record: &Packed) -> Result<Vec<String>, Failure> {
+    let lost = |text: String| Failure::lasting(Code::StoredDocumentLost, text);
+    let record: PartSetOfRecord = unpack(&record.bytes, Some(&record.digest))
+        .map_err(|e| lost(format!("the part set of record of {}: {e}", table.path)))?;
+    let replica = record
+        .snapshot
+        .replicas
+        .into_iter()
+        .find(|r| r.name == table.replica_name);
+    let replica = replica.filter(|_| record.snapshot.path == table.path).ok_or_else(|| {
+        lost(format!(
+            "the part set of record does not have replica {} of {}",
+            table.replica_name, table.path
+        ))
+    })?;
+    Ok(replica.parts.into_iter().map(|part| part.name).collect())
+}
+
+/// The manifest that an earlier attempt wrote; `expected` is the digest that the coordinator knows.
+fn existing_manifest(context: &Context, table: &TableRef, expected: Option<&str>) -> Result<Option<Known>, Failure> {
+    let lost = |text: String| Failure::lasting(Code::ManifestLost, text);
+    let packed = context
+        .state
+        .manifest(&context.migration, table)
+        .map_err(state_failed(Code::ManifestLost))?;
+    let Some(packed) = packed else {
+        return match expected {
+            None => Ok(None),
+            Some(digest) => Err(lost(format!(
+                "the manifest {digest} of {} was written, and is not in the agent's state folder",
+                table.name
+            ))),
+        };
+    };
+    if let Some(digest) = expected
+        && digest != packed.digest
+    {
+        return Err(lost(format!(
+            "the manifest of {} in the agent's state folder is {}, and {digest} was written",
+            table.name, packed.digest
+        )));
+    }
+    let manifest = unpack(&packed.bytes, None).map_err(|e| lost(e.to_string()))?;
+    Ok(Some(Known { packed, manifest }))
+}
+
+async fn attach_statement(context: &Context, table: &TableRef) -> Result<(), Failure> {
+    context.doing(format!("attaches {}", table.name));
+    match context.clickhouse.execute(Statement::AttachTable(&table.name)).await {
+        Ok(()) => Ok(()),
+        // Somebody was quicker, or it is not known: what follows finds out.
+        Err(error) if error.code() == Some(code::TABLE_ALREADY_EXISTS) || error.class() == Class::Unknown => {
+            until_alone(context, table, Code::AttachFailed).await
+        }
+        Err(error) => Err(failed(Code::AttachFailed)(error)),
+    }
+}
+
+async fn stop_merges(context: &Context, table: &TableRef) -> Result<(), Failure> {
+    let statement = Statement::StopMerges(&table.name);
+    context
+        .clickhouse
+        .execute(statement)
+        .await
+        .map_err(failed(Code::AttachFailed))
+}
+
+/// Waits until the server has looked for the metadata and not found it. Read-only alone is no proof: a table is so for a
+/// moment after every start.
+async fn until_without_metadata(context: &Context, table: &TableRef) -> Result<(), Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let Found::Attached(replica) = look(context, table, Code::AttachFailed).await? else {
+            return Err(Failure::passing(
+                Code::AttachFailed,
+                format!("{} does not stay attached", table.name),
+            ));
+        };
+        if !replica.readonly {
+            return Err(Failure::lasting(
+                Code::PathExists,
+                format!(
+                    "{} came into service: its metadata exists at {}",
+                    table.name, replica.path
+                ),
+            ));
+        }
+        if metadata_is_missing(&replica, table) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::passing(
+                Code::AttachFailed,
+                format!(
+                    "{} is {}, but the server does not say that its metadata is missing; does the root of its \
+                     ZooKeeper configuration exist?",
+                    table.name,
+                    replica.state()
+                ),
+            ));
+        }
+        context.doing(format!("waits until {} is read-only without metadata", table.name));
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Measured on 26.9: `Coordination error: No node, path /tables/01/d/t/log`.
+fn metadata_is_missing(replica: &Replica, table: &TableRef) -> bool {
+    let exception = &replica.zookeeper_exception;
+    replica.readonly && exception.contains("No node") && exception.contains(table.path.as_str())
+}
+
+async fn write_manifest(context: &Context, table: &TableRef) -> Result<Known, Failure> {
+    let clickhouse = &context.clickhouse;
+    context.doing(format!("writes the manifest of {}", table.name));
+    let parts = clickhouse
+        .active_parts(&table.name)
+        .await
+        .map_err(failed(Code::AttachFailed))?;
+    let detached = clickhouse
+        .detached_parts(&table.name)
+        .await
+        .map_err(failed(Code::AttachFailed))?;
+    // The lists were made by name: it was this table that they are of.
+    let Found::Attached(replica) = look(context, table, Code::AttachFailed).await? else {
+        return Err(Failure::passing(
+            Code::AttachFailed,
+            format!("{} was detached", table.name),
+        ));
+    };
+    if !metadata_is_missing(&replica, table) {
+        return Err(Failure::passing(
+            Code::AttachFailed,
+            format!("{} did not stay read-only without metadata", table.name),
+        ));
+    }
+    let manifest = Manifest {
+        migration: context.migration.clone(),
+        host: context.host.clone(),
+        table: table.name.clone(),
+        uuid: table.uuid.clone(),
+        replica_name: table.replica_name.clone(),
+        parts,
+        detached_before: detached.into_iter().map(|part| part.name).collect(),
+    };
+    let packed = pack(&manifest)
+        .map_err(|e| Failure::lasting(Code::AttachFailed, format!("the manifest cannot be packed: {e}")))?;
+    let written = context.state.write_manifest(&context.migration, table, &packed);
+    written.map_err(state_failed(Code::ManifestLost))?;
+    Ok(Known { packed, manifest })
+}

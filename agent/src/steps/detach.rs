@@ -1,0 +1,74 @@
+//! Detach: out of service, and no restart brings the table back.
+
+use std::time::Duration;
+
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Done, Failure, TableRef};
+use tokio::time::Instant;
+
+use super::look::{Found, look};
+use super::wait::{POLL, until_alone};
+use super::{Context, StepResult, failed};
+use crate::clickhouse::{Class, Error, Statement, code};
+
+/// For how long a table that is still used is tried again.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Detaches the table permanently. A table that is detached, but not permanently, would come back with the next
+/// restart while its nodes are deleted under it; it is attached and detached again.
+///
+/// # Errors
+/// DETACH_FAILED, TABLE_CHANGED.
+pub async fn detach(context: &Context, table: &TableRef) -> StepResult {
+    let began = Instant::now();
+    let mut detached_by_us = false;
+    let mut last = String::from("it does not stay detached");
+    loop {
+        until_alone(context, table, Code::DetachFailed).await?;
+        let outcome = match look(context, table, Code::DetachFailed).await? {
+            Found::Detached {
+                permanently: Some(true),
+            } => return Ok(Done::Plain.into()),
+            // A server that does not tell whether it is for good: the answer to our own statement has to do.
+            Found::Detached { permanently: None } if detached_by_us => return Ok(Done::Plain.into()),
+            Found::Detached { .. } => {
+                context.doing(format!("attaches {} to detach it permanently", table.name));
+                context.clickhouse.execute(Statement::AttachTable(&table.name)).await
+            }
+            Found::Attached(_) => {
+                context.doing(format!("detaches {}", table.name));
+                let outcome = detach_statement(context, table).await;
+                detached_by_us = outcome.is_ok();
+                outcome
+            }
+        };
+        match outcome {
+            Ok(()) => {}
+            // Somebody was quicker, or it is not known: look again.
+            Err(error) if error.code() == Some(code::UNKNOWN_TABLE) || error.class() == Class::Unknown => {
+                last = error.in_full();
+            }
+            Err(error) if error.class() == Class::Passing => {
+                last = error.in_full();
+                context.doing(format!("tries again to detach {}: {last}", table.name));
+                tokio::time::sleep(POLL).await;
+            }
+            Err(error) => return Err(failed(Code::DetachFailed)(error)),
+        }
+        if began.elapsed() >= PATIENCE {
+            return Err(Failure::passing(Code::DetachFailed, last));
+        }
+    }
+}
+
+/// What depends on the table (a dictionary that is loaded from it) does not forbid a detach that is undone later.
+async fn detach_statement(context: &Context, table: &TableRef) -> Result<(), Error> {
+    let statement = Statement::DetachPermanently(&table.name);
+    match context.clickhouse.execute(statement).await {
+        Err(error) if error.code() == Some(code::HAVE_DEPENDENT_OBJECTS) => {
+            let settings = [("check_table_dependencies", "0")];
+            context.clickhouse.execute_with(statement, &settings).await
+        }
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,31 @@
+//! Finish: merges again.
+
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Done, Failure, TableRef};
+
+use super::look::{Found, look};
+use super::{Context, StepResult, failed};
+use crate::clickhouse::Statement;
+
+/// Starts merges. ClickHouse does not tell whether they are stopped, so the answer to the statement has to do, and
+/// that the table was the planned one before and after it.
+///
+/// # Errors
+/// MERGES_FAILED, TABLE_CHANGED.
+pub async fn finish(context: &Context, table: &TableRef) -> StepResult {
+    let detached = || Failure::lasting(Code::MergesFailed, format!("{} is detached", table.name));
+    let Found::Attached(_) = look(context, table, Code::MergesFailed).await? else {
+        return Err(detached());
+    };
+    context.doing(format!("starts merges of {}", table.name));
+    let statement = Statement::StartMerges(&table.name);
+    context
+        .clickhouse
+        .execute(statement)
+        .await
+        .map_err(failed(Code::MergesFailed))?;
+    match look(context, table, Code::MergesFailed).await? {
+        Found::Attached(_) => Ok(Done::Plain.into()),
+        Found::Detached { .. } => Err(detached()),
+    }
+}

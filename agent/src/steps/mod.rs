@@ -1,0 +1,102 @@
+//! The steps that an agent takes with its ClickHouse server: one idempotent attempt each.
+//!
+//! Every step begins by looking at what is really there, so that it may be ordered any number of times. Which step
+//! comes when is the coordinator's business.
+
+mod attach;
+mod detach;
+mod finish;
+mod leftovers;
+mod look;
+mod names;
+mod place;
+mod reattach;
+mod restart;
+mod restore;
+pub mod set;
+mod sync;
+mod wait;
+
+use std::fmt;
+use std::sync::Arc;
+
+use rekeeper_shared::document::Packed;
+use rekeeper_shared::ids::{HostName, MigrationName};
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Done, Failure};
+
+pub use attach::attach;
+pub use detach::detach;
+pub use finish::finish;
+pub use names::collisions;
+pub use place::ServerPlaces;
+pub use reattach::reattach;
+pub use restart::{Hooks, RestartCommand, restart};
+pub use restore::{Restore, restore};
+pub use sync::sync;
+
+use crate::clickhouse::{ClickHouse, Error};
+use crate::state::{State, StateError};
+
+/// What an attempt works with.
+#[derive(Clone)]
+pub struct Context {
+    /// The server, tagged with the attempt.
+    pub clickhouse: ClickHouse,
+    /// ZooKeeper, as the server is configured for it now.
+    pub zookeeper: ServerPlaces,
+    /// The agent's state folder.
+    pub state: State,
+    /// The agent's host.
+    pub host: HostName,
+    /// The migration.
+    pub migration: MigrationName,
+    /// The attempt.
+    pub attempt: u64,
+    /// Takes what is being done, for people.
+    pub report: Arc<dyn Fn(String) + Send + Sync>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("host", &self.host)
+            .field("migration", &self.migration)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    fn doing(&self, text: impl Into<String>) {
+        (self.report)(text.into());
+    }
+}
+
+/// A step that is done, and the document that it made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// What it tells.
+    pub done: Done,
+    /// The manifest, of an attach.
+    pub document: Option<Packed>,
+}
+
+impl From<Done> for Finished {
+    fn from(done: Done) -> Self {
+        Self { done, document: None }
+    }
+}
+
+/// What a step comes to.
+pub type StepResult = Result<Finished, Failure>;
+
+/// A failed statement as the failure of a step with that code.
+fn failed(code: Code) -> impl Fn(Error) -> Failure {
+    move |error| error.into_failure(code)
+}
+
+/// A state folder that cannot be relied on as the failure of a step with that code.
+fn state_failed(code: Code) -> impl Fn(StateError) -> Failure {
+    move |error| Failure::lasting(code, crate::words::in_full(&error))
+}

@@ -1,0 +1,112 @@
+//! ZooKeeper as the server is configured for it at this moment. The only file of the steps that knows how ZooKeeper is
+//! reached.
+
+use std::path::PathBuf;
+
+use rekeeper_shared::place::{Place, ZkPath};
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Failure, Witness};
+
+use crate::words::in_full;
+use crate::zookeeper::{Connections, Ensembles, RestoredState, WitnessFound, ZkError, ZooKeeper};
+
+/// The places of the server's current configuration; the file is read again at each use, since a hook may change it.
+#[derive(Debug, Clone)]
+pub struct ServerPlaces {
+    config: PathBuf,
+    connections: Connections,
+}
+
+impl ServerPlaces {
+    /// The places that `config`, ClickHouse's own (preprocessed) configuration file, names.
+    #[must_use]
+    pub fn new(config: PathBuf, connections: Connections) -> Self {
+        Self { config, connections }
+    }
+
+    /// The session with the ensemble of that name.
+    pub(super) async fn at(&self, ensemble: &str, code: Code) -> Result<ZooKeeper, Failure> {
+        let ensembles = Ensembles::read(&self.config).map_err(|e| Failure::lasting(code, in_full(&e)))?;
+        let Some(place) = ensembles.place(ensemble) else {
+            return Err(Failure::lasting(
+                code,
+                format!("{} names no ZooKeeper ensemble {ensemble}", self.config.display()),
+            ));
+        };
+        let access = ensembles.access(&place);
+        self.connections.get(&place, &access).await.map_err(failed(code))
+    }
+
+    /// The session with a place of the plan, which may not be in the configuration any more; the credentials are the
+    /// current ones.
+    pub(super) async fn planned(&self, place: &Place, code: Code) -> Result<ZooKeeper, Failure> {
+        // A hook or the server may be writing the file right now.
+        let ensembles = Ensembles::read(&self.config).map_err(|e| Failure::passing(code, in_full(&e)))?;
+        let access = ensembles.access(place);
+        self.connections.get(place, &access).await.map_err(failed(code))
+    }
+
+    /// The server's place is the one where the witness is.
+    pub(super) async fn check_witness(&self, witness: &Witness) -> Result<(), Failure> {
+        let code = Code::WitnessFailed;
+        let zookeeper = self.at(&witness.ensemble, code).await?;
+        let differs = |what: String| {
+            Failure::lasting(
+                Code::PlaceDiffers,
+                format!("at {}, which this server is configured for, {what}", zookeeper.place()),
+            )
+        };
+        match zookeeper.read_witness(witness).await.map_err(failed(code))? {
+            WitnessFound::Matches => Ok(()),
+            WitnessFound::Absent => Err(differs(format!("there is no witness node {}", witness.node))),
+            WitnessFound::Differs { found } => Err(differs(format!(
+                "the witness node {} says {found:?} instead of {:?}",
+                witness.node, witness.content
+            ))),
+        }
+    }
+
+    /// Nothing is at the table's path.
+    pub(super) async fn check_absent(&self, witness: &Witness) -> Result<(), Failure> {
+        let code = Code::WitnessFailed;
+        let zookeeper = self.at(&witness.ensemble, code).await?;
+        if zookeeper.path_absent(&witness.path).await.map_err(failed(code))? {
+            Ok(())
+        } else {
+            Err(Failure::lasting(
+                Code::PathExists,
+                format!("{} exists at {}", witness.path, zookeeper.place()),
+            ))
+        }
+    }
+
+    /// The nodes at the table's path; none when there is nothing.
+    pub(super) async fn restored_state(&self, ensemble: &str, path: &ZkPath) -> Result<Option<RestoredState>, Failure> {
+        let code = Code::RestoreFailed;
+        let zookeeper = self.at(ensemble, code).await?;
+        zookeeper.restored_state(path).await.map_err(|error| match error {
+            ZkError::NotATable { .. } => Failure::lasting(Code::PathExists, in_full(&error)),
+            error => failed(code)(error),
+        })
+    }
+
+    /// Takes the witness away.
+    pub(super) async fn remove_witness(&self, witness: &Witness) -> Result<(), Failure> {
+        let zookeeper = self.at(&witness.ensemble, Code::WitnessFailed).await?;
+        zookeeper
+            .remove_witness(witness)
+            .await
+            .map_err(failed(Code::WitnessFailed))
+    }
+}
+
+fn failed(code: Code) -> impl Fn(ZkError) -> Failure {
+    move |error| {
+        let text = in_full(&error);
+        if error.may_pass() {
+            Failure::passing(code, text)
+        } else {
+            Failure::lasting(code, text)
+        }
+    }
+}

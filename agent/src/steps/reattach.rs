@@ -1,0 +1,39 @@
+//! Reattach: back into service on metadata that is still there.
+
+use std::time::Duration;
+
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Done, Failure, TableRef};
+
+use super::look::{Found, look};
+use super::wait::{until_alone, until_in_service};
+use super::{Context, StepResult, failed};
+use crate::clickhouse::{Class, Statement, code};
+
+/// How long a table may take to come into service.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Attaches the table and waits until it does its work.
+///
+/// # Errors
+/// ATTACH_FAILED, TABLE_CHANGED.
+pub async fn reattach(context: &Context, table: &TableRef) -> StepResult {
+    until_alone(context, table, Code::AttachFailed).await?;
+    if let Found::Detached { .. } = look(context, table, Code::AttachFailed).await? {
+        context.doing(format!("attaches {}", table.name));
+        match context.clickhouse.execute(Statement::AttachTable(&table.name)).await {
+            Ok(()) => {}
+            // Somebody was quicker, or it is not known: the wait below finds out.
+            Err(error) if error.code() == Some(code::TABLE_ALREADY_EXISTS) || error.class() == Class::Unknown => {}
+            Err(error) => return Err(failed(Code::AttachFailed)(error)),
+        }
+        until_alone(context, table, Code::AttachFailed).await?;
+    }
+    match until_in_service(context, table, PATIENCE, Code::AttachFailed).await? {
+        Ok(()) => Ok(Done::Plain.into()),
+        Err(state) => Err(Failure::passing(
+            Code::AttachFailed,
+            format!("{} is attached and not in service: {state}", table.name),
+        )),
+    }
+}

@@ -1,0 +1,69 @@
+//! Bounded waiting for a table.
+
+use std::time::Duration;
+
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Failure, TableRef};
+use tokio::time::Instant;
+
+use super::look::{Found, look};
+use super::{Context, failed};
+use crate::clickhouse::{Error, Statement, code};
+
+/// How often a state is looked at that changes by itself.
+pub(super) const POLL: Duration = Duration::from_millis(300);
+
+/// Waits until an attached table does its work; answers whether it does.
+pub(super) async fn until_in_service(
+    context: &Context,
+    table: &TableRef,
+    patience: Duration,
+    code: Code,
+) -> Result<Result<(), String>, Failure> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let Found::Attached(replica) = look(context, table, code).await? else {
+            return Err(Failure::lasting(
+                code,
+                format!("{} was detached by somebody", table.name),
+            ));
+        };
+        if replica.is_in_service() {
+            return Ok(Ok(()));
+        }
+        if Instant::now() >= deadline {
+            return Ok(Err(replica.state()));
+        }
+        context.doing(format!(
+            "{} waits to come into service: {}",
+            table.name,
+            replica.state()
+        ));
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// SYSTEM SYNC REPLICA for a short while; answers whether it is in sync.
+pub(super) async fn sync_round(context: &Context, table: &TableRef, round: Duration) -> Result<bool, Error> {
+    let seconds = round.as_secs().max(1).to_string();
+    let settings = [("receive_timeout", seconds.as_str())];
+    let clickhouse = &context.clickhouse;
+    let lightweight = Statement::SyncReplicaLightweight(&table.name);
+    let mut outcome = clickhouse.execute_with(lightweight, &settings).await;
+    if outcome.as_ref().is_err_and(|e| e.code() == Some(code::SYNTAX_ERROR)) {
+        let statement = Statement::SyncReplica(&table.name);
+        outcome = clickhouse.execute_with(statement, &settings).await;
+    }
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == Some(code::TIMEOUT_EXCEEDED) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// No statement of an earlier attempt on the table runs any more, and no restore of anybody.
+pub(super) async fn until_alone(context: &Context, table: &TableRef, code: Code) -> Result<(), Failure> {
+    let report = |text: String| context.doing(format!("{} {text}", table.name));
+    let waited = context.clickhouse.wait_out_statements_on(&table.name, report).await;
+    waited.map_err(failed(code))
+}

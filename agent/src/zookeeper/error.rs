@@ -1,0 +1,344 @@
+//! What can go wrong with ZooKeeper, by what is known about the data afterwards.
+
+use zookeeper_client::Error as ClientError;
+
+/// What is known about the data after an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing was changed.
+    NotApplied,
+    /// The request may or may not have been applied: read again.
+    Unknown,
+    /// The session is gone; nothing more comes of this connection. A request under way may have been applied.
+    Terminal,
+}
+
+/// A request to ZooKeeper that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ZkError {
+    /// No session could be made.
+    #[error("no session with the ZooKeeper ensemble {place}: {reason}")]
+    Unreachable {
+        /// Nodes and chroot.
+        place: String,
+        /// What was tried, and what to look at.
+        reason: String,
+        /// The client's own error.
+        #[source]
+        source: Option<ClientError>,
+    },
+    /// The chroot is not there.
+    #[error(
+        "the root {chroot} of ClickHouse's ZooKeeper configuration does not exist in the ensemble {nodes}: create it \
+         before the servers start, or correct <root>"
+    )]
+    NoChroot {
+        /// The root.
+        chroot: String,
+        /// Nodes of the ensemble.
+        nodes: String,
+    },
+    /// The nodes want TLS.
+    #[error(
+        "the ZooKeeper ensemble {place} is configured with <secure>: TLS to ZooKeeper is not supported in this release; \
+         give the agent's host a plaintext port of the ensemble"
+    )]
+    TlsUnsupported {
+        /// Nodes and chroot.
+        place: String,
+    },
+    /// An ACL forbids it.
+    #[error(
+        "ZooKeeper's ACL does not let this agent {operation} {path}: give the identity of ClickHouse's configuration \
+         (<identity>) the right to, or see whether it is hidden from the preprocessed configuration"
+    )]
+    NoAuth {
+        /// What was tried.
+        operation: &'static str,
+        /// The node.
+        path: String,
+    },
+    /// ZooKeeper refused it; nothing was changed.
+    #[error("ZooKeeper refused to {operation} {path}")]
+    Refused {
+        /// What was tried.
+        operation: &'static str,
+        /// The node.
+        path: String,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
+    /// The connection is down and nothing was sent.
+    #[error("not connected to ZooKeeper: did not {operation} {path}")]
+    Disconnected {
+        /// What was to be done.
+        operation: &'static str,
+        /// The node.
+        path: String,
+    },
+    /// The answer never came.
+    #[error("lost ZooKeeper's answer: it may or may not have happened to {operation} {path}")]
+    Lost {
+        /// What was tried.
+        operation: &'static str,
+        /// The node.
+        path: String,
+        /// Why.
+        #[source]
+        source: Option<ClientError>,
+    },
+    /// The session ended.
+    #[error("the ZooKeeper session ended before the answer to {operation} {path}")]
+    Ended {
+        /// What was tried.
+        operation: &'static str,
+        /// The node.
+        path: String,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
+    /// The path is there, but it is no replicated table.
+    #[error("{path} exists, but is no replicated table: it has no node {missing}")]
+    NotATable {
+        /// The path.
+        path: String,
+        /// The first node that is missing.
+        missing: &'static str,
+    },
+    /// A node says something that cannot be understood.
+    #[error("{path} holds {content:?}, which is no {expected}")]
+    Unreadable {
+        /// The node.
+        path: String,
+        /// What it holds.
+        content: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+}
+
+impl ZkError {
+    pub(super) fn new(operation: &'static str, path: &str, source: ClientError) -> Self {
+        let path = path.to_owned();
+        match source {
+            ClientError::NoAuth => Self::NoAuth { operation, path },
+            ClientError::SessionExpired
+            | ClientError::ClientClosed
+            | ClientError::AuthFailed
+            | ClientError::NoHosts => Self::Ended {
+                operation,
+                path,
+                source,
+            },
+            ClientError::NoNode
+            | ClientError::BadVersion
+            | ClientError::NodeExists
+            | ClientError::NotEmpty
+            | ClientError::NoChildrenForEphemerals
+            | ClientError::InvalidAcl
+            | ClientError::NotReadOnly
+            | ClientError::QuotaExceeded
+            | ClientError::Throttled
+            | ClientError::MarshallingError
+            | ClientError::Unimplemented
+            | ClientError::BadArguments(_)
+            | ClientError::UnexpectedErrorCode(_) => Self::Refused {
+                operation,
+                path,
+                source,
+            },
+            // The client's list is open-ended: what is not known to be harmless is unknown.
+            _ => Self::Lost {
+                operation,
+                path,
+                source: Some(source),
+            },
+        }
+    }
+
+    /// What is known about the data.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Unreachable { .. }
+            | Self::NoChroot { .. }
+            | Self::TlsUnsupported { .. }
+            | Self::NoAuth { .. }
+            | Self::Refused { .. }
+            | Self::Disconnected { .. }
+            | Self::NotATable { .. }
+            | Self::Unreadable { .. } => Outcome::NotApplied,
+            Self::Lost { .. } => Outcome::Unknown,
+            Self::Ended { .. } => Outcome::Terminal,
+        }
+    }
+
+    /// Whether trying again later may help without anybody doing anything.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Disconnected { .. } | Self::Lost { .. } => true,
+            Self::Ended { source, .. } => *source != ClientError::AuthFailed,
+            Self::Refused { source, .. } => *source == ClientError::Throttled,
+            Self::NoChroot { .. }
+            | Self::TlsUnsupported { .. }
+            | Self::NoAuth { .. }
+            | Self::NotATable { .. }
+            | Self::Unreadable { .. } => false,
+        }
+    }
+}
+
+/// Why a table's nodes were not fenced, released or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum CleanError {
+    /// ZooKeeper failed.
+    #[error(transparent)]
+    ZooKeeper(#[from] ZkError),
+    /// The marker is gone: another attempt took over, or the table was made anew. Nothing more was done.
+    #[error("lost the marker {marker} of {path}: another attempt took over, or somebody finished the deletion")]
+    FenceLost {
+        /// The table's path.
+        path: String,
+        /// The marker.
+        marker: String,
+    },
+    /// A newer attempt holds the path.
+    #[error("{path} is held by the newer attempt {marker}")]
+    Superseded {
+        /// The table's path.
+        path: String,
+        /// The newer marker.
+        marker: String,
+    },
+    /// Another migration holds the path.
+    #[error("{path} is held by another migration ({marker}): end that one first")]
+    Foreign {
+        /// The table's path.
+        path: String,
+        /// Its marker.
+        marker: String,
+    },
+    /// A server has the table attached.
+    #[error("replica {replica} of {path} is active: a server has the table attached")]
+    Active {
+        /// The table's path.
+        path: String,
+        /// The replica.
+        replica: String,
+    },
+    /// Somebody else put a persistent `is_active` there.
+    #[error(
+        "is_active of replica {replica} of {path} is a persistent node that Rekeeper did not make ({content:?}): see \
+         who did, and delete it if nobody needs it"
+    )]
+    ForeignHold {
+        /// The table's path.
+        path: String,
+        /// The replica.
+        replica: String,
+        /// What it holds.
+        content: String,
+    },
+    /// The session is with another place than the plan's.
+    #[error("{path} is planned at {planned}, and this session is with {connected}")]
+    OtherPlace {
+        /// The table's path.
+        path: String,
+        /// The plan's place.
+        planned: String,
+        /// The session's place.
+        connected: String,
+    },
+    /// The path is not there.
+    #[error("{path} does not exist, and it was not recorded that this migration deleted it")]
+    Absent {
+        /// The table's path.
+        path: String,
+    },
+    /// The part set of record is not saved.
+    #[error("the part set of record of {path} is not saved: nothing is deleted before it is")]
+    NotRecorded {
+        /// The table's path.
+        path: String,
+    },
+    /// No marker of this migration is there, so the path is not the one that was recorded.
+    #[error(
+        "{path} bears no marker of this migration: it was released, or deleted and made anew since its parts were \
+         recorded"
+    )]
+    NotFenced {
+        /// The table's path.
+        path: String,
+    },
+    /// The path does not look like a table.
+    #[error("{path} does not look like a replicated table (it has no {missing}): nothing there was touched")]
+    NotTableShaped {
+        /// The path.
+        path: String,
+        /// What is missing.
+        missing: String,
+    },
+    /// Another table lies below.
+    #[error("another table lies below {path}, at {nested}: deleting the one would delete the other")]
+    Nested {
+        /// The table's path.
+        path: String,
+        /// The other table's path.
+        nested: String,
+    },
+    /// A replica that was not fenced, or that the plan does not know.
+    #[error("replica {replica} appeared under {path} since its parts were recorded: a table was created there")]
+    Appeared {
+        /// The table's path.
+        path: String,
+        /// The replica.
+        replica: String,
+    },
+    /// ClickHouse itself is deleting the leftovers.
+    #[error("a server is deleting what is left of {path} right now (dropped/lock is held)")]
+    BeingDropped {
+        /// The table's path.
+        path: String,
+    },
+    /// Deletion has begun, so that servers must not be let in again.
+    #[error("{path} is half deleted (it has no {missing}): it cannot be released any more, only deleted to the end")]
+    HalfDeleted {
+        /// The table's path.
+        path: String,
+        /// What is missing.
+        missing: String,
+    },
+    /// Nodes appear as fast as they are deleted.
+    #[error("nodes below {path} keep changing while they are deleted")]
+    Busy {
+        /// The node.
+        path: String,
+    },
+}
+
+impl CleanError {
+    /// Whether trying again later may help without anybody doing anything.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::ZooKeeper(error) => error.may_pass(),
+            Self::BeingDropped { .. } | Self::Busy { .. } => true,
+            Self::FenceLost { .. }
+            | Self::Superseded { .. }
+            | Self::Foreign { .. }
+            | Self::Active { .. }
+            | Self::ForeignHold { .. }
+            | Self::OtherPlace { .. }
+            | Self::Absent { .. }
+            | Self::NotRecorded { .. }
+            | Self::NotFenced { .. }
+            | Self::NotTableShaped { .. }
+            | Self::Nested { .. }
+            | Self::Appeared { .. }
+            | Self::HalfDeleted { .. } => false,
+        }
+    }
+}

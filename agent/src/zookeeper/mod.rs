@@ -1,0 +1,27 @@
+//! ZooKeeper: what is read from it, how a table's nodes are fenced and deleted, and how a place is proved.
+//!
+//! [`Ensembles`] come from ClickHouse's own configuration, [`Connections`] keeps one session per place, and
+//! [`ZooKeeper`] is the cheap handle that everything is a method of. No SQL, no decision about a set: whether a set is
+//! settled is [`rekeeper_shared::settle`]'s business, when to delete it is the coordinator's.
+
+mod clean;
+mod connection;
+mod ensembles;
+mod error;
+mod facts;
+mod fence;
+mod log_entry;
+mod marker;
+mod replicas;
+mod request;
+mod snapshot;
+mod sweep;
+mod witness;
+
+pub use connection::{Connections, ZooKeeper};
+pub use ensembles::{Access, BadEnsembles, Ensembles};
+pub use error::{CleanError, Outcome, ZkError};
+pub use log_entry::parse_log_entry;
+pub use marker::Marker;
+pub use replicas::{RestoredReplica, RestoredState};
+pub use witness::WitnessFound;
