@@ -81,7 +81,8 @@ const QUEUE: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
     Table(String),
-    Path(String),
+    /// Ensemble and path: two ensembles may have the same path.
+    Set(String, String),
     Host,
 }
 
@@ -124,19 +125,20 @@ impl Executor {
 
     /// Takes a command, any number of times: while it runs, or its event waits in the outbox, it is not run again.
     pub async fn command(&self, command: Command) {
-        let attempt = (command.migration.clone(), command.attempt);
-        {
-            let mut taken = lock(&self.inner.taken);
-            if taken.contains(&attempt) || self.inner.outbox.holds(&attempt.0, attempt.1) {
-                tracing::debug!(migration = %attempt.0, attempt = attempt.1, "command is known already");
-                return;
-            }
-            taken.insert(attempt);
-        }
-        // The other end lives as long as the runtime.
-        if self.commands.send(command).await.is_err() {
+        // First a place in the queue: a connection that is lost while this waits must not leave an attempt behind that
+        // is taken but never run. The other end lives as long as the runtime.
+        let Ok(place) = self.commands.reserve().await else {
             tracing::error!("the executor has ended; the command is not obeyed");
+            return;
+        };
+        let (migration, attempt) = (command.migration.clone(), command.attempt);
+        let mut taken = lock(&self.inner.taken);
+        if taken.contains(&(migration.clone(), attempt)) || self.inner.outbox.holds(&migration, attempt) {
+            tracing::debug!(%migration, attempt, "command is known already");
+            return;
         }
+        taken.insert((migration, attempt));
+        place.send(command);
     }
 
     /// Answers a command that cannot be obeyed.
@@ -286,9 +288,9 @@ impl Key {
                 table.uuid.clone()
             }),
             Order::Settle(set) | Order::Record(set) | Order::Clean(set) | Order::Release(set) => {
-                Self::Path(set.path.to_string())
+                Self::Set(set.place.ensemble.clone(), set.path.to_string())
             }
-            Order::Witness(witness) => Self::Path(witness.path.to_string()),
+            Order::Witness(witness) => Self::Set(witness.ensemble.clone(), witness.path.to_string()),
             Order::Restart => Self::Host,
         }
     }
@@ -330,4 +332,52 @@ fn code_of(kind: StepKind) -> Code {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekeeper_shared::ids::TableName;
+    use rekeeper_shared::place::{Place, ZkPath};
+    use rekeeper_shared::settle::Allowed;
+    use rekeeper_shared::step::{SetRef, TableRef, Witness};
+
+    #[test]
+    fn what_must_not_run_at_the_same_time_has_the_same_key() {
+        let path = ZkPath::parse("/t").unwrap();
+        let set = |ensemble: &str| SetRef {
+            place: Place {
+                ensemble: ensemble.into(),
+                nodes: vec![],
+                secure: false,
+                chroot: String::new(),
+            },
+            path: path.clone(),
+            replicas: vec![],
+            allowed: Allowed::default(),
+            recorded: false,
+        };
+        let witness = Witness {
+            ensemble: "default".into(),
+            path: path.clone(),
+            node: "w".into(),
+            content: "c".into(),
+        };
+        let key = Key::of(&Order::Clean(set("default")));
+        assert_eq!(key, Key::of(&Order::Record(set("default"))));
+        assert_eq!(key, Key::of(&Order::Witness(witness)));
+        assert_ne!(key, Key::of(&Order::Clean(set("second"))));
+
+        let table = |uuid: &str, name: &str| {
+            Key::of(&Order::Detach(TableRef {
+                name: TableName::new("d", name),
+                uuid: uuid.into(),
+                path: path.clone(),
+                replica_name: "r1".into(),
+            }))
+        };
+        let none = "00000000-0000-0000-0000-000000000000";
+        assert_eq!(table("1-1", "old"), table("1-1", "new"));
+        assert_ne!(table(none, "a"), table(none, "b"));
+    }
 }

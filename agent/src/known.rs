@@ -119,3 +119,104 @@ impl KnownTable {
         self.path == set.path && self.place.as_ref() == Some(&set.place) && set.replicas.contains(&self.replica_name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekeeper_shared::inventory::{TableInventory, ZookeeperFacts};
+    use rekeeper_shared::settle::Allowed;
+
+    fn place(chroot: &str) -> Place {
+        Place {
+            ensemble: "default".into(),
+            nodes: vec!["zk:2181".into()],
+            secure: false,
+            chroot: chroot.into(),
+        }
+    }
+
+    fn inventory() -> HostInventory {
+        HostInventory {
+            host: "ch-1".parse().unwrap(),
+            clickhouse_version: "26.9".into(),
+            tables: vec![TableInventory {
+                name: TableName::new("d", "t"),
+                uuid: "u".into(),
+                engine: "ReplicatedMergeTree".into(),
+                database_engine: "Atomic".into(),
+                place: Some(place("")),
+                zookeeper_path: "/t/".into(),
+                replica_name: "r1".into(),
+                readonly: false,
+                exception: String::new(),
+                lost_part_count: 0,
+                disks: vec![],
+                parts: 0,
+                rows: 0,
+                bytes: 0,
+                patch_parts: 0,
+                collisions: vec![],
+                mutations: vec![],
+                zero_copy: false,
+                zookeeper: ZookeeperFacts::Absent,
+            }],
+        }
+    }
+
+    fn table() -> TableRef {
+        TableRef {
+            name: TableName::new("d", "t"),
+            uuid: "u".into(),
+            path: ZkPath::parse("/t").unwrap(),
+            replica_name: "r1".into(),
+        }
+    }
+
+    fn set() -> SetRef {
+        SetRef {
+            place: place(""),
+            path: ZkPath::parse("/t").unwrap(),
+            replicas: vec!["r1".into(), "r2".into()],
+            allowed: Allowed::default(),
+            recorded: false,
+        }
+    }
+
+    #[test]
+    fn only_what_the_server_reported_is_touched_also_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let known = Known::open(folder.path()).unwrap();
+        assert!(known.check(&Order::Detach(table())).is_err());
+        known.add(&inventory()).unwrap();
+        // A later inspection does not see the tables that are detached by then.
+        let mut later = inventory();
+        later.tables.clear();
+        known.add(&later).unwrap();
+        drop(known);
+
+        let known = Known::open(folder.path()).unwrap();
+        assert_eq!(known.check(&Order::Detach(table())), Ok(()));
+        assert_eq!(known.check(&Order::Clean(set())), Ok(()));
+        let changes: [fn(&mut TableRef); 4] = [
+            |t| t.name.table = "other".into(),
+            |t| t.uuid = "other".into(),
+            |t| t.path = ZkPath::parse("/other").unwrap(),
+            |t| t.replica_name = "other".into(),
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut other = table();
+            change(&mut other);
+            assert!(known.check(&Order::Detach(other)).is_err(), "{number}");
+        }
+        let changes: [fn(&mut SetRef); 3] = [
+            |s| s.path = ZkPath::parse("/other").unwrap(),
+            |s| s.place = place("/root"),
+            |s| s.replicas = vec!["r2".into()],
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut other = set();
+            change(&mut other);
+            assert!(known.check(&Order::Clean(other)).is_err(), "{number}");
+        }
+    }
+}
