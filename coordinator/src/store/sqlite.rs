@@ -295,16 +295,20 @@ fn lock(data_dir: &Path) -> Result<File, StoreError> {
     }
 }
 
+/// Makes a folder so that it stays: a new one could be lost with the acknowledged records in it, if its name in the
+/// folder above were not synced.
 fn create_folder(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
+    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
     fs::create_dir_all(folder)?;
-    // A new folder could be lost with the acknowledged records in it, if its name in the folder above were not synced.
-    match folder.parent().filter(|p| !p.as_os_str().is_empty()) {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
+    for above in missing.iter().filter_map(|made| made.parent()) {
+        let above = if above.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            above
+        };
+        File::open(above)?.sync_all()?;
     }
+    Ok(())
 }
 
 fn writer_gone() -> String {

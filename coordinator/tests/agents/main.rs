@@ -84,6 +84,29 @@ async fn an_agent_that_connects_again_replaces_its_old_connection() {
     assert_eq!(coordinator.handle.connected().len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_one_host_a_connection_is_over_before_the_next_is_told_of() {
+    let mut coordinator = Coordinator::start().await;
+    let (mut agent, mut last) = coordinator.agent(hello("h1", "s1")).await;
+    for _ in 0..200 {
+        agent.say(say_event(1, event())).await;
+        let new = Agent::connect(coordinator.address, hello("h1", "s1")).await.unwrap();
+        let gone = match coordinator.hear().await {
+            FromAgents::Event { connection, .. } => {
+                assert_eq!(connection, last);
+                coordinator.hear_gone().await
+            }
+            FromAgents::Gone {
+                connection, goodbye, ..
+            } => (connection, goodbye),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(gone, (last, false));
+        last = coordinator.hear_connected().await.connection;
+        agent = new;
+    }
+}
+
 #[tokio::test]
 async fn two_agents_of_one_server_or_one_name_are_refused_and_noted() {
     let mut coordinator = Coordinator::start().await;
