@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -582,13 +583,17 @@ async fn another_table_below_is_never_touched() {
         fence(&zookeeper, &path, 1).await.unwrap();
         let inner = format!("{path}/{below}");
         make(&direct, &inner, &["x"], 2).await;
-        let before = tree(&direct, &inner).await;
+        let (before, whole) = (tree(&direct, &inner).await, tree(&direct, &path).await);
         let error = delete(&zookeeper, &path, 2).await.unwrap_err();
         assert!(
             matches!(&error, CleanError::Nested { nested, .. } if *nested == inner),
             "{inner}: {error}"
         );
         assert_eq!(tree(&direct, &inner).await, before);
+        if below.starts_with("strange") {
+            let left = tree(&direct, &path).await;
+            assert_eq!(left, whole, "found before the first node is deleted");
+        }
         // Somebody moves the inner table away.
         for node in before.keys().rev() {
             direct.delete(node, None).await.unwrap();
@@ -596,6 +601,28 @@ async fn another_table_below_is_never_touched() {
         delete(&zookeeper, &path, 3).await.unwrap();
         assert!(!exists(&direct, &path).await);
     }
+}
+
+/// Whatever is left at any moment must be what ClickHouse itself can finish.
+fn in_clickhouse_order(left: &BTreeSet<String>, path: &str) {
+    let has = |name: &str| left.contains(&format!("{path}/{name}"));
+    for replica in ["r1", "r2"].map(|r| format!("replicas/{r}")) {
+        let begun = has(&replica) && !has(&format!("{replica}/parts/all_0_0_0"));
+        assert!(
+            !begun || !has(&format!("{replica}/metadata")),
+            "metadata goes first: {left:?}"
+        );
+        assert_eq!(
+            has(&replica),
+            has(&format!("{replica}/is_active")),
+            "the hold goes last: {left:?}"
+        );
+    }
+    assert!(left.is_empty() || has("replicas") != has("dropped/lock"), "{left:?}");
+    assert!(
+        !has("replicas") || has("log/log-0000000017"),
+        "replicas go before the table: {left:?}"
+    );
 }
 
 #[tokio::test]
@@ -619,6 +646,7 @@ async fn a_crash_before_or_after_any_multi_is_resumed_by_the_next_attempt() {
                 () = proxy.reached() => true,
             };
             drop(crashing);
+            in_clickhouse_order(&tree(&direct, &path).await.into_keys().collect(), &path);
             delete(&zookeeper, &path, 3).await.unwrap();
             assert!(!exists(&direct, &path).await, "{name} {n}");
             if !crashed {
