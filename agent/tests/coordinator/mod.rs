@@ -151,6 +151,17 @@ impl Connection {
         }
     }
 
+    /// Waits until the step of an attempt has begun and said so.
+    pub async fn doing(&mut self, attempt: u64) {
+        loop {
+            match self.message().await {
+                Some(from_agent::Kind::Doing(doing)) if doing.attempt == attempt => return,
+                Some(from_agent::Kind::Doing(_)) => {}
+                other => panic!("a text was expected, and {other:?} came"),
+            }
+        }
+    }
+
     /// Nothing more comes: the stream ends, without a goodbye.
     pub async fn ended(&mut self) -> bool {
         self.message().await.is_none()
