@@ -125,6 +125,7 @@ impl ThisHost {
             Order::Sync(table) => steps::sync(context, table).await,
             Order::Detach(table) => steps::detach(context, table).await,
             Order::Reattach(table) => steps::reattach(context, table).await,
+            Order::Freeze(on) => set::freeze(context, on).await,
             Order::Settle(on) => set::settle(context, on).await,
             Order::Record(on) => set::record(context, on).await,
             Order::Clean(on) => set::clean(context, on).await,

@@ -268,7 +268,12 @@ impl Classes {
                 &self.tables
             }
             StepKind::Restore => &self.restores,
-            StepKind::Settle | StepKind::Record | StepKind::Clean | StepKind::Release | StepKind::Witness => &self.sets,
+            StepKind::Freeze
+            | StepKind::Settle
+            | StepKind::Record
+            | StepKind::Clean
+            | StepKind::Release
+            | StepKind::Witness => &self.sets,
             StepKind::Restart => &self.restart,
         }
     }
@@ -287,7 +292,7 @@ impl Key {
             } else {
                 table.uuid.clone()
             }),
-            Order::Settle(set) | Order::Record(set) | Order::Clean(set) | Order::Release(set) => {
+            Order::Freeze(set) | Order::Settle(set) | Order::Record(set) | Order::Clean(set) | Order::Release(set) => {
                 Self::Set(set.place.ensemble.clone(), set.path.to_string())
             }
             Order::Witness(witness) => Self::Set(witness.ensemble.clone(), witness.path.to_string()),
@@ -306,7 +311,7 @@ fn describe(order: &Order) -> String {
         | Order::Finish(table)
         | Order::Attach { table, .. }
         | Order::Restore { table, .. } => format!("{kind} {}", table.name),
-        Order::Settle(set) | Order::Record(set) | Order::Clean(set) | Order::Release(set) => {
+        Order::Freeze(set) | Order::Settle(set) | Order::Record(set) | Order::Clean(set) | Order::Release(set) => {
             format!("{kind} {}", set.path)
         }
         Order::Witness(witness) => format!("{kind} {}", witness.path),
@@ -318,6 +323,7 @@ fn describe(order: &Order) -> String {
 fn code_of(kind: StepKind) -> Code {
     match kind {
         StepKind::Sync => Code::SyncFailed,
+        StepKind::Freeze => Code::FreezeFailed,
         StepKind::Detach => Code::DetachFailed,
         StepKind::Reattach | StepKind::Attach => Code::AttachFailed,
         StepKind::Settle | StepKind::Record => Code::RecordFailed,

@@ -90,7 +90,7 @@ impl Known {
             Order::Attach { table, witness, .. } | Order::Restore { table, witness, .. } => {
                 any(&|known| known.is_table(table)) && witness.path == table.path
             }
-            Order::Settle(set) | Order::Record(set) | Order::Clean(set) | Order::Release(set) => {
+            Order::Freeze(set) | Order::Settle(set) | Order::Record(set) | Order::Clean(set) | Order::Release(set) => {
                 any(&|known| known.is_of_set(set))
             }
             Order::Witness(Witness { path, .. }) => any(&|known| known.path == *path),

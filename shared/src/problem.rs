@@ -121,6 +121,9 @@ codes! {
     SyncFailed "SYNC_FAILED" false
         "the replica did not catch up before it was to be detached"
         "see system.replication_queue on the host; mend it, then retry";
+    FreezeFailed "FREEZE_FAILED" false
+        "the table's log could not be frozen while its replicas catch up, and they do not catch up otherwise"
+        "pause what writes into the table, or let the identity of ClickHouse change permissions (ADMIN), then retry";
     DetachFailed "DETACH_FAILED" false
         "DETACH TABLE failed"
         "see the message, mend the cause, then retry";

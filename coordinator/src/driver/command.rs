@@ -36,6 +36,7 @@ pub(super) async fn build(
 fn set_order(plan: &Plan, progress: &Progress, step: StepKind, set: SetIx) -> Result<Order, Failure> {
     let reference = set_ref(plan, progress, set);
     Ok(match step {
+        StepKind::Freeze => Order::Freeze(reference),
         StepKind::Settle => Order::Settle(reference),
         StepKind::Record => Order::Record(reference),
         StepKind::Clean => Order::Clean(reference),

@@ -48,7 +48,12 @@ fn class(step: StepKind) -> Class {
     match step {
         StepKind::Sync | StepKind::Detach | StepKind::Reattach | StepKind::Attach | StepKind::Finish => Class::Tables,
         StepKind::Restore => Class::Restores,
-        StepKind::Settle | StepKind::Record | StepKind::Clean | StepKind::Release | StepKind::Witness => Class::Sets,
+        StepKind::Freeze
+        | StepKind::Settle
+        | StepKind::Record
+        | StepKind::Clean
+        | StepKind::Release
+        | StepKind::Witness => Class::Sets,
         StepKind::Restart => Class::Server,
     }
 }

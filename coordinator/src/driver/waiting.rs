@@ -102,7 +102,8 @@ fn limit(step: StepKind) -> &'static str {
         StepKind::Sync => "10 min at most",
         StepKind::Restart => "as long as restart.timeout of the host",
         StepKind::Reattach => "1 min at most",
-        StepKind::Detach
+        StepKind::Freeze
+        | StepKind::Detach
         | StepKind::Settle
         | StepKind::Record
         | StepKind::Clean

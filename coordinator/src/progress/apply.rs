@@ -118,7 +118,7 @@ impl Progress {
         match (intent.step, intent.target) {
             (StepKind::Detach, Target::Table(table)) => self.tables[table].maybe_detached = true,
             (StepKind::Reattach, Target::Table(table)) => self.tables[table].maybe_attached = true,
-            (StepKind::Record, Target::Set(set)) => self.sets[set].fenced = true,
+            (StepKind::Freeze | StepKind::Record, Target::Set(set)) => self.sets[set].fenced = true,
             (StepKind::Clean, Target::Set(set)) => self.sets[set].irreversible = true,
             _ => {}
         }
@@ -163,6 +163,13 @@ impl Progress {
                 (table.maybe_detached, table.maybe_attached) = (false, false);
                 self.sets[set].settled = false;
             }
+            (StepKind::Freeze, Target::Set(set), Done::Plain) => {
+                self.sets[set].frozen = true;
+                // What came in between has to be caught up with too; from now on nothing comes.
+                for &table in &plan.sets[set].tables {
+                    self.tables[table].synced = false;
+                }
+            }
             (StepKind::Settle, Target::Set(set), Done::Settled(reasons)) => {
                 self.sets[set].settled = reasons.is_empty();
                 self.unsettled(set, reasons);
@@ -175,11 +182,11 @@ impl Progress {
             }
             (StepKind::Clean, Target::Set(set), Done::Cleaned { znodes }) => {
                 self.sets[set].cleaned = true;
-                self.sets[set].fenced = false;
+                (self.sets[set].fenced, self.sets[set].frozen) = (false, false);
                 self.sets[set].znodes += znodes;
             }
             (StepKind::Release, Target::Set(set), Done::Plain) => {
-                self.sets[set].fenced = false;
+                (self.sets[set].fenced, self.sets[set].frozen) = (false, false);
                 self.sets[set].record = None;
             }
             (StepKind::Restart, Target::Host(host), Done::Restarted { at }) => {

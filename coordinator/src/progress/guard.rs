@@ -115,7 +115,12 @@ impl Progress {
                 Target::Table(table),
             ) if table < plan.tables.len() => self.may_table(plan, step, table),
             (
-                StepKind::Settle | StepKind::Record | StepKind::Clean | StepKind::Release | StepKind::Witness,
+                StepKind::Freeze
+                | StepKind::Settle
+                | StepKind::Record
+                | StepKind::Clean
+                | StepKind::Release
+                | StepKind::Witness,
                 Target::Set(set),
             ) if set < plan.sets.len() => self.may_set(plan, step, set),
             _ => Err(Guard::Target),
@@ -197,7 +202,8 @@ impl Progress {
                 )
             }
             StepKind::Finish => require(self.all_at_least(plan, set, TableAt::Restored), Guard::AllRestored),
-            StepKind::Settle
+            StepKind::Freeze
+            | StepKind::Settle
             | StepKind::Record
             | StepKind::Clean
             | StepKind::Release
@@ -214,6 +220,15 @@ impl Progress {
             .iter()
             .all(|&t| self.tables[t].at == TableAt::Detached);
         match step {
+            StepKind::Freeze => {
+                require(!progress.irreversible, Guard::Reversible)?;
+                require(self.direction(plan, set) == Direction::Forward, Guard::Forward)?;
+                // So that the log is frozen for no longer than the rest of the catching up takes.
+                require(
+                    plan.sets[set].tables.iter().all(|&t| self.tables[t].synced),
+                    Guard::AllSynced,
+                )
+            }
             StepKind::Settle => {
                 require(!progress.irreversible, Guard::Reversible)?;
                 require(self.direction(plan, set) == Direction::Forward, Guard::Forward)?;
@@ -259,9 +274,12 @@ fn require(holds: bool, guard: Guard) -> Result<(), Guard> {
 /// Whether the step belongs to what is done before the barrier.
 fn step_is_before(step: StepKind, until: Until) -> bool {
     let reached = match step {
-        StepKind::Sync | StepKind::Detach | StepKind::Reattach | StepKind::Settle | StepKind::Release => {
-            Until::Detached
-        }
+        StepKind::Sync
+        | StepKind::Freeze
+        | StepKind::Detach
+        | StepKind::Reattach
+        | StepKind::Settle
+        | StepKind::Release => Until::Detached,
         StepKind::Record | StepKind::Clean => Until::ZkCleaned,
         StepKind::Restart => Until::Restarted,
         StepKind::Witness | StepKind::Attach | StepKind::Restore | StepKind::Finish => Until::Restored,

@@ -25,7 +25,7 @@ pub use record::{Intent, OperatorOrder, Record};
 /// A step that failed this often in a row gets a problem.
 pub const MAX_FAILURES: u32 = 3;
 /// A set that was attached, caught up and detached again this often without settling gets a problem.
-pub const MAX_ROUNDS: u32 = 6;
+pub const MAX_ROUNDS: u32 = 4;
 
 /// How far a migration is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,8 +116,10 @@ pub struct SetProgress {
     pub settled: bool,
     /// What kept it from being settled, when it was read last.
     pub unsettled: Vec<Unsettled>,
-    /// A marker may be on its path.
+    /// A marker, a held `is_active` or a frozen log may be on its path.
     pub fenced: bool,
+    /// Its log is frozen.
+    pub frozen: bool,
     /// Digest of its part set of record.
     pub record: Option<String>,
     /// A deletion was ordered: from here on, forward is the only way.

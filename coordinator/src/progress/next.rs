@@ -112,12 +112,25 @@ impl Progress {
             return false;
         }
         match step {
+            StepKind::Freeze => self.wants_freeze(plan, set),
             StepKind::Settle => !progress.settled,
             StepKind::Record => progress.record.is_none(),
             StepKind::Clean => !progress.cleaned,
             StepKind::Witness => !progress.witnessed && !self.all_at_least(plan, set, TableAt::Attached),
             _ => false,
         }
+    }
+
+    /// A set that did not settle at once is written to faster than its replicas can be detached: the next time its log
+    /// is frozen first.
+    fn wants_freeze(&self, plan: &Plan, set: SetIx) -> bool {
+        let progress = &self.sets[set];
+        progress.rounds > 0
+            && !progress.frozen
+            && plan.sets[set]
+                .tables
+                .iter()
+                .all(|&t| self.tables[t].at == TableAt::InService)
     }
 
     /// Whether taking the marker away failed as often as it may.
@@ -139,7 +152,7 @@ impl Progress {
         }
         match step {
             StepKind::Sync => progress.at == TableAt::InService && !progress.synced,
-            StepKind::Detach => progress.at == TableAt::InService,
+            StepKind::Detach => progress.at == TableAt::InService && !self.wants_freeze(plan, set),
             StepKind::Attach => progress.at == TableAt::Detached,
             StepKind::Restore => progress.at == TableAt::Attached,
             StepKind::Finish => progress.at == TableAt::Restored,

@@ -92,6 +92,7 @@ enum Table {
 struct Set {
     equal: bool,
     fence: Option<u64>,
+    frozen: bool,
     recorded: bool,
     gone: bool,
     witness: bool,
@@ -224,6 +225,16 @@ impl World {
             }]
         };
         match intent.step {
+            StepKind::Freeze => {
+                check(!self.sets[s].gone, "frozen after the clean")?;
+                let set = &plan.sets[s];
+                check(
+                    set.tables.iter().all(|&t| self.synced[t]),
+                    "frozen before all have caught up",
+                )?;
+                self.sets[s].frozen = true;
+                Ok(Done::Plain)
+            }
             StepKind::Settle => {
                 check(detached && !self.sets[s].gone, "settled what is in service or gone")?;
                 Ok(Done::Settled(if self.sets[s].equal { vec![] } else { unequal() }))
@@ -247,7 +258,7 @@ impl World {
             }
             StepKind::Release => {
                 check(!self.sets[s].gone, "marker taken away after the clean")?;
-                (self.sets[s].fence, self.sets[s].recorded) = (None, false);
+                (self.sets[s].fence, self.sets[s].recorded, self.sets[s].frozen) = (None, false, false);
                 Ok(Done::Plain)
             }
             StepKind::Witness => {
@@ -455,8 +466,8 @@ impl Simulation {
             28 => {
                 // Somebody inserts into a replica in service: the others lag until they have caught up.
                 let table = usize::from(detail) % self.world.tables.len();
-                if self.world.tables[table] == Table::InService {
-                    let set = self.plan.tables[table].set;
+                let set = self.plan.tables[table].set;
+                if self.world.tables[table] == Table::InService && !self.world.sets[set].frozen {
                     self.world.sets[set].equal = detail.is_multiple_of(2);
                 }
                 Ok(())

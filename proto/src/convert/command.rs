@@ -12,6 +12,7 @@ impl From<Command> for v1::Command {
     fn from(command: Command) -> Self {
         let order = match command.order {
             Order::Sync(table) => command::Order::Sync(table.into()),
+            Order::Freeze(set) => command::Order::Freeze(set.into()),
             Order::Detach(table) => command::Order::Detach(table.into()),
             Order::Reattach(table) => command::Order::Reattach(table.into()),
             Order::Settle(set) => command::Order::Settle(set.into()),
@@ -65,6 +66,7 @@ impl TryFrom<v1::Command> for Command {
     fn try_from(wire: v1::Command) -> Result<Self, BadMessage> {
         let order = match required("order", wire.order)? {
             command::Order::Sync(table) => Order::Sync(table.try_into()?),
+            command::Order::Freeze(set) => Order::Freeze(set.try_into()?),
             command::Order::Detach(table) => Order::Detach(table.try_into()?),
             command::Order::Reattach(table) => Order::Reattach(table.try_into()?),
             command::Order::Settle(set) => Order::Settle(set.try_into()?),
@@ -264,6 +266,7 @@ mod tests {
             Order::Sync(table.clone()),
             Order::Detach(table.clone()),
             Order::Reattach(table.clone()),
+            Order::Freeze(set.clone()),
             Order::Settle(set.clone()),
             Order::Record(set.clone()),
             Order::Clean(set.clone()),
@@ -299,7 +302,7 @@ mod tests {
         let mut wire = v1::Command::from(Command {
             migration: "m1".parse().unwrap(),
             attempt: 1,
-            order: orders().remove(5),
+            order: orders().remove(6),
         });
         if let Some(command::Order::Clean(set)) = &mut wire.order {
             set.zookeeper_path = "/".into();

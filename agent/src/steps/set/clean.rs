@@ -22,7 +22,7 @@ pub async fn clean(context: &Context, set: &SetRef) -> StepResult {
     Ok(Done::Cleaned { znodes }.into())
 }
 
-/// Takes marker and held `is_active` away.
+/// Takes marker, held `is_active` and frozen log away.
 ///
 /// # Errors
 /// RELEASE_FAILED.
@@ -31,5 +31,7 @@ pub async fn release(context: &Context, set: &SetRef) -> StepResult {
     context.doing(format!("takes the marker from {}", set.path));
     let released = zookeeper.release(set, &context.migration, context.attempt).await;
     released.map_err(clean_failed(Code::ReleaseFailed))?;
+    let thawed = zookeeper.thaw(set, &context.migration).await;
+    thawed.map_err(clean_failed(Code::ReleaseFailed))?;
     Ok(Done::Plain.into())
 }

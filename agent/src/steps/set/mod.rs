@@ -1,9 +1,11 @@
-//! The steps on a replica set's nodes in ZooKeeper: settle, record, clean, release, witness.
+//! The steps on a replica set's nodes in ZooKeeper: freeze, settle, record, clean, release,
+//! witness.
 //!
 //! What may be done to the nodes, and in which order, is decided in `zookeeper`; whether a set is settled by the rule
 //! that all programs share. Here the two are put together, and what went wrong is told.
 
 mod clean;
+mod freeze;
 mod record;
 mod settle;
 mod witness;
@@ -12,6 +14,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
 pub use clean::{clean, release};
+pub use freeze::freeze;
 pub use record::record;
 pub use settle::settle;
 pub use witness::witness;
