@@ -62,6 +62,7 @@ impl Progress {
 
     fn set_proposals(&self, plan: &Plan, set: SetIx, wanted: &mut Vec<Proposal>) {
         for step in [
+            StepKind::Freeze,
             StepKind::Settle,
             StepKind::Record,
             StepKind::Clean,

@@ -314,6 +314,10 @@ impl Simulation {
     fn write(&mut self, record: Record) -> Result<(), String> {
         self.progress.apply(&self.plan, &record).map_err(|e| e.to_string())?;
         self.log.push(record);
+        let has_problem = (0..self.plan.tables.len()).any(|t| self.progress.problem_of(&self.plan, t).is_some());
+        if self.progress.state(&self.plan) == State::Failed && !has_problem {
+            return Err("nothing can go on, and no problem says why".into());
+        }
         let irreversible: BTreeSet<SetIx> = (0..self.plan.sets.len())
             .filter(|&s| self.progress.sets[s].irreversible)
             .collect();
