@@ -201,13 +201,27 @@ impl<'a> Work<'a> {
         let detached = clickhouse.detached_parts(name).await.map_err(failed(CODE))?;
         let active = clickhouse.active_parts(name).await.map_err(failed(CODE))?;
         let detached = detached.into_iter().map(|part| part.name).collect();
-        Ok(account(Evidence {
+        let evidence = Evidence {
             manifest: &self.manifest,
             reference: self.reference.as_ref().unwrap_or(&self.manifest),
             active: &active,
             detached: &detached,
             merges_keep_rows: self.order.merges_keep_rows,
-        }))
+        };
+        let mut own = account(evidence);
+        if let Some(reference) = &self.reference {
+            // Whatever its own parts were, a follower has to hold what the reference has.
+            let held = account(Evidence {
+                manifest: reference,
+                ..evidence
+            });
+            let lacking = held
+                .fates
+                .into_iter()
+                .filter(|(_, fate)| matches!(fate, Fate::Detached | Fate::Missing));
+            own.fates.extend(lacking.map(|(name, _)| (name, Fate::Missing)));
+        }
+        Ok(own)
     }
 
     pub(super) fn unaccounted(&self, account: &Account) -> Failure {
