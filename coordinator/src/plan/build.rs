@@ -70,6 +70,12 @@ pub fn build(
         .into_iter()
         .partition(|finding| allowances.allows(finding.code, finding.table.as_deref()));
     warnings.extend(allowed);
+    if !chosen.is_empty() {
+        warnings.push(Finding::new(
+            Code::DeduplicationForgotten,
+            Code::DeduplicationForgotten.cause(),
+        ));
+    }
     warnings.sort();
     blockers.sort();
     let plan = assemble(
