@@ -134,8 +134,8 @@ impl ThisHost {
                 Some(command) => steps::restart(context, command, &self.hooks).await,
                 None => Err(Failure::lasting(
                     Code::RestartFailed,
-                    "no restart.command is configured in agent.yaml of this host: add one and start the agent anew, \
-                     or plan with --restart never",
+                    "no restart.command is configured in agent.yaml of this host: add one, start the agent anew, then \
+                     retry",
                 )),
             },
             Order::Witness(witness) => set::witness(context, witness).await,

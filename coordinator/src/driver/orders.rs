@@ -108,7 +108,8 @@ impl<S: Store> Driver<S> {
             }
             (OperatorOrder::Start { .. }, State::Paused) => String::new(),
             (OperatorOrder::Pause, State::Running) => {
-                format!("no new command is sent; {unavailable} tables are unavailable meanwhile")
+                let tables = count(unavailable, "table", "tables");
+                format!("no new command is sent; unavailable meanwhile: {tables}")
             }
             (OperatorOrder::Pause, _) => return refuse("is not running, so it cannot be paused"),
             (OperatorOrder::Resume, State::Paused) => String::new(),
@@ -235,16 +236,36 @@ fn retried(
         .iter()
         .filter(|&&t| migration.progress.problem_of(plan, t).is_some())
         .count();
-    Ok(format!("{with} tables with a problem are tried again"))
+    Ok(format!(
+        "tried again: {}",
+        count(with, "table with a problem", "tables with a problem")
+    ))
 }
 
 fn abort_notice(migration: &Migration) -> String {
-    let forward = migration.progress.sets.iter().filter(|set| set.irreversible).count();
-    if forward == 0 {
-        "every table is put back into service on its old metadata".to_owned()
-    } else {
-        format!("{forward} replica sets are cleaned already and are carried forward; the others are put back")
+    let (plan, progress) = (&migration.plan, &migration.progress);
+    let forward: Vec<usize> = (0..plan.sets.len())
+        .filter(|&s| progress.sets[s].irreversible)
+        .collect();
+    if forward.is_empty() {
+        return "every table is put back into service on its old metadata".to_owned();
     }
+    let has_problem = |set: usize| {
+        let tables = &plan.sets[set].tables;
+        tables.iter().any(|&t| progress.problem_of(plan, t).is_some())
+    };
+    let held = forward.iter().filter(|&&set| has_problem(set)).count();
+    let retry = if held > 0 {
+        format!(" ({held} of them once `rekeeper retry {}` is ordered)", plan.name)
+    } else {
+        String::new()
+    };
+    let sets = count(forward.len(), "replica set", "replica sets");
+    format!("carried forward, since cleaned already: {sets}{retry}; the others are put back")
+}
+
+fn count(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 fn state_word(state: State) -> &'static str {

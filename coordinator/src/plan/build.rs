@@ -49,7 +49,7 @@ pub fn build(
     let unmatched = selection.unmatched(&every);
     if inspected_all && !unmatched.is_empty() {
         return Err(format!(
-            "no replicated table matches {}; nothing was planned",
+            "no attached replicated table matches {}; nothing was planned",
             unmatched.join(", ")
         ));
     }
@@ -59,7 +59,7 @@ pub fn build(
         .filter(|(_, table)| selection.takes(table))
         .collect();
     if inspected_all && chosen.is_empty() {
-        return Err("no replicated table is selected; nothing was planned".to_owned());
+        return Err("no attached replicated table is selected; nothing was planned".to_owned());
     }
     let (too_old, mut warnings) = check_versions(inventories, &chosen);
     let mut blockers = std::mem::take(&mut circumstances.findings);
