@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -56,6 +57,11 @@ class Program:
     def pid(self) -> int:
         """The process of the latest start."""
         return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """How its process ended, none as long as it runs."""
+        return self._process.poll()
 
     def kill(self) -> None:
         """Crash it."""
@@ -115,6 +121,13 @@ class Agent(Program):
             settings["clickhouse"]["password_file"] = "clickhouse.password"
         super().__init__(directory, "rekeeper-agent", settings)
 
+    def use_zookeeper(self, port: int) -> None:
+        """Let it read of another ZooKeeper port than its host does, from a copy of the host's configuration."""
+        text = self.host.active_config.read_text()
+        copy = self.directory / "config.xml"
+        copy.write_text(re.sub(r"(<zookeeper>.*?<port>)\d+", rf"\g<1>{port}", text, count=1, flags=re.DOTALL))
+        self.configure(self.configuration | {"clickhouse": self.configuration["clickhouse"] | {"config": str(copy)}})
+
 
 class Answer:
     """What the command line said."""
@@ -166,6 +179,16 @@ class Rekeeper:
     def status(self, name: str) -> dict:
         """The status document of one migration."""
         return self("status", name, "-o", "json").expect(DONE, PROBLEMS).json
+
+    def events(self, name: str) -> list[dict]:
+        """The events of one migration, in their order."""
+        return [json.loads(line) for line in self("events", name, "-o", "json").expect(DONE).stdout.splitlines()]
+
+    def under_way(self, name: str) -> list[dict]:
+        """The intents of one migration that nothing has come of yet."""
+        events = self.events(name)
+        ended = {event["attempt"] for event in events if event["kind"] in ("done", "failed")}
+        return [event for event in events if event["kind"] == "intent" and event["attempt"] not in ended]
 
     def wait_for_agents(self, *hosts: str, timeout: float = 60) -> None:
         """Wait until the agents of these hosts are connected."""

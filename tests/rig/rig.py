@@ -23,6 +23,7 @@ import switch_root
 from hosts import HOST_FILE, Host, end_process, start_process
 from processes import when_owner_is_gone
 from programs import Agent, Coordinator, Rekeeper
+from zookeeper_proxy import ZooKeeperProxy
 from zookeeper_server import ZooKeeper
 
 
@@ -80,14 +81,20 @@ class Cluster:
         else:
             shutil.rmtree(self.directory)
 
-    def start_rekeeper(self) -> Rekeeper:
-        """Start the coordinator and an agent for each host, and wait until all are connected."""
+    def start_rekeeper(self, proxy: ZooKeeperProxy | None = None) -> Rekeeper:
+        """Start the coordinator and an agent for each host, and wait until all are connected.
+
+        With a proxy all agents reach ZooKeeper through it; the hosts themselves do not.
+        """
         self.coordinator = Coordinator(self.directory / "coordinator")
         self.coordinator.start()
         self.rekeeper = Rekeeper(self.coordinator)
         for host in self.hosts:
-            self.agents[host.name] = Agent(self.directory / f"agent-{host.name}", host, self.coordinator)
-            self.agents[host.name].start()
+            agent = Agent(self.directory / f"agent-{host.name}", host, self.coordinator)
+            if proxy:
+                agent.use_zookeeper(proxy.port)
+            self.agents[host.name] = agent
+            agent.start()
         self.rekeeper.wait_for_agents(*self.agents)
         return self.rekeeper
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes what the test rig needs and prints the path of its python on the last line of stdout.
 #
-# That is ZooKeeper from Debian (Java comes with it) and a virtual environment under REKEEPER_CACHE with the packages
-# of requirements.txt. Quick when nothing is to do, safe when two run at once. All other output goes to stderr.
+# That is ZooKeeper (Java comes with it) and strace from Debian, and a virtual environment under REKEEPER_CACHE with the
+# packages of requirements.txt. Quick when nothing is to do, safe when two run at once. All other output goes to stderr.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -15,14 +15,14 @@ mkdir -p "$cache"
 exec 9>"$cache/setup.lock"
 flock 9
 
-zookeeper_is_there() {
-    command -v java >/dev/null && [[ -e /usr/share/java/zookeeper.jar ]]
+packages_are_there() {
+    command -v java >/dev/null && [[ -e /usr/share/java/zookeeper.jar ]] && command -v strace >/dev/null
 }
 
-if ! zookeeper_is_there; then
-    echo "setup: installing zookeeper" >&2
+if ! packages_are_there; then
+    echo "setup: installing zookeeper and strace" >&2
     # The package `zookeeper` has the program only; the service would be `zookeeperd`.
-    install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 zookeeper)
+    install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 zookeeper strace)
     [[ $(id -u) == 0 ]] || install=(sudo "${install[@]}")
     if ! "${install[@]}" >"$cache/apt.log" 2>&1; then
         # A fresh machine has no package lists, or old ones.
@@ -30,7 +30,7 @@ if ! zookeeper_is_there; then
         [[ $(id -u) == 0 ]] || update=(sudo "${update[@]}")
         "${update[@]}" >"$cache/apt.log" 2>&1 && "${install[@]}" >>"$cache/apt.log" 2>&1 || {
             tail -n 20 "$cache/apt.log" >&2
-            echo "setup: zookeeper could not be installed" >&2
+            echo "setup: zookeeper or strace could not be installed" >&2
             exit 1
         }
     fi
