@@ -168,9 +168,15 @@ impl ThisHost {
     }
 
     async fn inventory(&self) -> Result<Vec<u8>, String> {
-        let inventory = inspect(&self.name, &self.clickhouse, &self.config, &self.connections)
-            .await
-            .map_err(|failure| failure.problem.message)?;
+        let inventory = inspect(
+            &self.name,
+            &self.clickhouse,
+            &self.config,
+            self.restart.is_some(),
+            &self.connections,
+        )
+        .await
+        .map_err(|failure| failure.problem.message)?;
         // On disk before the coordinator can order anything about what it is told here.
         self.known
             .add(&inventory)

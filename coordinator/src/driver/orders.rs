@@ -1,9 +1,6 @@
 //! What people ask of the driver, and what it answers.
 
-use std::collections::BTreeSet;
-
 use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::plan::Plan;
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::view::{HostView, MigrationLine, State};
 use tokio::sync::mpsc;
@@ -46,7 +43,7 @@ impl<S: Store> Driver<S> {
                 let plan = self.migrations.get(&name);
                 drop(answer.send(plan.map(|m| (m.plan.clone(), m.progress.state(&m.plan)))));
             }
-            Request::Overlaps(plan, answer) => drop(answer.send(self.overlaps(&plan))),
+            Request::Overlaps(name, hosts, answer) => drop(answer.send(self.overlaps(&name, &hosts))),
             Request::Save(plan, answer) => {
                 let saved = match self.store.save_plan(&plan).await {
                     Ok(()) => {
@@ -80,7 +77,10 @@ impl<S: Store> Driver<S> {
         turn: &mut Turn,
     ) -> Result<String, OperatorError> {
         let overlaps = match self.migrations.get(name) {
-            Some(migration) => self.overlaps(&migration.plan.clone()),
+            Some(migration) => {
+                let hosts: Vec<HostName> = migration.plan.hosts.iter().map(|host| host.name.clone()).collect();
+                self.overlaps(name, &hosts)
+            }
             None => return Err(OperatorError::Unknown(name.clone())),
         };
         let Some(migration) = self.migrations.get_mut(name) else {
@@ -132,17 +132,16 @@ impl<S: Store> Driver<S> {
         Ok(notice)
     }
 
-    /// Another migration under way on a host of the plan.
-    fn overlaps(&self, plan: &Plan) -> Vec<Finding> {
+    /// Other migrations than `name` under way on one of the hosts.
+    fn overlaps(&self, name: &MigrationName, hosts: &[HostName]) -> Vec<Finding> {
         let mut found = Vec::new();
-        let wanted: BTreeSet<&HostName> = plan.hosts.iter().map(|host| &host.name).collect();
-        for (name, migration) in self.migrations.iter().filter(|(name, _)| **name != plan.name) {
+        for (other, migration) in self.migrations.iter().filter(|(other, _)| *other != name) {
             let state = migration.progress.state(&migration.plan);
             if state.is_final() || state == State::Planned {
                 continue;
             }
-            for host in migration.plan.hosts.iter().filter(|host| wanted.contains(&host.name)) {
-                let message = format!("migration {name} is not ended ({})", state_word(state));
+            for host in migration.plan.hosts.iter().filter(|host| hosts.contains(&host.name)) {
+                let message = format!("migration {other} is not ended ({})", state_word(state));
                 found.push(Finding::new(Code::MigrationOverlap, message).on(&host.name));
             }
         }
