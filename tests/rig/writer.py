@@ -19,8 +19,8 @@ FIRST_WRITTEN_ID = 10**12
 BATCH = 3
 # What the partitioned tables of `tables` take ids modulo of.
 PARTITIONS = 3
-# The statement has certainly done nothing: unknown table or database, table is read-only.
-_REFUSALS = {60, 81, 242}
+# The statement has certainly done nothing: unknown table or database, table is read-only or not yet initialized.
+_REFUSALS = {60, 81, 242, 667}
 _RETRY_SECONDS = 0.1
 _ids = itertools.count(FIRST_WRITTEN_ID + time.time_ns() // 1000 % 10**15 * 1000)
 
