@@ -4,7 +4,10 @@ Something keeps the step from ending: the fault switch a statement, a proxy a re
 the agent. A case counts only when the journal has the step's intent and no outcome of it, before the kill and after.
 """
 
+import contextlib
 import itertools
+import os
+import signal
 import sys
 from dataclasses import dataclass
 
@@ -181,35 +184,27 @@ def cluster(crashes):
     return crashes.cluster
 
 
-@pytest.mark.parametrize("victim", ["coordinator", "agent"])
-@pytest.mark.parametrize("point", POINTS)
-def test_killed_while_a_command_is_under_way(crashes, cluster, victim, point):
+@contextlib.contextmanager
+def held_at(crashes: Crashes, point: str):
+    """A new migration, started and held at a point: its name, the intent that is held, and by what.
+
+    The migration has to be completed by what is done within; nothing may be lost then.
+    """
     step, hold = POINTS[point]
-    rekeeper, name = cluster.rekeeper, f"m{next(crashes.numbers)}"
+    rekeeper, name = crashes.cluster.rekeeper, f"m{next(crashes.numbers)}"
     before = crashes.proof.record()
+    # A restart takes longer than all other steps together.
     rekeeper("plan", name, "--restart", "once" if step == "restart" else "never").expect(DONE)
     hold.arm(crashes)
-    following = rekeeper.background("start", name, "--yes", output=cluster.directory / "start.out")
+    following = rekeeper.background("start", name, "--yes", output=crashes.cluster.directory / "start.out")
     try:
         held = wait_for(lambda: hold.held(crashes), lambda: f"{point}: {rekeeper('status', name)}", timeout=60)
-        (interrupted,) = [i for i in rekeeper.under_way(name) if is_of_held_table(i, step, hold)]
-        program = cluster.coordinator if victim == "coordinator" else cluster.agents[interrupted["host"]]
-        program.kill()
-        if victim == "coordinator":
-            # It stays held meanwhile, so nothing can have come of it before this coordinator is told.
-            program.start()
-            rekeeper.wait_for_agents(*cluster.agents)
-        assert interrupted["attempt"] in [i["attempt"] for i in rekeeper.under_way(name)], "nothing was interrupted"
-        print(f"{victim}: interrupted attempt {interrupted['attempt']}: {step} of {interrupted['target']}"
-              f" on {interrupted['host']}, held: {held}")
-        hold.let_go(crashes)
-        if victim == "agent":
-            program.start()
-        rekeeper.wait_for_state(name, "COMPLETED", timeout=60)
+        (intent,) = [i for i in rekeeper.under_way(name) if is_of_held_table(i, step, hold)]
+        yield name, intent, held
     finally:
         following.terminate()
         following.wait()
-    outcomes = [e["kind"] for e in rekeeper.events(name) if e["attempt"] == interrupted["attempt"]]
+    outcomes = [e["kind"] for e in rekeeper.events(name) if e["attempt"] == intent["attempt"]]
     assert len(outcomes) == 2, outcomes
     assert report(crashes.proof.check(before, crashes.ledger))
     crashes.is_dirty = False
@@ -219,3 +214,63 @@ def is_of_held_table(intent: dict, step: str, hold) -> bool:
     """Whether it is the intent whose step is held."""
     here = getattr(hold, "host", None) in (None, intent["host"])
     return intent["step"] == step and here and (step == "restart" or intent["target"].endswith(("shop.held", PATH)))
+
+
+def assert_under_way(cluster: Cluster, name: str, intent: dict) -> None:
+    """Nothing has come of the intent."""
+    assert intent["attempt"] in [i["attempt"] for i in cluster.rekeeper.under_way(name)], "nothing was interrupted"
+
+
+@pytest.mark.parametrize("victim", ["coordinator", "agent"])
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_while_a_command_is_under_way(crashes, cluster, victim, point):
+    rekeeper, (_, hold) = cluster.rekeeper, POINTS[point]
+    with held_at(crashes, point) as (name, intent, held):
+        program = cluster.coordinator if victim == "coordinator" else cluster.agents[intent["host"]]
+        program.kill()
+        if victim == "coordinator":
+            # It stays held meanwhile, so nothing can have come of it before this coordinator is told.
+            program.start()
+            rekeeper.wait_for_agents(*cluster.agents)
+        assert_under_way(cluster, name, intent)
+        print(
+            f"{victim}: interrupted attempt {intent['attempt']}: {intent['step']} of {intent['target']}"
+            f" on {intent['host']}, held: {held}"
+        )
+        hold.let_go(crashes)
+        if victim == "agent":
+            program.start()
+        rekeeper.wait_for_state(name, "COMPLETED", timeout=60)
+
+
+@pytest.mark.parametrize("point", ["clean-begun", "clean-half", "clean-last"])
+def test_request_of_an_agent_that_was_killed_arrives_when_all_is_made_anew(crashes, cluster, point):
+    """It deletes nothing: the marker that it is bound to is gone."""
+    with held_at(crashes, point) as (name, intent, held):
+        cluster.agents[intent["host"]].restart(signal.SIGKILL)
+        cluster.rekeeper.wait_for_state(name, "COMPLETED", timeout=60)
+        answered = crashes.proxy.answered
+        POINTS[point][1].let_go(crashes)
+        wait_for(lambda: crashes.proxy.answered > answered, "ZooKeeper to answer the late request")
+        print(f"{held} arrived when {name} was completed: {crashes.proxy.answered - answered} answers")
+
+
+def test_frozen_agent_goes_on_in_the_middle_of_clean(crashes, cluster):
+    """Stopped until the coordinator has given its connection up; nobody else takes the deletion over meanwhile."""
+    point, rekeeper = "clean-half", cluster.rekeeper
+    with held_at(crashes, point) as (name, intent, _):
+        agent = cluster.agents[intent["host"]]
+
+        def is_given_up() -> bool:
+            hosts = rekeeper("hosts", "-o", "json").json
+            return [host["host"] for host in hosts if not host["connected"]] == [intent["host"]]
+
+        os.kill(agent.pid, signal.SIGSTOP)
+        try:
+            POINTS[point][1].let_go(crashes)
+            wait_for(is_given_up, "the coordinator to give the connection up", timeout=60)
+            assert rekeeper.status(name)["state"] == "RUNNING"
+            assert_under_way(cluster, name, intent)
+        finally:
+            os.kill(agent.pid, signal.SIGCONT)
+        rekeeper.wait_for_state(name, "COMPLETED", timeout=60)

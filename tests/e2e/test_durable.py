@@ -104,11 +104,11 @@ class Trace:
     def _is_agent(said: Side, agents: set[str]) -> bool:
         if not said.bytes.startswith(PREFACE):
             return False
-        first = next(said.messages(), None)
-        return bool(first) and any(agent.encode() in first[0][:200] and first[0][0] == HELLO << 3 | 2 for agent in agents)
+        first = next((message for message, *_ in said.messages()), b"\0")
+        return first[0] == HELLO << 3 | 2 and any(agent.encode() in first for agent in agents)
 
     def synced_between(self, earlier: Call, later: Call) -> bool:
-        """Whether a sync of the log was entered after the one call had returned, and returned before the other began."""
+        """Whether a sync of the log was entered after the one call was left, and left before the other was entered."""
         return any(earlier.left < sync.entered and sync.left < later.entered for sync in self.syncs)
 
     def acknowledgements(self) -> list[tuple[int, Call, Call]]:
@@ -190,8 +190,8 @@ def test_a_failed_sync_stops_the_coordinator_and_the_next_one_goes_on(one_host, 
         assert failed, "no sync failed"
         # Of nothing that came after it anything was told.
         acknowledged, ordered = Trace(calls, set(one_host.agents)).check()
-        print(f"sync {number} failed after {ordered} commands and {acknowledged} acknowledgements:",
-              coordinator.log_tail(300))
+        print(f"sync {number} failed after {ordered} commands and {acknowledged} acknowledgements")
+        print(coordinator.log_tail(300))
         assert coordinator.exit_code not in (0, None)
         coordinator.start()
         # The order itself may be what could not be written: whoever gave it was not told that it was.

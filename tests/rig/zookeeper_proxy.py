@@ -9,6 +9,8 @@ import threading
 from processes import free_port
 
 _PING = 11
+_PING_FRAME = struct.pack(">iii", 8, -2, _PING)
+_PING_SECONDS = 1
 # The request that opens a connection has no type.
 _KINDS = {1: "create", 2: "delete", 3: "exists", 4: "getData", 5: "setData", 7: "setACL", 8: "getChildren"}
 _KINDS |= {12: "getChildren2", 14: "multi", 15: "create2", 22: "multiRead"}
@@ -23,6 +25,8 @@ class ZooKeeperProxy:
         self._changed = threading.Condition()
         self._wanted: tuple[str, re.Pattern, int] | None = None
         self._held: str | None = None
+        # How many requests that were kept back ZooKeeper has answered since.
+        self.answered = 0
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
         threading.Thread(target=self._accept, daemon=True, name="zookeeper-proxy").start()
 
@@ -67,14 +71,15 @@ class ZooKeeperProxy:
             return
         for side in (client, server):
             side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=self._answers, args=(server, client), daemon=True).start()
         connection = _Connection(server)
+        threading.Thread(target=self._answers, args=(connection, client), daemon=True).start()
         with contextlib.suppress(OSError):
             while frame := _frame(client):
                 self._request(connection, frame)
-        # What is kept back is under way, whatever became of the sender.
-        with self._changed:
-            self._changed.wait_for(lambda: not connection.waiting)
+        # What is kept back is under way, whatever became of the sender, and its session lives until it has arrived.
+        while not self._is_delivered(connection):
+            with contextlib.suppress(OSError):
+                server.sendall(_PING_FRAME)
         for side in (server, client):
             with contextlib.suppress(OSError):
                 side.shutdown(socket.SHUT_RDWR)
@@ -104,19 +109,33 @@ class ZooKeeperProxy:
         self._held = f"{kind} {found[0].decode(errors='replace')}"
         return True
 
+    def _is_delivered(self, connection: "_Connection") -> bool:
+        with self._changed:
+            if not self._changed.wait_for(lambda: not connection.waiting, _PING_SECONDS):
+                return False
+            self._changed.wait_for(lambda: not connection.unanswered, _PING_SECONDS)
+            return True
+
     def _release(self, connection: "_Connection") -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._held is None)
+            connection.unanswered = {frame[4:8] for frame in connection.waiting}
             with contextlib.suppress(OSError):
                 connection.server.sendall(b"".join(connection.waiting))
             connection.waiting.clear()
             self._changed.notify_all()
 
-    @staticmethod
-    def _answers(server: socket.socket, client: socket.socket) -> None:
+    def _answers(self, connection: "_Connection", client: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while answer := server.recv(65536):
-                client.sendall(answer)
+            while answer := _frame(connection.server):
+                with self._changed:
+                    if answer[4:8] in connection.unanswered:
+                        connection.unanswered.discard(answer[4:8])
+                        self.answered += 1
+                        self._changed.notify_all()
+                # Whoever asked may have gone.
+                with contextlib.suppress(OSError):
+                    client.sendall(answer)
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
 
@@ -125,6 +144,8 @@ class _Connection:
     def __init__(self, server: socket.socket):
         self.server = server
         self.waiting: list[bytes] = []
+        # Numbers of the requests that were kept back, and passed on since.
+        self.unanswered: set[bytes] = set()
         self._is_new = True
 
     def kind(self, frame: bytes) -> str:
