@@ -141,7 +141,7 @@ impl<S: Store> Driver<S> {
                 continue;
             }
             for host in migration.plan.hosts.iter().filter(|host| hosts.contains(&host.name)) {
-                let message = format!("migration {other} is not ended ({})", state_word(state));
+                let message = format!("migration {other} is not ended ({})", state.as_str());
                 found.push(Finding::new(Code::MigrationOverlap, message).on(&host.name));
             }
         }
@@ -265,15 +265,4 @@ fn abort_notice(migration: &Migration) -> String {
 
 fn count(number: usize, one: &str, more: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { more })
-}
-
-fn state_word(state: State) -> &'static str {
-    match state {
-        State::Planned => "PLANNED",
-        State::Running => "RUNNING",
-        State::Paused => "PAUSED",
-        State::Completed => "COMPLETED",
-        State::Failed => "FAILED",
-        State::Aborted => "ABORTED",
-    }
 }

@@ -92,7 +92,7 @@ impl Lines {
 }
 
 fn line(status: &StatusView) -> String {
-    let (state, phase) = (status::state(status.state), status::phase(status.phase));
+    let (state, phase) = (status.state.as_str(), status::phase(status.phase));
     let mut line = format!("{}  {state} {phase}: {}", now(), status::counts(&status.counts));
     if status.state == State::Running {
         line.push_str("; waiting for: ");

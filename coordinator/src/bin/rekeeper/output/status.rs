@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use rekeeper_shared::ids::TableName;
-use rekeeper_shared::view::{Counts, MigrationLine, Phase, State, StatusView, TableStatus, Until};
+use rekeeper_shared::view::{Counts, MigrationLine, Phase, StatusView, TableStatus, Until};
 
 use super::hosts::yes;
 use super::problems;
@@ -20,7 +20,7 @@ pub(crate) fn list(lines: &[MigrationLine]) -> String {
     for line in lines {
         table.row([
             line.name.as_str(),
-            state(line.state),
+            line.state.as_str(),
             phase(line.phase),
             &format!("{} of {}", line.counts.restored, line.counts.total()),
             &line.counts.failed.to_string(),
@@ -100,7 +100,7 @@ fn head(status: &StatusView) -> String {
     let mut out = format!(
         "Migration {}: {}, phase {}",
         status.name,
-        state(status.state),
+        status.state.as_str(),
         phase(status.phase)
     );
     if let Some(barrier) = status.until {
@@ -184,17 +184,6 @@ fn tables(status: &StatusView) -> String {
 
 pub(crate) fn tables_of(number: usize) -> String {
     text::count(number, "table")
-}
-
-pub(crate) fn state(state: State) -> &'static str {
-    match state {
-        State::Planned => "PLANNED",
-        State::Running => "RUNNING",
-        State::Paused => "PAUSED",
-        State::Completed => "COMPLETED",
-        State::Failed => "FAILED",
-        State::Aborted => "ABORTED",
-    }
 }
 
 fn table_status(status: TableStatus) -> &'static str {
