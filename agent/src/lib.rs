@@ -1,8 +1,15 @@
 //! The agent: does the work of a migration on one ClickHouse host.
 
+pub mod app;
 pub mod clickhouse;
+pub mod config;
+pub mod doing;
+pub mod executor;
 pub mod inspect;
+pub mod known;
+pub mod outbox;
 pub mod state;
 pub mod steps;
+pub mod stream;
 mod words;
 pub mod zookeeper;

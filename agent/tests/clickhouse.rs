@@ -413,6 +413,7 @@ async fn what_is_not_sure_is_refused() {
         &context.host,
         &context.clickhouse,
         &rig.hosts[0].config,
+        true,
         &rig.connections,
     )
     .await

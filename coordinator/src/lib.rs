@@ -1,1 +1,10 @@
-//! x
+//! The coordinator: plan, persisted progress, and the agents' streams.
+
+pub mod agents;
+pub mod app;
+pub mod config;
+pub mod driver;
+pub mod grpc;
+pub mod plan;
+pub mod progress;
+pub mod store;

@@ -1,1 +1,18 @@
-//! x
+//! The wire: messages made from the proto files, and their conversion from and to the domain.
+
+pub mod convert;
+
+/// The generated messages and services.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    unreachable_pub,
+    reason = "generated code"
+)]
+pub mod v1 {
+    tonic::include_proto!("rekeeper.v1");
+}
+
+/// Largest message, in bytes, that either side takes: a manifest or a part set of record of a million parts fits.
+pub const MAX_MESSAGE_BYTES: usize = 256 << 20;

@@ -17,6 +17,8 @@ use crate::settle::{Allowed, Unsettled};
 pub enum StepKind {
     /// Table: SYSTEM SYNC REPLICA ... LIGHTWEIGHT, bounded.
     Sync,
+    /// Set: take away the permission to add to the table's log, so that its replicas catch up under inserts.
+    Freeze,
     /// Table: DETACH TABLE ... PERMANENTLY SYNC.
     Detach,
     /// Table: ATTACH TABLE on metadata that is still there, back into service.
@@ -27,7 +29,7 @@ pub enum StepKind {
     Record,
     /// Set: delete the nodes, under the attempt's own marker.
     Clean,
-    /// Set: take marker and held `is_active` away, when nothing was deleted.
+    /// Set: take marker, held `is_active` and frozen log away, when nothing was deleted.
     Release,
     /// Host: hook, restart command, wait for a new server.
     Restart,
@@ -45,6 +47,7 @@ impl fmt::Display for StepKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Sync => "sync",
+            Self::Freeze => "freeze",
             Self::Detach => "detach",
             Self::Reattach => "reattach",
             Self::Settle => "settle",
@@ -88,6 +91,8 @@ pub struct Command {
 pub enum Order {
     /// See [`StepKind::Sync`].
     Sync(TableRef),
+    /// See [`StepKind::Freeze`].
+    Freeze(SetRef),
     /// See [`StepKind::Detach`].
     Detach(TableRef),
     /// See [`StepKind::Reattach`].
@@ -140,6 +145,7 @@ impl Order {
     pub fn kind(&self) -> StepKind {
         match self {
             Self::Sync(_) => StepKind::Sync,
+            Self::Freeze(_) => StepKind::Freeze,
             Self::Detach(_) => StepKind::Detach,
             Self::Reattach(_) => StepKind::Reattach,
             Self::Settle(_) => StepKind::Settle,

@@ -76,6 +76,19 @@ pub enum State {
 }
 
 impl State {
+    /// The state as people write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "PLANNED",
+            Self::Running => "RUNNING",
+            Self::Paused => "PAUSED",
+            Self::Completed => "COMPLETED",
+            Self::Failed => "FAILED",
+            Self::Aborted => "ABORTED",
+        }
+    }
+
     /// Whether nothing will ever happen again under this name.
     #[must_use]
     pub fn is_final(self) -> bool {

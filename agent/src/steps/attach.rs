@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, pack, unpack};
 use rekeeper_shared::problem::Code;
+use rekeeper_shared::settle::uncovered;
 use rekeeper_shared::step::{Done, Failure, TableRef, Witness};
 use tokio::time::Instant;
 
@@ -49,7 +50,7 @@ pub async fn attach(
                     Code::AttachFailed,
                     format!(
                         "{} is attached and writable, although its metadata was deleted and no manifest of it was \
-                         written: somebody has restored it; compare its data with the other replicas, then skip it",
+                         written: somebody has restored it; compare its data with the other replicas",
                         table.name
                     ),
                 ));
@@ -106,7 +107,11 @@ fn recorded_parts(table: &TableRef, record: &Packed) -> Result<Vec<String>, Fail
             table.replica_name, table.path
         ))
     })?;
-    Ok(replica.parts.into_iter().map(|part| part.name).collect())
+    // The nodes of outdated parts are on record too; such parts are not active, and may be gone from the disk.
+    Ok(uncovered(&replica.parts)
+        .into_iter()
+        .map(|part| part.name.clone())
+        .collect())
 }
 
 /// The manifest that an earlier attempt wrote; `expected` is the digest that the coordinator knows.

@@ -14,6 +14,7 @@ mod place;
 mod reattach;
 mod restart;
 mod restore;
+pub mod set;
 mod sync;
 mod unexpected;
 mod wait;

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::place::{Place, ZkPath};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Failure, Witness};
 
@@ -36,6 +36,15 @@ impl ServerPlaces {
         };
         let access = ensembles.access(&place);
         self.connections.get(&place, &access).await.map_err(failed(code))
+    }
+
+    /// The session with a place of the plan, which may not be in the configuration any more; the credentials are the
+    /// current ones.
+    pub(super) async fn planned(&self, place: &Place, code: Code) -> Result<ZooKeeper, Failure> {
+        // A hook or the server may be writing the file right now.
+        let ensembles = Ensembles::read(&self.config).map_err(|e| Failure::passing(code, in_full(&e)))?;
+        let access = ensembles.access(place);
+        self.connections.get(place, &access).await.map_err(failed(code))
     }
 
     /// The server's place is the one where the witness is.

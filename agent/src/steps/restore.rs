@@ -235,14 +235,28 @@ impl<'a> Work<'a> {
             Role::Reference => self.restore_note()?.late.into_iter().collect(),
             Role::Follower { .. } => HashSet::new(),
         };
-        Ok(account(Evidence {
+        let evidence = Evidence {
             manifest: &self.manifest,
             reference: self.reference.as_ref().unwrap_or(&self.manifest),
             active: &active,
             detached: &detached,
             late: &late,
             merges_keep_rows: self.order.merges_keep_rows,
-        }))
+        };
+        let mut own = account(evidence);
+        if let Some(reference) = &self.reference {
+            // Whatever its own parts were, a follower has to hold what the reference has.
+            let held = account(Evidence {
+                manifest: reference,
+                ..evidence
+            });
+            let lacking = held
+                .fates
+                .into_iter()
+                .filter(|(_, fate)| matches!(fate, Fate::Detached | Fate::Missing));
+            own.fates.extend(lacking.map(|(name, _)| (name, Fate::Missing)));
+        }
+        Ok(own)
     }
 
     /// The parts that are open, and the folders under `detached/` among which they may be: a server that was killed

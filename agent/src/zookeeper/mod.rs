@@ -10,6 +10,7 @@ mod ensembles;
 mod error;
 mod facts;
 mod fence;
+mod freeze;
 mod log_entry;
 mod marker;
 mod replicas;

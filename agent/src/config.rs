@@ -1,0 +1,375 @@
+//! `agent.yaml`: read, checked, and everything that is wrong with it said at once.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rekeeper_shared::config::{TlsFiles, Validate, check_insecure, duration, is_loopback};
+use rekeeper_shared::ids::HostName;
+use serde::Deserialize;
+use tonic::transport::Uri;
+
+use crate::clickhouse::Access;
+
+/// What the agent works with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where the coordinator listens.
+    pub coordinator: Uri,
+    /// The name of this host, as in plans.
+    pub host: HostName,
+    /// What the agent keeps over its restarts.
+    pub state_dir: PathBuf,
+    /// The host's own server.
+    pub clickhouse: Access,
+    /// Where the ZooKeeper ensembles are read from.
+    pub clickhouse_config: PathBuf,
+    /// How the server is restarted; none: never by this agent.
+    pub restart: Option<Run>,
+    /// What runs before that.
+    pub before_restart: Option<Run>,
+    /// How many steps run at a time.
+    pub parallel: Parallel,
+}
+
+/// A command of the operator's own configuration file; nothing else is ever run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// When to give up.
+    pub timeout: Duration,
+}
+
+/// How many steps run at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Parallel {
+    /// Tables that are detached or attached.
+    pub detach: NonZeroUsize,
+    /// Tables that are restored.
+    pub restore: NonZeroUsize,
+}
+
+impl Default for Parallel {
+    fn default() -> Self {
+        Self {
+            detach: NonZeroUsize::new(8).unwrap_or(NonZeroUsize::MIN),
+            restore: NonZeroUsize::new(16).unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+}
+
+/// The file as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfig {
+    coordinator: String,
+    host: Option<String>,
+    state_dir: PathBuf,
+    #[serde(default)]
+    insecure: bool,
+    tls: Option<TlsFiles>,
+    clickhouse: RawClickhouse,
+    restart: Option<RawRestart>,
+    hooks: Option<RawHooks>,
+    #[serde(default)]
+    parallel: Parallel,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawClickhouse {
+    url: String,
+    #[serde(default = "default_user")]
+    user: String,
+    password_file: Option<PathBuf>,
+    config: PathBuf,
+}
+
+fn default_user() -> String {
+    "default".to_owned()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRestart {
+    command: Vec<String>,
+    #[serde(default = "restart_timeout", deserialize_with = "duration")]
+    timeout: Duration,
+}
+
+fn restart_timeout() -> Duration {
+    Duration::from_secs(30 * 60)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawHooks {
+    before_restart: Option<Vec<String>>,
+    #[serde(default = "hook_timeout", deserialize_with = "duration")]
+    timeout: Duration,
+}
+
+fn hook_timeout() -> Duration {
+    Duration::from_secs(5 * 60)
+}
+
+impl Validate for RawConfig {
+    type Valid = Config;
+
+    fn validate(self, folder: &Path, problems: &mut Vec<String>) -> Option<Config> {
+        check_insecure(self.insecure, self.tls.as_ref(), problems);
+        let coordinator = coordinator(&self.coordinator, self.tls.is_some(), problems);
+        let host = host(self.host, problems);
+        let state_dir = folder.join(self.state_dir);
+        if state_dir.exists() && !state_dir.is_dir() {
+            problems.push(format!("state_dir: {} is no folder", state_dir.display()));
+        }
+        check_clickhouse_url(&self.clickhouse.url, problems);
+        let password = password(folder, self.clickhouse.password_file.as_deref(), problems);
+        let clickhouse_config = folder.join(self.clickhouse.config);
+        if let Err(e) = std::fs::File::open(&clickhouse_config) {
+            problems.push(format!(
+                "clickhouse.config: {} cannot be read: {e}",
+                clickhouse_config.display()
+            ));
+        }
+        let restart = self.restart.and_then(|raw| {
+            run(
+                "restart.command",
+                raw.command,
+                "restart.timeout",
+                raw.timeout,
+                folder,
+                problems,
+            )
+        });
+        let before_restart = self.hooks.and_then(|raw| {
+            let command = raw.before_restart?;
+            run(
+                "hooks.before_restart",
+                command,
+                "hooks.timeout",
+                raw.timeout,
+                folder,
+                problems,
+            )
+        });
+        Some(Config {
+            coordinator: coordinator?,
+            host: host?,
+            state_dir,
+            clickhouse: Access {
+                url: self.clickhouse.url,
+                user: self.clickhouse.user,
+                password,
+            },
+            clickhouse_config,
+            restart,
+            before_restart,
+            parallel: self.parallel,
+        })
+    }
+}
+
+fn coordinator(text: &str, tls: bool, problems: &mut Vec<String>) -> Option<Uri> {
+    let example = "write it as http://127.0.0.1:7443";
+    let uri: Uri = match text.parse() {
+        Ok(uri) => uri,
+        Err(e) => {
+            problems.push(format!("coordinator: {text:?} is no URL ({e}); {example}"));
+            return None;
+        }
+    };
+    let (Some(scheme), Some(name)) = (uri.scheme_str(), uri.host()) else {
+        problems.push(format!("coordinator: {text:?} lacks a scheme or a host; {example}"));
+        return None;
+    };
+    if uri.port().is_none() {
+        problems.push(format!("coordinator: {text:?} lacks a port; {example}"));
+    }
+    // With `tls` the problem is named once already, and the URL would be right.
+    if !tls && (scheme != "http" || !is_loopback(name)) {
+        problems.push(format!(
+            "coordinator: without TLS it must be an http:// URL of this machine (localhost, 127.0.0.1 or [::1]), \
+             and {text:?} is not"
+        ));
+    }
+    Some(uri)
+}
+
+fn host(given: Option<String>, problems: &mut Vec<String>) -> Option<HostName> {
+    let (name, from) = match given {
+        Some(name) => (name, "host"),
+        None => match system_host_name() {
+            Some(name) => (name, "host (the system's, since none is given)"),
+            None => {
+                problems.push("host: the system has no host name; write one".to_owned());
+                return None;
+            }
+        },
+    };
+    HostName::try_from(name)
+        .map_err(|e| problems.push(format!("{from}: {e}")))
+        .ok()
+}
+
+/// The name that the kernel has for this machine.
+pub(crate) fn system_host_name() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = text.trim();
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn check_clickhouse_url(text: &str, problems: &mut Vec<String>) {
+    let is_usable = text
+        .parse::<Uri>()
+        .is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
+    if !is_usable {
+        problems.push(format!(
+            "clickhouse.url: {text:?} is no http:// URL, and this release speaks only http:// to ClickHouse; write it \
+             as http://127.0.0.1:8123"
+        ));
+    }
+}
+
+fn password(folder: &Path, file: Option<&Path>, problems: &mut Vec<String>) -> Option<String> {
+    let file = folder.join(file?);
+    match std::fs::read_to_string(&file) {
+        // Editors end a file with a newline; no password does.
+        Ok(text) => Some(text.trim_end_matches(['\n', '\r']).to_owned()),
+        Err(e) => {
+            problems.push(format!(
+                "clickhouse.password_file: {} cannot be read: {e}",
+                file.display()
+            ));
+            None
+        }
+    }
+}
+
+fn run(
+    command_field: &str,
+    mut command: Vec<String>,
+    timeout_field: &str,
+    timeout: Duration,
+    folder: &Path,
+    problems: &mut Vec<String>,
+) -> Option<Run> {
+    if timeout.is_zero() {
+        problems.push(format!("{timeout_field}: it is zero"));
+    }
+    let Some(program) = command.first_mut().filter(|program| !program.is_empty()) else {
+        problems.push(format!(
+            "{command_field}: it is empty; write program and arguments as a list"
+        ));
+        return None;
+    };
+    // A bare name is looked up in PATH; a path is against the file's folder, as all paths are.
+    if program.contains('/') {
+        let path = folder.join(&*program);
+        match (path.is_file(), path.to_str()) {
+            (true, Some(text)) => *program = text.to_owned(),
+            _ => problems.push(format!("{command_field}: {} is no file", path.display())),
+        }
+    }
+    Some(Run { command, timeout })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekeeper_shared::config::{BadConfig, load};
+
+    fn loaded(text: &str) -> Result<Config, BadConfig> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.xml"), "<clickhouse/>").unwrap();
+        std::fs::write(folder.path().join("password"), "secret\n").unwrap();
+        std::fs::write(folder.path().join("hook"), "").unwrap();
+        std::fs::write(folder.path().join("agent.yaml"), text).unwrap();
+        load::<RawConfig>(&folder.path().join("agent.yaml"))
+    }
+
+    const SMALLEST: &str = "
+coordinator: http://127.0.0.1:7443
+host: ch-1
+state_dir: state
+insecure: true
+clickhouse: {url: 'http://127.0.0.1:8123', config: config.xml}
+";
+
+    #[test]
+    fn the_smallest_file_gets_the_defaults() {
+        let config = loaded(SMALLEST).unwrap();
+        assert_eq!(config.clickhouse.user, "default");
+        assert_eq!(config.clickhouse.password, None);
+        assert_eq!((config.parallel.detach.get(), config.parallel.restore.get()), (8, 16));
+        assert!(config.state_dir.is_absolute() && config.state_dir.ends_with("state"));
+        assert_eq!((config.restart, config.before_restart), (None, None));
+        assert!(loaded(&SMALLEST.replace("host: ch-1\n", "")).is_ok());
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let config = loaded(&format!(
+            "{}restart: {{command: [systemctl, restart, x]}}\nhooks: {{before_restart: [./hook, a], timeout: 1m}}\n\
+             parallel: {{restore: 3}}\n",
+            SMALLEST.replace(
+                "config: config.xml",
+                "user: u, password_file: password, config: config.xml"
+            )
+        ))
+        .unwrap();
+        assert_eq!(config.clickhouse.password.as_deref(), Some("secret"));
+        let restart = config.restart.unwrap();
+        assert_eq!(
+            (restart.command[0].as_str(), restart.timeout),
+            ("systemctl", restart_timeout())
+        );
+        let hook = config.before_restart.unwrap();
+        assert!(Path::new(&hook.command[0]).is_absolute());
+        assert_eq!((hook.command[1].as_str(), hook.timeout), ("a", Duration::from_secs(60)));
+        assert_eq!((config.parallel.detach.get(), config.parallel.restore.get()), (8, 3));
+    }
+
+    #[test]
+    fn all_problems_are_said_at_once() {
+        let bad = loaded(
+            "
+coordinator: https://coordinator.example:7443
+host: 'a b'
+state_dir: config.xml
+clickhouse: {url: 'https://127.0.0.1:8443', password_file: none, config: none.xml}
+restart: {command: []}
+hooks: {before_restart: [./none], timeout: 0s}
+",
+        )
+        .unwrap_err();
+        let fields = [
+            "insecure:",
+            "coordinator:",
+            "host:",
+            "state_dir:",
+            "clickhouse.url:",
+            "clickhouse.password_file:",
+            "clickhouse.config:",
+            "restart.command:",
+            "hooks.timeout:",
+            "hooks.before_restart:",
+        ];
+        for field in fields {
+            assert!(bad.problems.iter().any(|p| p.starts_with(field)), "{field} {bad}");
+        }
+        assert_eq!(bad.problems.len(), fields.len(), "{bad}");
+    }
+
+    #[test]
+    fn tls_and_unknown_fields_are_refused() {
+        let tls = loaded(&SMALLEST.replace("insecure: true", "tls: {ca: ca.crt}")).unwrap_err();
+        assert_eq!(tls.problems.len(), 1, "{tls}");
+        assert!(tls.problems[0].starts_with("tls:"));
+        assert!(loaded(&format!("{SMALLEST}surprise: 1\n")).is_err());
+        assert!(loaded(&format!("{SMALLEST}parallel: {{detach: 0}}\n")).is_err());
+    }
+}

@@ -1,0 +1,389 @@
+//! Takes commands, runs their steps side by side, and puts one event per command into the outbox.
+//!
+//! Nothing here knows of connections: what runs goes on when the coordinator is lost, and is never cancelled.
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::BoxFuture;
+use rekeeper_shared::document::Packed;
+use rekeeper_shared::ids::MigrationName;
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Command, Event, Failure, Order, Outcome, StepKind};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::clickhouse::is_zero_uuid;
+use crate::config::Parallel;
+use crate::doing::{Board, Doing};
+use crate::outbox::Outbox;
+use crate::state::State;
+use crate::words::in_full;
+
+/// What came of a step, and the document that it made.
+pub type Answer = (Outcome, Option<Packed>);
+
+/// What an agent tells of its server when it connects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Equal for two agents of one server.
+    pub server_id: String,
+    /// Empty when it does not answer.
+    pub clickhouse_version: String,
+}
+
+/// The host that the agent works on. Tests put their own in its place.
+pub trait Host: Send + Sync + 'static {
+    /// Waits until no statement of a former agent runs any more.
+    fn ready(&self) -> BoxFuture<'_, ()>;
+
+    /// Makes one attempt at a step.
+    fn step<'a>(&'a self, command: &'a Command, doing: Arc<Doing>) -> BoxFuture<'a, Answer>;
+
+    /// Tells its server from others.
+    fn identity(&self) -> BoxFuture<'_, Identity>;
+
+    /// The packed inventory, or why there is none.
+    fn inspect(&self) -> BoxFuture<'_, Result<Vec<u8>, String>>;
+}
+
+/// A handle to the executor, cheap to clone.
+#[derive(Clone)]
+pub struct Executor {
+    inner: Arc<Inner>,
+    commands: mpsc::Sender<Command>,
+}
+
+struct Inner {
+    host: Arc<dyn Host>,
+    state: State,
+    outbox: Outbox,
+    board: Board,
+    classes: Classes,
+    ready: watch::Receiver<bool>,
+    taken: Mutex<HashSet<(MigrationName, u64)>>,
+    targets: Mutex<HashMap<Key, Arc<Target>>>,
+}
+
+/// How many steps of a class run at a time.
+struct Classes {
+    tables: Semaphore,
+    restores: Semaphore,
+    sets: Semaphore,
+    restart: Semaphore,
+}
+
+const SETS_AT_A_TIME: usize = 4;
+/// Commands between the stream and the disk; more of them wait in the stream.
+const QUEUE: usize = 1024;
+
+/// What two steps must not work on at the same time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Table(String),
+    /// Ensemble and path: two ensembles may have the same path.
+    Set(String, String),
+    Host,
+}
+
+/// One step at a time, and none that is older than another that was ordered for the same target.
+#[derive(Debug, Default)]
+struct Target {
+    turn: tokio::sync::Mutex<()>,
+    latest: Mutex<HashMap<MigrationName, u64>>,
+}
+
+impl Executor {
+    /// Starts it. Must be called within a runtime, which runs the steps as long as it lives.
+    #[must_use]
+    pub fn start(host: Arc<dyn Host>, state: State, parallel: Parallel) -> Self {
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let (is_ready, ready) = watch::channel(false);
+        let limit = |n: NonZeroUsize| Semaphore::new(n.get().min(Semaphore::MAX_PERMITS));
+        let inner = Arc::new(Inner {
+            host: Arc::clone(&host),
+            state,
+            outbox: Outbox::default(),
+            board: Board::default(),
+            classes: Classes {
+                tables: limit(parallel.detach),
+                restores: limit(parallel.restore),
+                sets: Semaphore::new(SETS_AT_A_TIME),
+                restart: Semaphore::new(1),
+            },
+            ready,
+            taken: Mutex::default(),
+            targets: Mutex::default(),
+        });
+        tokio::spawn(async move {
+            host.ready().await;
+            is_ready.send_replace(true);
+        });
+        tokio::spawn(take(Arc::clone(&inner), queue));
+        Self { inner, commands }
+    }
+
+    /// Takes a command, any number of times: while it runs, or its event waits in the outbox, it is not run again.
+    pub async fn command(&self, command: Command) {
+        // First a place in the queue: a connection that is lost while this waits must not leave an attempt behind that
+        // is taken but never run. The other end lives as long as the runtime.
+        let Ok(place) = self.commands.reserve().await else {
+            tracing::error!("the executor has ended; the command is not obeyed");
+            return;
+        };
+        let (migration, attempt) = (command.migration.clone(), command.attempt);
+        let mut taken = lock(&self.inner.taken);
+        if taken.contains(&(migration.clone(), attempt)) || self.inner.outbox.holds(&migration, attempt) {
+            tracing::debug!(%migration, attempt, "command is known already");
+            return;
+        }
+        taken.insert((migration, attempt));
+        place.send(command);
+    }
+
+    /// Answers a command that cannot be obeyed.
+    pub fn refuse(&self, migration: MigrationName, attempt: u64, why: impl Into<String>) {
+        if self.inner.outbox.holds(&migration, attempt) {
+            return;
+        }
+        let failure = Failure::lasting(Code::CommandRefused, why);
+        self.inner
+            .answer((migration, attempt), (Outcome::Failed(failure), None));
+    }
+
+    /// The events that wait for their acknowledgement.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        &self.inner.outbox
+    }
+
+    /// What is being done.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.inner.board
+    }
+}
+
+/// Notes attempts on disk, as many at once as have come, and only then begins their steps.
+async fn take(inner: Arc<Inner>, mut queue: mpsc::Receiver<Command>) {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, QUEUE).await > 0 {
+        let mut highest: HashMap<MigrationName, u64> = HashMap::new();
+        for command in &batch {
+            let attempt = highest.entry(command.migration.clone()).or_default();
+            *attempt = command.attempt.max(*attempt);
+        }
+        let state = inner.state.clone();
+        let noted = tokio::task::spawn_blocking(move || {
+            highest
+                .iter()
+                .try_for_each(|(migration, attempt)| state.note_attempt(migration, *attempt))
+        });
+        let problem = match noted.await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(in_full(&error)),
+            Err(error) => Some(error.to_string()),
+        };
+        // In the order of the coordinator, so that of two commands for one target the newer one is known as such.
+        for command in batch.drain(..) {
+            match &problem {
+                None => inner.begin(command),
+                Some(problem) => {
+                    let message = format!("the attempt could not be noted in the state folder: {problem}");
+                    let failure = Failure::passing(Code::CommandRefused, message);
+                    inner.answer((command.migration, command.attempt), (Outcome::Failed(failure), None));
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn begin(self: &Arc<Self>, command: Command) {
+        let target = Arc::clone(lock(&self.targets).entry(Key::of(&command.order)).or_default());
+        {
+            let mut latest = lock(&target.latest);
+            let attempt = latest.entry(command.migration.clone()).or_default();
+            *attempt = command.attempt.max(*attempt);
+        }
+        let inner = Arc::clone(self);
+        tokio::spawn(async move {
+            let attempt = (command.migration.clone(), command.attempt);
+            let answer = inner.run(command, &target).await;
+            inner.answer(attempt, answer);
+        });
+    }
+
+    async fn run(self: &Arc<Self>, command: Command, target: &Target) -> Answer {
+        let kind = command.order.kind();
+        // Neither a lost sender nor a closed semaphore can happen: both live in `self`.
+        let _ = self.ready.clone().wait_for(|ready| *ready).await;
+        let _turn = target.turn.lock().await;
+        let _permit = self.classes.of(kind).acquire().await;
+        let latest = lock(&target.latest).get(&command.migration).copied();
+        if let Some(latest) = latest.filter(|latest| *latest > command.attempt) {
+            let message = format!("attempt {latest} for the same target was ordered since: this older one is not run");
+            return (Outcome::Failed(Failure::lasting(Code::CommandRefused, message)), None);
+        }
+        // A task of its own, so that a panic ends the step and not the command.
+        let inner = Arc::clone(self);
+        let step = tokio::spawn(async move {
+            let doing = Arc::new(inner.board.begin(command.migration.clone(), command.attempt));
+            doing.say(describe(&command.order));
+            tracing::info!(migration = %command.migration, attempt = command.attempt, step = %kind, "step begins");
+            inner.host.step(&command, doing).await
+        });
+        match step.await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let message = format!("the step {kind} of the agent broke off ({error}); this is a fault of Rekeeper");
+                (Outcome::Failed(Failure::lasting(code_of(kind), message)), None)
+            }
+        }
+    }
+
+    fn answer(&self, (migration, attempt): (MigrationName, u64), (outcome, document): Answer) {
+        match &outcome {
+            Outcome::Done(_) => tracing::info!(%migration, attempt, "step done"),
+            Outcome::Failed(failure) => {
+                tracing::warn!(%migration, attempt, problem = %failure.problem, retry = failure.retry, "step failed");
+            }
+        }
+        // Under the lock, so that at every moment the attempt is either taken or in the outbox.
+        let mut taken = lock(&self.taken);
+        self.outbox.add(Event {
+            migration: migration.clone(),
+            attempt,
+            outcome,
+            document,
+        });
+        taken.remove(&(migration, attempt));
+    }
+}
+
+impl Classes {
+    fn of(&self, kind: StepKind) -> &Semaphore {
+        match kind {
+            StepKind::Sync | StepKind::Detach | StepKind::Reattach | StepKind::Attach | StepKind::Finish => {
+                &self.tables
+            }
+            StepKind::Restore => &self.restores,
+            StepKind::Freeze
+            | StepKind::Settle
+            | StepKind::Record
+            | StepKind::Clean
+            | StepKind::Release
+            | StepKind::Witness => &self.sets,
+            StepKind::Restart => &self.restart,
+        }
+    }
+}
+
+impl Key {
+    fn of(order: &Order) -> Self {
+        match order {
+            Order::Sync(table)
+            | Order::Detach(table)
+            | Order::Reattach(table)
+            | Order::Finish(table)
+            | Order::Attach { table, .. }
+            | Order::Restore { table, .. } => Self::Table(if is_zero_uuid(&table.uuid) {
+                table.name.to_string()
+            } else {
+                table.uuid.clone()
+            }),
+            Order::Freeze(set) | Order::Settle(set) | Order::Record(set) | Order::Clean(set) | Order::Release(set) => {
+                Self::Set(set.place.ensemble.clone(), set.path.to_string())
+            }
+            Order::Witness(witness) => Self::Set(witness.ensemble.clone(), witness.path.to_string()),
+            Order::Restart => Self::Host,
+        }
+    }
+}
+
+/// What a step is about, for people.
+fn describe(order: &Order) -> String {
+    let kind = order.kind();
+    match order {
+        Order::Sync(table)
+        | Order::Detach(table)
+        | Order::Reattach(table)
+        | Order::Finish(table)
+        | Order::Attach { table, .. }
+        | Order::Restore { table, .. } => format!("{kind} {}", table.name),
+        Order::Freeze(set) | Order::Settle(set) | Order::Record(set) | Order::Clean(set) | Order::Release(set) => {
+            format!("{kind} {}", set.path)
+        }
+        Order::Witness(witness) => format!("{kind} {}", witness.path),
+        Order::Restart => kind.to_string(),
+    }
+}
+
+/// The code of a step that failed for no better known reason.
+fn code_of(kind: StepKind) -> Code {
+    match kind {
+        StepKind::Sync => Code::SyncFailed,
+        StepKind::Freeze => Code::FreezeFailed,
+        StepKind::Detach => Code::DetachFailed,
+        StepKind::Reattach | StepKind::Attach => Code::AttachFailed,
+        StepKind::Settle | StepKind::Record => Code::RecordFailed,
+        StepKind::Clean => Code::CleanFailed,
+        StepKind::Release => Code::ReleaseFailed,
+        StepKind::Restart => Code::RestartFailed,
+        StepKind::Witness => Code::WitnessFailed,
+        StepKind::Restore => Code::RestoreFailed,
+        StepKind::Finish => Code::MergesFailed,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekeeper_shared::ids::TableName;
+    use rekeeper_shared::place::{Place, ZkPath};
+    use rekeeper_shared::settle::Allowed;
+    use rekeeper_shared::step::{SetRef, TableRef, Witness};
+
+    #[test]
+    fn what_must_not_run_at_the_same_time_has_the_same_key() {
+        let path = ZkPath::parse("/t").unwrap();
+        let set = |ensemble: &str| SetRef {
+            place: Place {
+                ensemble: ensemble.into(),
+                nodes: vec![],
+                secure: false,
+                chroot: String::new(),
+            },
+            path: path.clone(),
+            replicas: vec![],
+            allowed: Allowed::default(),
+            recorded: false,
+        };
+        let witness = Witness {
+            ensemble: "default".into(),
+            path: path.clone(),
+            node: "w".into(),
+            content: "c".into(),
+        };
+        let key = Key::of(&Order::Clean(set("default")));
+        assert_eq!(key, Key::of(&Order::Record(set("default"))));
+        assert_eq!(key, Key::of(&Order::Witness(witness)));
+        assert_ne!(key, Key::of(&Order::Clean(set("second"))));
+
+        let table = |uuid: &str, name: &str| {
+            Key::of(&Order::Detach(TableRef {
+                name: TableName::new("d", name),
+                uuid: uuid.into(),
+                path: path.clone(),
+                replica_name: "r1".into(),
+            }))
+        };
+        let none = "00000000-0000-0000-0000-000000000000";
+        assert_eq!(table("1-1", "old"), table("1-1", "new"));
+        assert_ne!(table(none, "a"), table(none, "b"));
+    }
+}

@@ -1,0 +1,223 @@
+//! The tables that this host's own ClickHouse has ever reported, and where: nothing else is touched, whoever orders it
+//! (invariant 12). On disk, since the server tells little of a table that is detached.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rekeeper_shared::durable;
+use rekeeper_shared::ids::TableName;
+use rekeeper_shared::inventory::HostInventory;
+use rekeeper_shared::place::{Place, ZkPath};
+use rekeeper_shared::step::{Order, SetRef, TableRef, Witness};
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "known-tables.json";
+
+/// The known tables.
+#[derive(Debug)]
+pub struct Known {
+    file: PathBuf,
+    tables: Mutex<BTreeSet<KnownTable>>,
+}
+
+/// One table replica, as it was reported once. What changes is kept beside what it was: a migration may be about
+/// either, and the steps find out which is true.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KnownTable {
+    name: TableName,
+    uuid: String,
+    path: ZkPath,
+    replica_name: String,
+    place: Option<Place>,
+}
+
+impl Known {
+    /// Reads what the state folder has of it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is damaged.
+    pub fn open(state_dir: &Path) -> io::Result<Self> {
+        let file = state_dir.join(FILE);
+        let tables = match durable::read(&file)? {
+            None => BTreeSet::new(),
+            Some(bytes) => serde_json::from_slice(&bytes)?,
+        };
+        Ok(Self {
+            file,
+            tables: Mutex::new(tables),
+        })
+    }
+
+    /// Adds the tables of an inspection; they are on disk when this answers.
+    ///
+    /// # Errors
+    /// When the disk refuses; then nothing is added.
+    pub fn add(&self, inventory: &HostInventory) -> io::Result<()> {
+        // A path that is not usable gets a blocker, not an order.
+        let found = inventory.tables.iter().filter_map(|table| {
+            Some(KnownTable {
+                name: table.name.clone(),
+                uuid: table.uuid.clone(),
+                path: ZkPath::parse(&table.zookeeper_path).ok()?,
+                replica_name: table.replica_name.clone(),
+                place: table.place.clone(),
+            })
+        });
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = tables.clone();
+        all.extend(found);
+        if all != *tables {
+            durable::write(&self.file, &serde_json::to_vec(&all)?)?;
+            *tables = all;
+        }
+        Ok(())
+    }
+
+    /// Whether an order is about a table of this host.
+    ///
+    /// # Errors
+    /// Why it is not, for people.
+    pub fn check(&self, order: &Order) -> Result<(), String> {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let any = |is: &dyn Fn(&KnownTable) -> bool| tables.iter().any(is);
+        let is_known = match order {
+            Order::Sync(table) | Order::Detach(table) | Order::Reattach(table) | Order::Finish(table) => {
+                any(&|known| known.is_table(table))
+            }
+            Order::Attach { table, witness, .. } | Order::Restore { table, witness, .. } => {
+                any(&|known| known.is_table(table)) && witness.path == table.path
+            }
+            Order::Freeze(set) | Order::Settle(set) | Order::Record(set) | Order::Clean(set) | Order::Release(set) => {
+                any(&|known| known.is_of_set(set))
+            }
+            Order::Witness(Witness { path, .. }) => any(&|known| known.path == *path),
+            Order::Restart => true,
+        };
+        if is_known {
+            return Ok(());
+        }
+        Err(format!(
+            "the ClickHouse server of this host has never reported to this agent what the order is about ({}): plan \
+             again, or restore the agent's state folder",
+            order.kind()
+        ))
+    }
+}
+
+impl KnownTable {
+    fn is_table(&self, table: &TableRef) -> bool {
+        self.name == table.name
+            && self.uuid == table.uuid
+            && self.path == table.path
+            && self.replica_name == table.replica_name
+    }
+
+    fn is_of_set(&self, set: &SetRef) -> bool {
+        self.path == set.path && self.place.as_ref() == Some(&set.place) && set.replicas.contains(&self.replica_name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekeeper_shared::inventory::{TableInventory, ZookeeperFacts};
+    use rekeeper_shared::settle::Allowed;
+
+    fn place(chroot: &str) -> Place {
+        Place {
+            ensemble: "default".into(),
+            nodes: vec!["zk:2181".into()],
+            secure: false,
+            chroot: chroot.into(),
+        }
+    }
+
+    fn inventory() -> HostInventory {
+        HostInventory {
+            host: "ch-1".parse().unwrap(),
+            clickhouse_version: "26.9".into(),
+            can_restart: true,
+            tables: vec![TableInventory {
+                name: TableName::new("d", "t"),
+                uuid: "u".into(),
+                engine: "ReplicatedMergeTree".into(),
+                database_engine: "Atomic".into(),
+                place: Some(place("")),
+                zookeeper_path: "/t/".into(),
+                replica_name: "r1".into(),
+                readonly: false,
+                exception: String::new(),
+                lost_part_count: 0,
+                disks: vec![],
+                parts: 0,
+                rows: 0,
+                bytes: 0,
+                patch_parts: 0,
+                collisions: vec![],
+                mutations: vec![],
+                zero_copy: false,
+                zookeeper: ZookeeperFacts::Absent,
+            }],
+        }
+    }
+
+    fn table() -> TableRef {
+        TableRef {
+            name: TableName::new("d", "t"),
+            uuid: "u".into(),
+            path: ZkPath::parse("/t").unwrap(),
+            replica_name: "r1".into(),
+        }
+    }
+
+    fn set() -> SetRef {
+        SetRef {
+            place: place(""),
+            path: ZkPath::parse("/t").unwrap(),
+            replicas: vec!["r1".into(), "r2".into()],
+            allowed: Allowed::default(),
+            recorded: false,
+        }
+    }
+
+    #[test]
+    fn only_what_the_server_reported_is_touched_also_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let known = Known::open(folder.path()).unwrap();
+        assert!(known.check(&Order::Detach(table())).is_err());
+        known.add(&inventory()).unwrap();
+        // A later inspection does not see the tables that are detached by then.
+        let mut later = inventory();
+        later.tables.clear();
+        known.add(&later).unwrap();
+        drop(known);
+
+        let known = Known::open(folder.path()).unwrap();
+        assert_eq!(known.check(&Order::Detach(table())), Ok(()));
+        assert_eq!(known.check(&Order::Clean(set())), Ok(()));
+        let changes: [fn(&mut TableRef); 4] = [
+            |t| t.name.table = "other".into(),
+            |t| t.uuid = "other".into(),
+            |t| t.path = ZkPath::parse("/other").unwrap(),
+            |t| t.replica_name = "other".into(),
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut other = table();
+            change(&mut other);
+            assert!(known.check(&Order::Detach(other)).is_err(), "{number}");
+        }
+        let changes: [fn(&mut SetRef); 3] = [
+            |s| s.path = ZkPath::parse("/other").unwrap(),
+            |s| s.place = place("/root"),
+            |s| s.replicas = vec!["r2".into()],
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut other = set();
+            change(&mut other);
+            assert!(known.check(&Order::Clean(other)).is_err(), "{number}");
+        }
+    }
+}

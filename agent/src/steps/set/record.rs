@@ -1,0 +1,100 @@
+//! Record: the set is held, judged again while nobody can change it, and what it says is saved.
+
+use rekeeper_shared::document::{Packed, PartSetOfRecord, pack};
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::settle::{Unsettled, judge};
+use rekeeper_shared::step::{Done, Failure, SetRef};
+
+use super::{clean_failed, zookeeper_failed};
+use crate::steps::{Context, Finished, StepResult};
+use crate::words::in_full;
+use crate::zookeeper::{CleanError, ZooKeeper};
+
+/// Fences the set for this attempt and saves its part set of record; a set that is not settled any more, or cannot be
+/// recorded, is let go again.
+///
+/// # Errors
+/// RECORD_FAILED, RELEASE_FAILED.
+pub async fn record(context: &Context, set: &SetRef) -> StepResult {
+    let zookeeper = context.zookeeper.planned(&set.place, Code::RecordFailed).await?;
+    context.doing(format!("marks {}", set.path));
+    match zookeeper.fence(set, &context.migration, context.attempt).await {
+        Ok(()) => {}
+        Err(CleanError::Active { replica, .. }) => {
+            return unsettled(context, set, &zookeeper, vec![Unsettled::Active { replica }]).await;
+        }
+        Err(error) => return Err(clean_failed(Code::RecordFailed)(error)),
+    }
+    match under_marker(context, set, &zookeeper).await {
+        Ok(Ok(packed)) => Ok(Finished {
+            done: Done::Recorded {
+                digest: Some(packed.digest.clone()),
+                unsettled: Vec::new(),
+            },
+            document: Some(packed),
+        }),
+        Ok(Err(reasons)) => unsettled(context, set, &zookeeper, reasons).await,
+        Err(mut failure) => {
+            // Nothing was deleted, so the tables may be attached by hand: that must not fail at our marker.
+            if let Err(error) = zookeeper.release(set, &context.migration, context.attempt).await {
+                let message = &mut failure.problem.message;
+                *message = format!("{message}; and the marker could not be taken away: {}", in_full(&error));
+            }
+            Err(failure)
+        }
+    }
+}
+
+async fn unsettled(context: &Context, set: &SetRef, zookeeper: &ZooKeeper, unsettled: Vec<Unsettled>) -> StepResult {
+    let released = zookeeper.release(set, &context.migration, context.attempt).await;
+    released.map_err(clean_failed(Code::ReleaseFailed))?;
+    Ok(Done::Recorded {
+        digest: None,
+        unsettled,
+    }
+    .into())
+}
+
+/// Judges and saves what nobody else can change now; an inner error is what keeps the set from being settled.
+async fn under_marker(
+    context: &Context,
+    set: &SetRef,
+    zookeeper: &ZooKeeper,
+) -> Result<Result<Packed, Vec<Unsettled>>, Failure> {
+    let code = Code::RecordFailed;
+    context.doing(format!("records the parts of {}", set.path));
+    let snapshot = zookeeper.snapshot(&set.path).await.map_err(zookeeper_failed(code))?;
+    let snapshot =
+        snapshot.ok_or_else(|| Failure::lasting(code, format!("{} was deleted although it was marked", set.path)))?;
+    let reasons = judge(&snapshot, &set.replicas, set.allowed);
+    if !reasons.is_empty() {
+        return Ok(Err(reasons));
+    }
+    let document = PartSetOfRecord {
+        migration: context.migration.clone(),
+        attempt: context.attempt,
+        snapshot,
+    };
+    let state = context.state.clone();
+    // A million parts take a while to pack and to write.
+    let saved = tokio::task::spawn_blocking(move || {
+        let packed = pack(&document).map_err(|e| format!("the part set of record cannot be packed: {e}"))?;
+        let (migration, attempt) = (&document.migration, document.attempt);
+        state
+            .write_record(migration, attempt, &packed)
+            .map_err(|e| in_full(&e))?;
+        let read_back = state.record(migration, attempt).map_err(|e| in_full(&e))?;
+        match read_back {
+            Some(found) if found == packed => Ok(packed),
+            _ => Err("the part set of record, read back from the state folder, is not what was written".to_owned()),
+        }
+    });
+    match saved.await {
+        Ok(Ok(packed)) => Ok(Ok(packed)),
+        Ok(Err(text)) => Err(Failure::lasting(code, text)),
+        Err(error) => Err(Failure::lasting(
+            code,
+            format!("saving the part set of record broke off: {error}"),
+        )),
+    }
+}

@@ -1,0 +1,21 @@
+//! Witness: a node at the place that the server is configured for now, by which the others find out that theirs is the
+//! same.
+
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Done, Witness};
+
+use super::zookeeper_failed;
+use crate::steps::{Context, StepResult};
+
+/// Writes the witness where the table is to be made anew, if nothing is there.
+///
+/// # Errors
+/// WITNESS_FAILED, PATH_EXISTS.
+pub async fn witness(context: &Context, witness: &Witness) -> StepResult {
+    let code = Code::WitnessFailed;
+    context.doing(format!("writes the witness of {}", witness.path));
+    context.zookeeper.check_absent(witness).await?;
+    let zookeeper = context.zookeeper.at(&witness.ensemble, code).await?;
+    zookeeper.write_witness(witness).await.map_err(zookeeper_failed(code))?;
+    Ok(Done::Plain.into())
+}

@@ -1,0 +1,326 @@
+//! The agent's stream to the coordinator: opened, kept, and opened again for as long as the agent lives.
+//!
+//! What comes in goes to the executor, what goes out comes from its outbox; nothing is decided here but whether the
+//! coordinator on the other end may be obeyed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rekeeper_proto::MAX_MESSAGE_BYTES;
+use rekeeper_proto::v1::agents_client::AgentsClient;
+use rekeeper_proto::v1::{self, FromAgent, FromCoordinator, from_agent, from_coordinator};
+use rekeeper_shared::PROTOCOL_VERSION;
+use rekeeper_shared::backoff::Backoff;
+use rekeeper_shared::ids::HostName;
+use rekeeper_shared::step::{Command, Hello, SeenToken};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Endpoint, Uri};
+use tonic::{Status, Streaming};
+
+use crate::config::Parallel;
+use crate::executor::{Executor, Host};
+use crate::state::{Refusal, State};
+use crate::words::in_full;
+
+/// How the stream is opened and kept.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the coordinator listens.
+    pub coordinator: Uri,
+    /// The name of this host.
+    pub host: HostName,
+    /// What the coordinator may send at a time.
+    pub parallel: Parallel,
+    /// How often the other end is asked whether it lives, and how long it may take to answer.
+    pub keepalive: (Duration, Duration),
+}
+
+/// Asked every 5 s and given 4 s, a dead peer is found in about 10 s.
+pub const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(4));
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const HIGHEST_DELAY: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A coordinator that lives says at once who it is.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a goodbye may take to get through.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two texts of what is being done.
+const DOING_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Why a connection ended, or did not come about.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("no connection to the coordinator")]
+    Connect(#[source] tonic::transport::Error),
+    #[error("the coordinator ended the stream ({}): {}", .0.code(), .0.message())]
+    Status(Status),
+    #[error("the stream ended without a word")]
+    Ended,
+    #[error("the coordinator did not say who it is within {} s", WELCOME_TIMEOUT.as_secs())]
+    NoWelcome,
+    #[error("the coordinator's first message was no welcome")]
+    NotWelcome,
+    #[error("this coordinator is not obeyed")]
+    Refused(#[source] Refusal),
+    #[error("the coordinator sent a message without content; is it of a newer release?")]
+    Empty,
+}
+
+/// The stream.
+pub struct Stream {
+    options: Options,
+    executor: Executor,
+    state: State,
+    host: Arc<dyn Host>,
+    stop: watch::Receiver<bool>,
+    /// Held by the inspection under way: each is thousands of reads.
+    inspection: Arc<Mutex<()>>,
+}
+
+impl Stream {
+    /// A stream that is not open yet; it ends when `stop` is true.
+    #[must_use]
+    pub fn new(
+        options: Options,
+        executor: Executor,
+        state: State,
+        host: Arc<dyn Host>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            options,
+            executor,
+            state,
+            host,
+            stop,
+            inspection: Arc::default(),
+        }
+    }
+
+    /// Keeps the stream open until the agent is stopped; then says goodbye.
+    pub async fn run(self) {
+        let mut backoff = Backoff::new(FIRST_DELAY, HIGHEST_DELAY);
+        let mut told = String::new();
+        let mut stop = self.stop.clone();
+        loop {
+            let begun = Instant::now();
+            let lost = match self.attend().await {
+                Ok(()) => return,
+                Err(lost) => in_full(&lost),
+            };
+            // A coordinator that takes the agent and drops it at once is not asked ten times a second.
+            if begun.elapsed() > HIGHEST_DELAY {
+                backoff.reset();
+                told.clear();
+            }
+            let coordinator = &self.options.coordinator;
+            if lost == told {
+                tracing::debug!(%coordinator, reason = lost, "no stream to the coordinator");
+            } else {
+                tracing::warn!(%coordinator, reason = lost, "no stream to the coordinator");
+                told = lost;
+            }
+            tokio::select! {
+                () = sleep(backoff.next_delay()) => {}
+                () = stopped(&mut stop) => return,
+            }
+        }
+    }
+
+    /// One connection, from dialing to its end; fine only when the agent was stopped.
+    async fn attend(&self) -> Result<(), Lost> {
+        let mut stop = self.stop.clone();
+        let (outgoing, mut incoming, token) = tokio::select! {
+            opened = self.open() => opened?,
+            () = stopped(&mut stop) => return Ok(()),
+        };
+        tracing::info!(coordinator = %self.options.coordinator, "stream to the coordinator is open");
+        self.executor.outbox().begin_connection();
+        let (inspected, inspections) = mpsc::channel(1);
+        tokio::select! {
+            lost = self.receive(&mut incoming, &token, &inspected) => return Err(lost),
+            sent = self.send(&outgoing, inspections, stop) => sent?,
+        }
+        // The goodbye is through when the coordinator ends its side as well.
+        drop(outgoing);
+        let ended = async { while let Ok(Some(_)) = incoming.message().await {} };
+        if timeout(GOODBYE_TIMEOUT, ended).await.is_err() {
+            tracing::debug!("the coordinator did not answer the goodbye");
+        }
+        Ok(())
+    }
+
+    /// Dials, says hello, and checks who answers.
+    async fn open(&self) -> Result<(mpsc::Sender<FromAgent>, Streaming<FromCoordinator>, SeenToken), Lost> {
+        let (interval, limit) = self.options.keepalive;
+        let channel = Endpoint::from(self.options.coordinator.clone())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(interval)
+            .keep_alive_timeout(limit)
+            .keep_alive_while_idle(true)
+            .connect()
+            .await
+            .map_err(Lost::Connect)?;
+        let mut client = AgentsClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let (outgoing, messages) = mpsc::channel(16);
+        let hello = from_agent::Kind::Hello(self.hello().await.into());
+        outgoing
+            .send(FromAgent { kind: Some(hello) })
+            .await
+            .map_err(|_| Lost::Ended)?;
+        let welcomed = async {
+            let answer = client
+                .attend(ReceiverStream::new(messages))
+                .await
+                .map_err(Lost::Status)?;
+            let mut incoming = answer.into_inner();
+            match next(&mut incoming).await? {
+                from_coordinator::Kind::Welcome(welcome) => Ok((incoming, welcome)),
+                _ => Err(Lost::NotWelcome),
+            }
+        };
+        let (incoming, v1::Welcome { token, run }) = timeout(WELCOME_TIMEOUT, welcomed)
+            .await
+            .map_err(|_| Lost::NoWelcome)??;
+        let token = SeenToken { token, run };
+        self.state.may_obey(&token).map_err(Lost::Refused)?;
+        Ok((outgoing, incoming, token))
+    }
+
+    async fn hello(&self) -> Hello {
+        let identity = self.host.identity().await;
+        Hello {
+            protocol: PROTOCOL_VERSION,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: self.options.host.clone(),
+            server_id: identity.server_id,
+            clickhouse_version: identity.clickhouse_version,
+            seen: self.state.seen(),
+            attempts: self.state.attempts(),
+            parallel_detach: self.options.parallel.detach.get(),
+            parallel_restore: self.options.parallel.restore.get(),
+        }
+    }
+
+    async fn receive(
+        &self,
+        incoming: &mut Streaming<FromCoordinator>,
+        token: &SeenToken,
+        inspected: &mpsc::Sender<FromAgent>,
+    ) -> Lost {
+        loop {
+            match next(incoming).await {
+                Ok(from_coordinator::Kind::Command(command)) => {
+                    // On disk before anything is obeyed: an agent that forgets it could be ordered around by an older
+                    // one. Not before the first command: one that knows too little to order anything locks nobody out.
+                    if let Err(refusal) = self.state.obey(token) {
+                        return Lost::Refused(refusal);
+                    }
+                    self.command(command).await;
+                }
+                Ok(from_coordinator::Kind::Inspect(v1::Inspect { request })) => {
+                    self.inspect(request, inspected.clone());
+                }
+                Ok(from_coordinator::Kind::Acknowledged(v1::Acknowledged { sequence })) => {
+                    self.executor.outbox().acknowledge(sequence);
+                }
+                Ok(from_coordinator::Kind::Welcome(_)) => return Lost::NotWelcome,
+                Err(lost) => return lost,
+            }
+        }
+    }
+
+    async fn command(&self, wire: v1::Command) {
+        let (migration, attempt) = (wire.migration.clone(), wire.attempt);
+        match Command::try_from(wire) {
+            Ok(command) => self.executor.command(command).await,
+            Err(error) => match migration.parse() {
+                Ok(migration) => self.executor.refuse(migration, attempt, error.to_string()),
+                Err(_) => tracing::error!(migration, attempt, error = %error, "command cannot be understood"),
+            },
+        }
+    }
+
+    /// Inspects the host beside everything else; the answer is of use to this connection only.
+    fn inspect(&self, request: u64, inspected: mpsc::Sender<FromAgent>) {
+        let (host, one_at_a_time) = (Arc::clone(&self.host), Arc::clone(&self.inspection));
+        tokio::spawn(async move {
+            let _turn = one_at_a_time.lock().await;
+            // A task of its own, so that a panic ends the inspection and not the wait for it.
+            let (inventory, error) = match tokio::spawn(async move { host.inspect().await }).await {
+                Ok(Ok(inventory)) => (inventory, String::new()),
+                Ok(Err(error)) => (Vec::new(), error),
+                Err(error) => (
+                    Vec::new(),
+                    format!("the inspection broke off ({error}); this is a fault of Rekeeper"),
+                ),
+            };
+            let answer = from_agent::Kind::Inspected(v1::Inspected {
+                request,
+                inventory,
+                error,
+            });
+            if inspected.send(FromAgent { kind: Some(answer) }).await.is_err() {
+                tracing::debug!(request, "the connection that asked for the inspection is no more");
+            }
+        });
+    }
+
+    /// Sends what there is to send; fine only when the agent was stopped and the goodbye is on its way.
+    async fn send(
+        &self,
+        outgoing: &mpsc::Sender<FromAgent>,
+        mut inspections: mpsc::Receiver<FromAgent>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), Lost> {
+        let (outbox, board) = (self.executor.outbox(), self.executor.board());
+        let (mut told, mut next_texts) = (0, Instant::now());
+        loop {
+            while let Some(event) = outbox.next_to_send() {
+                put(outgoing, from_agent::Kind::Event(event)).await?;
+            }
+            tokio::select! {
+                () = outbox.changed() => {}
+                Some(answer) = inspections.recv() => put(outgoing, answer.kind).await?,
+                (version, texts) = async { sleep_until(next_texts).await; board.newer_than(told).await } => {
+                    for text in texts {
+                        put(outgoing, from_agent::Kind::Doing(text)).await?;
+                    }
+                    (told, next_texts) = (version, Instant::now() + DOING_INTERVAL);
+                }
+                () = stopped(&mut stop) => {
+                    return put(outgoing, from_agent::Kind::Goodbye(v1::Goodbye {})).await;
+                }
+            }
+        }
+    }
+}
+
+async fn put(outgoing: &mpsc::Sender<FromAgent>, kind: impl Into<Option<from_agent::Kind>>) -> Result<(), Lost> {
+    if outgoing.send(FromAgent { kind: kind.into() }).await.is_ok() {
+        return Ok(());
+    }
+    // The incoming side knows why, and usually says so within this time.
+    sleep(Duration::from_secs(1)).await;
+    Err(Lost::Ended)
+}
+
+async fn next(incoming: &mut Streaming<FromCoordinator>) -> Result<from_coordinator::Kind, Lost> {
+    match incoming.message().await {
+        Ok(Some(message)) => message.kind.ok_or(Lost::Empty),
+        Ok(None) => Err(Lost::Ended),
+        Err(status) => Err(Lost::Status(status)),
+    }
+}
+
+/// Waits until the agent is to stop. A sender that is gone means that nobody can say so any more.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

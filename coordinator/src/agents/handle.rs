@@ -1,0 +1,81 @@
+//! What the rest of the coordinator can do with the connected agents. No call waits for an agent.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use rekeeper_proto::v1::{self, from_coordinator::Kind};
+use rekeeper_shared::ids::HostName;
+use rekeeper_shared::inventory::HostInventory;
+use rekeeper_shared::step::Command;
+use tonic::Status;
+
+use super::registry::Registry;
+use super::{Connected, ConnectionId, NotInspected, Refused};
+
+/// The connected agents. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AgentsHandle(Arc<Registry>);
+
+impl AgentsHandle {
+    pub(super) fn new(registry: Arc<Registry>) -> Self {
+        Self(registry)
+    }
+
+    /// Sends a command; false when that connection is gone, or closed now because the agent does not keep up, or when
+    /// the agent is [`Connected::ahead`]. A command that was sent may be lost all the same: send it again when the
+    /// agent connects again.
+    ///
+    /// The connection is part of it, so that nothing is ordered of an agent before its [`Connected`] was looked at.
+    pub fn send(&self, host: &HostName, connection: ConnectionId, command: Command) -> bool {
+        self.0.order(host, connection, command.into())
+    }
+
+    /// Tells an agent that its events up to this number are on disk.
+    pub fn acknowledge(&self, host: &HostName, connection: ConnectionId, sequence: u64) {
+        let acknowledged = Kind::Acknowledged(v1::Acknowledged { sequence });
+        self.0.post(host, connection, acknowledged);
+    }
+
+    /// Inspects a host. The agent is asked by the call itself; how long to wait is the caller's business.
+    ///
+    /// # Errors
+    /// [`NotInspected`] says why there is no inventory.
+    pub fn inspect(
+        &self,
+        host: &HostName,
+    ) -> impl Future<Output = Result<HostInventory, NotInspected>> + Send + 'static {
+        let asked = self.0.inspect(host);
+        let host = host.clone();
+        async move {
+            match asked {
+                None => Err(NotInspected::NotConnected(host)),
+                Some(answer) => match answer.await {
+                    Ok(inspected) => inspected.map_err(NotInspected::Failed),
+                    Err(_) => Err(NotInspected::Lost(host)),
+                },
+            }
+        }
+    }
+
+    /// Ends a connection and tells the agent why.
+    pub fn refuse(&self, host: &HostName, connection: ConnectionId, reason: impl Into<String>) {
+        self.0.close(host, connection, Status::failed_precondition(reason));
+    }
+
+    /// Who is connected, by host name.
+    #[must_use]
+    pub fn connected(&self) -> Vec<Connected> {
+        self.0.connected()
+    }
+
+    /// Agents that were refused not long ago, and that are not known to be gone or mended.
+    #[must_use]
+    pub fn refused(&self) -> Vec<Refused> {
+        self.0.refused()
+    }
+
+    /// Ends every connection and takes no new one, so that the server can stop.
+    pub fn close_all(&self) {
+        self.0.close_all();
+    }
+}

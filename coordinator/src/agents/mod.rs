@@ -1,0 +1,106 @@
+//! The connected agents: who they are, what they say, and how to tell them something.
+//!
+//! What to order and what an event means is not decided here (see `driver` and `progress`). The registry never waits
+//! for an agent: one that does not take what is sent to it loses its connection, and gets it again after it is back.
+
+mod handle;
+mod registry;
+mod service;
+mod stream;
+
+use std::fmt;
+
+use rekeeper_shared::ids::{HostName, MigrationName};
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Event, Hello};
+
+pub use handle::AgentsHandle;
+pub use service::{AgentsService, new, server_builder};
+pub use stream::Outgoing;
+
+/// One connection of one agent; a later one has a higher number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u64);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What happens on the agents' streams. Of one host the order is always: connected, what it says, gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromAgents {
+    /// An agent connected.
+    Connected(Connected),
+    /// A step ended. To be acknowledged when it is on disk.
+    Event {
+        /// The host.
+        host: HostName,
+        /// The connection.
+        connection: ConnectionId,
+        /// Its number in the connection.
+        sequence: u64,
+        /// The event; its document has the digest that it bears.
+        event: Event,
+    },
+    /// What a step is doing, for people.
+    Doing {
+        /// The host.
+        host: HostName,
+        /// The connection.
+        connection: ConnectionId,
+        /// The migration.
+        migration: MigrationName,
+        /// The attempt.
+        attempt: u64,
+        /// What it is doing.
+        text: String,
+    },
+    /// A connection ended.
+    Gone {
+        /// The host.
+        host: HostName,
+        /// The connection.
+        connection: ConnectionId,
+        /// The agent said goodbye: it was stopped on purpose. Otherwise the connection was lost, replaced or closed.
+        goodbye: bool,
+    },
+}
+
+/// An agent that is connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connected {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// What it told.
+    pub hello: Hello,
+    /// Set when the agent has obeyed a coordinator that knows more than this one: nothing may be ordered then, and
+    /// [`AgentsHandle::send`] does not.
+    pub ahead: Option<String>,
+}
+
+/// An agent that was refused when it connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The host name that it gave.
+    pub host: HostName,
+    /// [`Code::AgentDuplicate`] or [`Code::AgentProtocol`].
+    pub code: Code,
+    /// What to tell people; the agent was told the same.
+    pub message: String,
+}
+
+/// Why a host could not be inspected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotInspected {
+    /// It has no connected agent.
+    #[error("no agent of {0} is connected")]
+    NotConnected(HostName),
+    /// Its agent went before it answered.
+    #[error("the connection to the agent of {0} was lost before it answered")]
+    Lost(HostName),
+    /// Its agent could not inspect it.
+    #[error("{0}")]
+    Failed(String),
+}

@@ -1,0 +1,333 @@
+//! Who is connected. Every host has at most one connection, every server at most one host.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rekeeper_proto::v1::{self, from_coordinator::Kind};
+use rekeeper_shared::PROTOCOL_VERSION;
+use rekeeper_shared::ids::HostName;
+use rekeeper_shared::inventory::HostInventory;
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Hello, SeenToken};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::Status;
+
+use super::stream::Outgoing;
+use super::{Connected, ConnectionId, Refused};
+
+/// Messages that wait for one agent at most.
+const OUTGOING: usize = 1_024;
+/// How long a refused agent is told of; one that is still there tries again more often than this.
+const REFUSED_FOR: Duration = Duration::from_secs(120);
+
+type Inspected = Result<HostInventory, String>;
+
+/// The connected agents.
+#[derive(Debug)]
+pub(super) struct Registry {
+    /// What this coordinator is.
+    own: SeenToken,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_connection: u64,
+    next_request: u64,
+    closed: bool,
+    agents: BTreeMap<HostName, Agent>,
+    refused: Vec<(Instant, Refused)>,
+}
+
+/// A connection as the registry holds it; dropped when the connection is over.
+struct Agent {
+    connected: Connected,
+    outgoing: mpsc::Sender<v1::FromCoordinator>,
+    closing: watch::Sender<Option<Status>>,
+    /// Resolves when everything was told of the connection, [`super::FromAgents::Gone`] included.
+    told: oneshot::Receiver<()>,
+    inspections: HashMap<u64, oneshot::Sender<Inspected>>,
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.connected.fmt(f)
+    }
+}
+
+/// What a connection begins with.
+pub(super) struct Admitted {
+    pub(super) connected: Connected,
+    /// Set when the connection is to end.
+    pub(super) closing: watch::Receiver<Option<Status>>,
+    /// Dropped when everything was told of the connection.
+    pub(super) told: oneshot::Sender<()>,
+    /// The connection that this one replaces: resolves when everything was told of it.
+    pub(super) replaced: Option<oneshot::Receiver<()>>,
+}
+
+impl Registry {
+    pub(super) fn new(own: SeenToken) -> Self {
+        Self {
+            own,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a connection in, or says why not. What the agent is sent begins with [`v1::Welcome`].
+    pub(super) fn admit(&self, hello: Hello) -> Result<(Admitted, Outgoing), Status> {
+        let mut state = self.state();
+        if state.closed {
+            return Err(Status::unavailable("the coordinator stops"));
+        }
+        if let Some((code, message)) = objection(&state.agents, &hello) {
+            tracing::warn!(host = %hello.host, code = %code, "agent refused: {message}");
+            let status = Status::failed_precondition(message.clone());
+            state.note(Refused {
+                host: hello.host,
+                code,
+                message,
+            });
+            return Err(status);
+        }
+        state.refused.retain(|(_, refused)| refused.host != hello.host);
+
+        state.next_connection += 1;
+        let connected = Connected {
+            connection: ConnectionId(state.next_connection),
+            ahead: ahead(&self.own, &hello),
+            hello,
+        };
+        let (outgoing, queue) = mpsc::channel(OUTGOING);
+        let (closing, closed) = watch::channel(None);
+        let (tell, told) = oneshot::channel();
+        let welcome = v1::Welcome {
+            token: self.own.token,
+            run: self.own.run.clone(),
+        };
+        // The queue is new: there is room in it.
+        drop(outgoing.try_send(message(Kind::Welcome(welcome))));
+        let replaced = state.agents.insert(
+            connected.hello.host.clone(),
+            Agent {
+                connected: connected.clone(),
+                outgoing,
+                closing,
+                told,
+                inspections: HashMap::new(),
+            },
+        );
+        let outgoing = Outgoing::new(queue, closed.clone());
+        let admitted = Admitted {
+            connected,
+            closing: closed,
+            told: tell,
+            replaced: replaced.map(|old| {
+                old.close(Status::aborted("the agent has connected again"));
+                old.told
+            }),
+        };
+        Ok((admitted, outgoing))
+    }
+
+    /// Forgets a connection that ended, unless another one is in its place already. With `status`, the agent is told.
+    pub(super) fn leave(&self, connected: &Connected, status: Option<Status>) {
+        let host = &connected.hello.host;
+        let mut state = self.state();
+        if state.agent(host, connected.connection).is_some()
+            && let Some(agent) = state.agents.remove(host)
+            && let Some(status) = status
+        {
+            agent.close(status);
+        }
+    }
+
+    /// Sends a command, unless the agent has obeyed a coordinator that knows more than this one (invariant 13).
+    pub(super) fn order(&self, host: &HostName, connection: ConnectionId, command: v1::Command) -> bool {
+        let mut state = self.state();
+        state
+            .agent(host, connection)
+            .is_some_and(|agent| agent.connected.ahead.is_none() && agent.post(Kind::Command(command)))
+    }
+
+    /// Sends anything else.
+    pub(super) fn post(&self, host: &HostName, connection: ConnectionId, kind: Kind) -> bool {
+        self.state()
+            .agent(host, connection)
+            .is_some_and(|agent| agent.post(kind))
+    }
+
+    /// Asks an agent to inspect its host; none when it is not connected.
+    pub(super) fn inspect(&self, host: &HostName) -> Option<oneshot::Receiver<Inspected>> {
+        let mut state = self.state();
+        state.next_request += 1;
+        let request = state.next_request;
+        let agent = state.agents.get_mut(host)?;
+        if !agent.post(Kind::Inspect(v1::Inspect { request })) {
+            return None;
+        }
+        let (tell, told) = oneshot::channel();
+        // Nobody waits any more for those that were dropped.
+        agent.inspections.retain(|_, waiting| !waiting.is_closed());
+        agent.inspections.insert(request, tell);
+        Some(told)
+    }
+
+    /// Hands an inspection to whoever waits for it.
+    pub(super) fn inspected(&self, connected: &Connected, request: u64, result: Inspected) {
+        let mut state = self.state();
+        if let Some(agent) = state.agent(&connected.hello.host, connected.connection)
+            && let Some(waiting) = agent.inspections.remove(&request)
+        {
+            drop(waiting.send(result));
+        }
+    }
+
+    pub(super) fn close(&self, host: &HostName, connection: ConnectionId, status: Status) {
+        if let Some(agent) = self.state().agent(host, connection) {
+            agent.close(status);
+        }
+    }
+
+    pub(super) fn close_all(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        for agent in state.agents.values() {
+            agent.close(Status::unavailable("the coordinator stops"));
+        }
+    }
+
+    pub(super) fn connected(&self) -> Vec<Connected> {
+        let state = self.state();
+        let open = state.agents.values().filter(|agent| !agent.is_closing());
+        open.map(|agent| agent.connected.clone()).collect()
+    }
+
+    pub(super) fn refused(&self) -> Vec<Refused> {
+        let mut state = self.state();
+        state.forget_refused();
+        state.refused.iter().map(|(_, refused)| refused.clone()).collect()
+    }
+}
+
+impl State {
+    fn agent(&mut self, host: &HostName, connection: ConnectionId) -> Option<&mut Agent> {
+        self.agents
+            .get_mut(host)
+            .filter(|agent| agent.connected.connection == connection)
+    }
+
+    fn note(&mut self, new: Refused) {
+        self.forget_refused();
+        self.refused.retain(|(_, refused)| *refused != new);
+        self.refused.push((Instant::now(), new));
+    }
+
+    fn forget_refused(&mut self) {
+        self.refused.retain(|(at, _)| at.elapsed() < REFUSED_FOR);
+    }
+}
+
+impl Agent {
+    fn close(&self, status: Status) {
+        self.closing.send_if_modified(|closing| {
+            let first = closing.is_none();
+            if first {
+                *closing = Some(status);
+            }
+            first
+        });
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.borrow().is_some()
+    }
+
+    /// Queues a message. An agent that lets its queue run full is slow or stuck: waiting for it would make all others
+    /// wait, so it loses the connection; nothing is lost with it, since both sides send again what is open.
+    fn post(&self, kind: Kind) -> bool {
+        if self.is_closing() {
+            return false;
+        }
+        match self.outgoing.try_send(message(kind)) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                tracing::warn!(host = %self.connected.hello.host, "agent does not keep up, its connection is closed");
+                self.close(Status::resource_exhausted("the agent does not take what it is sent"));
+                false
+            }
+            Err(TrySendError::Closed(_)) => false,
+        }
+    }
+}
+
+fn message(kind: Kind) -> v1::FromCoordinator {
+    v1::FromCoordinator { kind: Some(kind) }
+}
+
+/// Why an agent cannot be taken in beside those that are connected.
+fn objection(agents: &BTreeMap<HostName, Agent>, hello: &Hello) -> Option<(Code, String)> {
+    if hello.protocol != PROTOCOL_VERSION {
+        let message = format!(
+            "the agent of {} ({}) speaks version {} of the protocol, and this coordinator version {PROTOCOL_VERSION}; \
+             install the same release of Rekeeper on both",
+            hello.host, hello.agent_version, hello.protocol
+        );
+        return Some((Code::AgentProtocol, message));
+    }
+    let taken = |message| Some((Code::AgentDuplicate, message));
+    if let Some(agent) = agents.get(&hello.host)
+        && same_server(&agent.connected.hello, hello) == Some(false)
+    {
+        return taken(format!(
+            "an agent of another ClickHouse server ({}) is connected under the host name {} already; each server needs a \
+             host name of its own (this one is {})",
+            agent.connected.hello.server_id, hello.host, hello.server_id
+        ));
+    }
+    let other = agents
+        .iter()
+        .find(|(host, agent)| **host != hello.host && same_server(&agent.connected.hello, hello) == Some(true));
+    if let Some((host, _)) = other {
+        return taken(format!(
+            "the ClickHouse server of {} ({}) has a connected agent already, under the host name {host}; stop one of them",
+            hello.host, hello.server_id
+        ));
+    }
+    None
+}
+
+/// Whether two agents are those of one server; none when one of them does not know its server, because it was down
+/// when the agent started. Such an agent is taken by its host name alone.
+fn same_server(one: &Hello, other: &Hello) -> Option<bool> {
+    let known = !one.server_id.is_empty() && !other.server_id.is_empty();
+    known.then(|| one.server_id == other.server_id)
+}
+
+/// Why this coordinator knows less than the agent has seen, if so (invariant 13): a higher token, or the same token of
+/// another coordinator, was handed out by somebody who went on from the same store.
+fn ahead(own: &SeenToken, hello: &Hello) -> Option<String> {
+    let seen = &hello.seen;
+    let what = if seen.token > own.token {
+        format!("token {}, and this one has {}", seen.token, own.token)
+    } else if seen.token == own.token && seen.run != own.run {
+        format!(
+            "the same token {} (run {}, this one is {})",
+            seen.token, seen.run, own.run
+        )
+    } else {
+        return None;
+    };
+    Some(format!(
+        "the agent of {} has obeyed a coordinator with {what}: the data_dir of this coordinator was restored from a \
+         backup, is a copy, or is new; nothing is ordered",
+        hello.host
+    ))
+}

@@ -1,0 +1,249 @@
+//! One agent's stream: what it says is decoded and handed on; what it is sent comes out of a queue.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use rekeeper_proto::convert::{BadMessage, parse};
+use rekeeper_proto::v1::{self, from_agent::Kind};
+use rekeeper_shared::document::{self, BadDocument, Packed};
+use rekeeper_shared::ids::HostName;
+use rekeeper_shared::inventory::HostInventory;
+use rekeeper_shared::step::{Event, Hello};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, WatchStream};
+use tonic::{Status, Streaming};
+
+use super::registry::{Admitted, Registry};
+use super::{Connected, FromAgents};
+
+/// What an agent is sent. A connection that is closed ends at once, whatever still waits in its queue.
+#[derive(Debug)]
+pub struct Outgoing {
+    closing: WatchStream<Option<Status>>,
+    queue: ReceiverStream<v1::FromCoordinator>,
+    ended: bool,
+}
+
+impl Outgoing {
+    pub(super) fn new(queue: mpsc::Receiver<v1::FromCoordinator>, closing: watch::Receiver<Option<Status>>) -> Self {
+        Self {
+            closing: WatchStream::new(closing),
+            queue: ReceiverStream::new(queue),
+            ended: false,
+        }
+    }
+}
+
+impl Stream for Outgoing {
+    type Item = Result<v1::FromCoordinator, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        while let Poll::Ready(Some(closing)) = Pin::new(&mut self.closing).poll_next(cx) {
+            if let Some(status) = closing {
+                self.ended = true;
+                return Poll::Ready(Some(Err(status)));
+            }
+        }
+        let next = Pin::new(&mut self.queue).poll_next(cx);
+        self.ended = matches!(next, Poll::Ready(None));
+        next.map(|message| message.map(Ok))
+    }
+}
+
+/// Reads what an agent must say first.
+pub(super) async fn first(incoming: &mut Streaming<v1::FromAgent>) -> Result<Hello, Status> {
+    let hello_first = || Status::failed_precondition("the first message of the stream must be hello");
+    match incoming.message().await?.and_then(|message| message.kind) {
+        Some(Kind::Hello(hello)) => Hello::try_from(hello).map_err(bad),
+        _ => Err(hello_first()),
+    }
+}
+
+/// How a stream ended.
+enum End {
+    /// The agent said that it goes.
+    Goodbye,
+    /// The connection broke, or ended without a word, which a lost one does too.
+    Lost,
+    /// The registry closed it, or nobody listens to what the agents say.
+    Closed,
+    /// The agent said something that cannot be understood.
+    Bad(Status),
+}
+
+/// Tells what happens on a stream, from `Connected` to `Gone`.
+pub(super) async fn attend(
+    registry: Arc<Registry>,
+    told: mpsc::Sender<FromAgents>,
+    admitted: Admitted,
+    incoming: Streaming<v1::FromAgent>,
+) {
+    if let Some(replaced) = admitted.replaced {
+        // It is dropped, not sent, when the connection that was replaced is over.
+        drop(replaced.await);
+    }
+    let connected = admitted.connected;
+    let host = connected.hello.host.clone();
+    let connection = connected.connection;
+    tracing::info!(host = %host, connection = %connection, ahead = connected.ahead, "agent connected");
+    if told.send(FromAgents::Connected(connected.clone())).await.is_ok() {
+        let mut reader = Reader {
+            registry: &registry,
+            connected: &connected,
+            told: &told,
+            last_sequence: 0,
+        };
+        let mut closing = admitted.closing;
+        let end = tokio::select! {
+            biased;
+            // Either the registry closed the connection, or it has forgotten it.
+            _ = closing.wait_for(Option::is_some) => End::Closed,
+            end = reader.read(incoming) => end,
+        };
+        let (goodbye, status) = match end {
+            End::Goodbye => (true, None),
+            End::Lost | End::Closed => (false, None),
+            End::Bad(status) => {
+                tracing::warn!(host = %host, connection = %connection, "agent's message refused: {}", status.message());
+                (false, Some(status))
+            }
+        };
+        registry.leave(&connected, status);
+        tracing::info!(host = %host, connection = %connection, goodbye, "agent gone");
+        let gone = FromAgents::Gone {
+            host,
+            connection,
+            goodbye,
+        };
+        drop(told.send(gone).await);
+    } else {
+        registry.leave(&connected, None);
+    }
+    drop(admitted.told);
+}
+
+struct Reader<'a> {
+    registry: &'a Registry,
+    connected: &'a Connected,
+    told: &'a mpsc::Sender<FromAgents>,
+    last_sequence: u64,
+}
+
+impl Reader<'_> {
+    async fn read(&mut self, mut incoming: Streaming<v1::FromAgent>) -> End {
+        loop {
+            let message = match incoming.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return End::Lost,
+                Err(status) => {
+                    tracing::debug!(host = %self.host(), error = %status, "stream broke");
+                    return End::Lost;
+                }
+            };
+            let said = match message.kind {
+                Some(Kind::Goodbye(v1::Goodbye {})) => return End::Goodbye,
+                Some(Kind::Hello(_)) => Err(Status::invalid_argument("hello comes only once, as the first message")),
+                Some(Kind::Event(event)) => self.event(event).await.map(Some),
+                Some(Kind::Doing(doing)) => self.doing(doing).map(Some),
+                Some(Kind::Inspected(inspected)) => self.inspected(inspected).await.map(|()| None),
+                None => Err(bad(BadMessage::missing("kind"))),
+            };
+            match said {
+                Ok(None) => {}
+                Ok(Some(said)) => {
+                    if self.told.send(said).await.is_err() {
+                        return End::Closed;
+                    }
+                }
+                Err(status) => return End::Bad(status),
+            }
+        }
+    }
+
+    fn host(&self) -> &HostName {
+        &self.connected.hello.host
+    }
+
+    async fn event(&mut self, event: v1::Event) -> Result<FromAgents, Status> {
+        let sequence = event.sequence;
+        // One acknowledgement stands for all events up to its number, so numbers must grow.
+        if sequence <= self.last_sequence {
+            return Err(bad(BadMessage {
+                field: "sequence",
+                what: format!("not acceptable: {sequence} came after {}", self.last_sequence),
+            }));
+        }
+        self.last_sequence = sequence;
+        let mut event = Event::try_from(event).map_err(bad)?;
+        if let Some(document) = event.document.take() {
+            let Packed { digest, bytes } = document;
+            let (bytes, checked) = unpack::<IgnoredAny>(bytes, Some(digest.clone())).await?;
+            checked.map_err(|e| unreadable("document", &e))?;
+            event.document = Some(Packed { digest, bytes });
+        }
+        Ok(FromAgents::Event {
+            host: self.host().clone(),
+            connection: self.connected.connection,
+            sequence,
+            event,
+        })
+    }
+
+    fn doing(&self, doing: v1::Doing) -> Result<FromAgents, Status> {
+        Ok(FromAgents::Doing {
+            host: self.host().clone(),
+            connection: self.connected.connection,
+            migration: parse("migration", &doing.migration).map_err(bad)?,
+            attempt: doing.attempt,
+            text: doing.text,
+        })
+    }
+
+    async fn inspected(&self, inspected: v1::Inspected) -> Result<(), Status> {
+        let result = if inspected.error.is_empty() {
+            let (_, inventory) = unpack::<HostInventory>(inspected.inventory, None).await?;
+            let inventory = inventory.map_err(|e| unreadable("inventory", &e))?;
+            if inventory.host != *self.host() {
+                return Err(bad(BadMessage {
+                    field: "inventory.host",
+                    what: format!("{}, and the agent is that of {}", inventory.host, self.host()),
+                }));
+            }
+            Ok(inventory)
+        } else {
+            Err(inspected.error)
+        };
+        self.registry.inspected(self.connected, inspected.request, result);
+        Ok(())
+    }
+}
+
+/// Unpacks beside the runtime: a document of a million parts takes a while.
+async fn unpack<T: DeserializeOwned + Send + 'static>(
+    bytes: Vec<u8>,
+    digest: Option<String>,
+) -> Result<(Vec<u8>, Result<T, BadDocument>), Status> {
+    tokio::task::spawn_blocking(move || {
+        let unpacked = document::unpack(&bytes, digest.as_deref());
+        (bytes, unpacked)
+    })
+    .await
+    .map_err(|_| Status::unavailable("the coordinator stops"))
+}
+
+fn unreadable(field: &'static str, error: &BadDocument) -> Status {
+    bad(BadMessage {
+        field,
+        what: format!("not acceptable: {error}"),
+    })
+}
+
+fn bad(error: BadMessage) -> Status {
+    Status::invalid_argument(error.to_string())
+}

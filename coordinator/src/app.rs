@@ -1,0 +1,50 @@
+//! The coordinator's program: store, agents, driver and services put together.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rekeeper_shared::step::SeenToken;
+use tokio::net::TcpListener;
+use tonic::transport::server::TcpIncoming;
+
+use crate::agents;
+use crate::config::Config;
+use crate::driver::Driver;
+use crate::grpc::OperatorService;
+use crate::store::SqliteStore;
+
+/// Serves on a bound listener until `shutdown` resolves.
+///
+/// # Errors
+/// When the store cannot be opened or read, and when it fails later: the program must end then.
+pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let data_dir = config.data_dir.clone();
+    let (store, opened) = tokio::task::spawn_blocking(move || SqliteStore::open(&data_dir))
+        .await
+        .context("opening the store")??;
+    let store = Arc::new(store);
+    let own = SeenToken {
+        token: opened.token,
+        run: opened.run,
+    };
+    tracing::info!(listen = %listener.local_addr()?, token = own.token, data_dir = %config.data_dir.display(), "coordinator started");
+    let (service, handle, heard) = agents::new(own);
+    let driver = Driver::load(Arc::clone(&store), handle.clone()).await?;
+    let (operator, requests) = driver.handle();
+    let driver = driver.run(heard, requests);
+    let server = agents::server_builder()
+        .add_service(service.into_server())
+        .add_service(OperatorService::new(operator, handle.clone(), store))
+        // Small messages that wait for an answer: none may wait for the one before to be confirmed.
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+    tokio::select! {
+        ended = driver => ended.context("the store failed: what cannot be written down is not done")?,
+        served = server => served.context("serving")?,
+        () = shutdown => {
+            tracing::info!("coordinator stops");
+            handle.close_all();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! A plan, for people: what stands in its way, and what it takes in.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use rekeeper_shared::ids::{HostName, TableName};
+use rekeeper_shared::problem::Finding;
+use rekeeper_shared::view::PlanView;
+
+use super::text::{self, Table, WIDTH};
+
+/// Sets that are listed before it is said how to see all.
+const SETS: usize = 50;
+
+pub(crate) fn table(plan: &PlanView) -> String {
+    let mut out = String::new();
+    let tables: usize = plan.replica_sets.iter().map(|set| set.replicas.len()).sum();
+    let hosts: BTreeSet<&HostName> = plan.waves.iter().flatten().collect();
+    let _ = writeln!(
+        out,
+        "Plan {}: {} in {} on {}, {}",
+        plan.name,
+        text::count(tables, "table replica"),
+        text::count(plan.replica_sets.len(), "replica set"),
+        text::count(hosts.len(), "host"),
+        text::count(plan.waves.len(), "wave"),
+    );
+    findings(&mut out, "Blockers", &plan.blockers);
+    findings(&mut out, "Warnings", &plan.warnings);
+    if !plan.waves.is_empty() {
+        out.push_str("\nWaves:\n");
+        for (number, wave) in plan.waves.iter().enumerate() {
+            let names: Vec<&str> = wave.iter().map(HostName::as_str).collect();
+            out.push_str(&text::wrap(
+                &format!("{}. {}", number + 1, names.join(", ")),
+                "  ",
+                WIDTH,
+            ));
+        }
+    }
+    if !plan.replica_sets.is_empty() {
+        out.push('\n');
+        let mut sets = Table::new(&["TABLE", ">REPLICAS", "ZOOKEEPER PATH"]);
+        for set in plan.replica_sets.iter().take(SETS) {
+            let names: BTreeSet<String> = set
+                .replicas
+                .iter()
+                .map(|r| TableName::new(&r.database, &r.table).to_string())
+                .collect();
+            let names: Vec<String> = names.into_iter().collect();
+            sets.row([&names.join(", "), &set.replicas.len().to_string(), &set.zookeeper_path]);
+        }
+        out.push_str(&sets.render());
+        if plan.replica_sets.len() > SETS {
+            let _ = writeln!(
+                out,
+                "... and {} more; -o json lists all",
+                plan.replica_sets.len() - SETS
+            );
+        }
+    }
+    out
+}
+
+fn findings(out: &mut String, title: &str, findings: &[Finding]) {
+    if findings.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{title}: {}", findings.len());
+    for finding in findings {
+        let table = finding.table.as_deref().map(text::escape);
+        let place = match (&finding.host, table) {
+            (Some(host), Some(table)) => format!("  {table} on {host}"),
+            (Some(host), None) => format!("  {host}"),
+            (None, Some(table)) => format!("  {table}"),
+            (None, None) => String::new(),
+        };
+        let _ = writeln!(out, "  {}{place}", finding.code);
+        out.push_str(&text::wrap(&finding.message, "    ", WIDTH));
+        out.push_str(&text::wrap(&format!("fix: {}", finding.fix), "    ", WIDTH));
+    }
+}

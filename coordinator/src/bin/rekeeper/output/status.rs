@@ -1,0 +1,217 @@
+//! A migration, for people: whole, as a summary, or as much as fits on a screen.
+
+use std::fmt::Write as _;
+
+use rekeeper_shared::ids::TableName;
+use rekeeper_shared::view::{Counts, MigrationLine, Phase, StatusView, TableStatus, Until};
+
+use super::hosts::yes;
+use super::problems;
+use super::text::{self, Table, WIDTH};
+
+/// Tables that are listed before it is said how to see all.
+const TABLES: usize = 50;
+/// Sets and problems that are listed.
+const FEW: usize = 20;
+
+/// One line for each migration.
+pub(crate) fn list(lines: &[MigrationLine]) -> String {
+    let mut table = Table::new(&["NAME", "STATE", "PHASE", ">RESTORED", ">FAILED", "CREATED"]);
+    for line in lines {
+        table.row([
+            line.name.as_str(),
+            line.state.as_str(),
+            phase(line.phase),
+            &format!("{} of {}", line.counts.restored, line.counts.total()),
+            &line.counts.failed.to_string(),
+            &line.created,
+        ]);
+    }
+    table.render()
+}
+
+/// Everything that a person wants to see at once.
+pub(crate) fn table(status: &StatusView) -> String {
+    let mut out = summary(status);
+    unsettled(&mut out, status);
+    let problems = problems::rows(status);
+    if !problems.is_empty() {
+        let _ = writeln!(out, "\nProblems:");
+        out.push_str(&problems::table(&problems, problems::Limit::FEW));
+    }
+    if !status.tables.is_empty() {
+        out.push('\n');
+        out.push_str(&tables(status));
+    }
+    out
+}
+
+/// Head, counts and hosts.
+pub(crate) fn summary(status: &StatusView) -> String {
+    let mut out = head(status);
+    if !status.hosts.is_empty() {
+        out.push('\n');
+        out.push_str(&hosts(status));
+    }
+    out
+}
+
+/// What is worth seeing again and again: no tables but those with a problem.
+pub(crate) fn screen(status: &StatusView) -> String {
+    let mut out = head(status);
+    out.push('\n');
+    out.push_str(&hosts(status));
+    let failed: Vec<_> = problems::rows(status);
+    if !failed.is_empty() {
+        let _ = writeln!(
+            out,
+            "\n{} with a problem (rekeeper problems {}):",
+            tables_of(failed.len()),
+            status.name
+        );
+        for row in failed.iter().take(FEW) {
+            let _ = writeln!(out, "  {}", row.line());
+        }
+        if failed.len() > FEW {
+            let _ = writeln!(out, "  ... and {} more", failed.len() - FEW);
+        }
+    }
+    out
+}
+
+/// `3 INIT, 4 DETACHED, ...`: the counts in one line.
+pub(crate) fn counts(counts: &Counts) -> String {
+    let Counts {
+        init,
+        detached,
+        zk_cleaned,
+        restored,
+        failed,
+    } = counts;
+    let problems = if *failed > 0 {
+        format!("; {failed} with a problem")
+    } else {
+        String::new()
+    };
+    format!("{init} INIT, {detached} DETACHED, {zk_cleaned} ZK_CLEANED, {restored} RESTORED{problems}")
+}
+
+fn head(status: &StatusView) -> String {
+    let mut out = format!(
+        "Migration {}: {}, phase {}",
+        status.name,
+        status.state.as_str(),
+        phase(status.phase)
+    );
+    if let Some(barrier) = status.until {
+        let _ = write!(out, ", until {}", until(barrier));
+    }
+    out.push('\n');
+    let total = tables_of(usize::try_from(status.counts.total()).unwrap_or(usize::MAX));
+    out.push_str(&text::wrap(&format!("{total}: {}", counts(&status.counts)), "", WIDTH));
+    if let Some(waiting_for) = &status.waiting_for {
+        out.push_str(&text::wrap(&format!("Waiting for: {waiting_for}"), "", WIDTH));
+    }
+    out
+}
+
+fn hosts(status: &StatusView) -> String {
+    const HEADS: [&str; 8] = [
+        "HOST",
+        "UP",
+        ">INIT",
+        ">DETACHED",
+        ">ZK_CLEANED",
+        ">RESTORED",
+        ">FAILED",
+        "RESTARTED",
+    ];
+    let mut table = Table::new(&HEADS);
+    for host in &status.hosts {
+        table.row([
+            host.host.as_str(),
+            yes(host.connected),
+            &host.counts.init.to_string(),
+            &host.counts.detached.to_string(),
+            &host.counts.zk_cleaned.to_string(),
+            &host.counts.restored.to_string(),
+            &host.counts.failed.to_string(),
+            host.restarted_at.as_deref().unwrap_or("-"),
+        ]);
+    }
+    table.render()
+}
+
+/// Sets that were read and found wanting; one that was not read yet has no reason.
+fn unsettled(out: &mut String, status: &StatusView) {
+    let sets: Vec<_> = status
+        .replica_sets
+        .iter()
+        .filter(|set| !set.settled && set.reason.is_some())
+        .collect();
+    if sets.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\nReplica sets that are not settled:");
+    for set in sets.iter().take(FEW) {
+        let _ = writeln!(out, "  {}", text::escape(&set.zookeeper_path));
+        out.push_str(&text::wrap(set.reason.as_deref().unwrap_or_default(), "    ", WIDTH));
+    }
+    if sets.len() > FEW {
+        let _ = writeln!(out, "  ... and {} more; -o json lists all", sets.len() - FEW);
+    }
+}
+
+fn tables(status: &StatusView) -> String {
+    let mut table = Table::new(&["TABLE", "HOST", "STATUS", ">PARTS", ">ROWS", "PROBLEM"]);
+    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    for row in status.tables.iter().take(TABLES) {
+        table.row([
+            &TableName::new(&row.database, &row.table).to_string(),
+            row.host.as_str(),
+            table_status(row.status),
+            &number(row.parts),
+            &number(row.rows),
+            row.problem.as_ref().map_or("", |problem| problem.code.as_str()),
+        ]);
+    }
+    let mut out = table.render();
+    if status.tables.len() > TABLES {
+        let _ = writeln!(out, "... and {} more; -o json lists all", status.tables.len() - TABLES);
+    }
+    out
+}
+
+pub(crate) fn tables_of(number: usize) -> String {
+    text::count(number, "table")
+}
+
+fn table_status(status: TableStatus) -> &'static str {
+    match status {
+        TableStatus::Init => "INIT",
+        TableStatus::Detached => "DETACHED",
+        TableStatus::ZkCleaned => "ZK_CLEANED",
+        TableStatus::Restored => "RESTORED",
+    }
+}
+
+pub(crate) fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Detach => "detach",
+        Phase::Settle => "settle",
+        Phase::Clean => "clean",
+        Phase::Restart => "restart",
+        Phase::Attach => "attach",
+        Phase::Restore => "restore",
+        Phase::Done => "done",
+    }
+}
+
+pub(crate) fn until(until: Until) -> &'static str {
+    match until {
+        Until::Detached => "detached",
+        Until::ZkCleaned => "zk-cleaned",
+        Until::Restarted => "restarted",
+        Until::Restored => "restored",
+    }
+}

@@ -1,0 +1,131 @@
+//! `coordinator.yaml`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use rekeeper_shared::config::{self, TlsFiles, Validate, check_insecure, is_loopback};
+use serde::Deserialize;
+
+/// What the coordinator is told by its configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where its store is.
+    pub data_dir: PathBuf,
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// [`config::BadConfig`] with every problem.
+    pub fn load(file: &Path) -> Result<Self, config::BadConfig> {
+        config::load::<Raw>(file)
+    }
+}
+
+/// The file as written. Everything is optional, so that all that is missing is told at once.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    listen: Option<String>,
+    data_dir: Option<PathBuf>,
+    tls: Option<TlsFiles>,
+    #[serde(default)]
+    insecure: bool,
+}
+
+impl Validate for Raw {
+    type Valid = Config;
+
+    fn validate(self, folder: &Path, problems: &mut Vec<String>) -> Option<Config> {
+        check_insecure(self.insecure, self.tls.as_ref(), problems);
+        let listen = self.listen(problems);
+        if self.data_dir.is_none() {
+            problems.push("data_dir: missing; the folder where plans and their status are kept".to_owned());
+        }
+        Some(Config {
+            listen: listen?,
+            data_dir: folder.join(self.data_dir?),
+        })
+    }
+}
+
+impl Raw {
+    fn listen(&self, problems: &mut Vec<String>) -> Option<SocketAddr> {
+        let Some(text) = &self.listen else {
+            problems.push("listen: missing; the address to listen on, as 127.0.0.1:7443".to_owned());
+            return None;
+        };
+        let Ok(listen) = text.parse::<SocketAddr>() else {
+            problems.push(format!(
+                "listen: {text:?} is no address and port; write it as 127.0.0.1:7443"
+            ));
+            return None;
+        };
+        if self.insecure && !is_loopback(&listen.ip().to_string()) {
+            problems.push(format!(
+                "listen: {listen} can be reached from other machines; without TLS (`insecure: true`) only a loopback \
+                 address such as 127.0.0.1:7443 is allowed"
+            ));
+        }
+        Some(listen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        match read(text) {
+            Ok(config) => panic!("accepted: {config:?}"),
+            Err(bad) => bad.problems,
+        }
+    }
+
+    fn read(text: &str) -> Result<Config, config::BadConfig> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("coordinator.yaml");
+        std::fs::write(&file, text).unwrap();
+        Config::load(&file).map(|mut config| {
+            if let Ok(relative) = config.data_dir.strip_prefix(folder.path()) {
+                config.data_dir = Path::new("<folder>").join(relative);
+            }
+            config
+        })
+    }
+
+    #[test]
+    fn a_relative_data_dir_is_against_the_files_folder() {
+        let config = read("listen: 127.0.0.1:0\ndata_dir: data\ninsecure: true\n").unwrap();
+        assert_eq!(config.listen, "127.0.0.1:0".parse().unwrap());
+        assert_eq!(config.data_dir, Path::new("<folder>/data"));
+        let config = read("listen: '[::1]:7443'\ndata_dir: /var/lib/rekeeper\ninsecure: true\n").unwrap();
+        assert_eq!(config.data_dir, Path::new("/var/lib/rekeeper"));
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let found = problems("tls: {cert: a, key: b, client_ca: c}\n");
+        assert_eq!(found.len(), 3, "{found:?}");
+        for (problem, field) in found.iter().zip(["tls:", "listen:", "data_dir:"]) {
+            assert!(problem.starts_with(field), "{found:?}");
+        }
+        let found = problems("listen: 0.0.0.0:7443\ninsecure: true\n");
+        assert!(
+            found[0].contains("loopback") && found[1].starts_with("data_dir"),
+            "{found:?}"
+        );
+        let found = problems("listen: 127.0.0.1:7443\ndata_dir: d\n");
+        assert!(found.len() == 1 && found[0].starts_with("insecure:"), "{found:?}");
+        assert!(problems("listen: here\ndata_dir: d\ninsecure: true\n")[0].contains("127.0.0.1:7443"));
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        let found = problems("listen: 127.0.0.1:1\ndata_dir: d\ninsecure: true\nlisen: x\n");
+        assert!(found[0].contains("lisen"), "{found:?}");
+    }
+}

@@ -1,0 +1,153 @@
+//! How the rest of the program talks to the driver: a handle, cheap to clone; the channel stays inside.
+
+use std::sync::Arc;
+
+use rekeeper_shared::ids::{HostName, MigrationName};
+use rekeeper_shared::plan::Plan;
+use rekeeper_shared::problem::Finding;
+use rekeeper_shared::view::{HostView, MigrationLine, State, StatusView};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::progress::OperatorOrder;
+
+/// Why an operator does not get what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OperatorError {
+    /// There is no such migration.
+    #[error("there is no migration {0}; `rekeeper status` lists them")]
+    Unknown(MigrationName),
+    /// The name is taken.
+    #[error("there is a migration {0} already; choose another name")]
+    Exists(MigrationName),
+    /// The request is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// A check stops it.
+    #[error("blocked: {0}")]
+    Blocked(String),
+    /// It does not fit the migration's state.
+    #[error("{0}")]
+    State(String),
+    /// The coordinator is stopping.
+    #[error("the coordinator is stopping")]
+    Stopping,
+}
+
+/// What can be asked of the driver.
+pub enum Request {
+    /// Who is connected.
+    Hosts(oneshot::Sender<Vec<HostView>>),
+    /// Every migration.
+    Migrations(oneshot::Sender<Vec<MigrationLine>>),
+    /// One migration.
+    Status(MigrationName, oneshot::Sender<Option<StatusView>>),
+    /// The plan of a migration, and its state.
+    Plan(MigrationName, oneshot::Sender<Option<(Arc<Plan>, State)>>),
+    /// What stops a plan of that name on these hosts: another migration under way on one of them.
+    Overlaps(MigrationName, Vec<HostName>, oneshot::Sender<Vec<Finding>>),
+    /// Save a plan.
+    Save(Box<Plan>, oneshot::Sender<Result<(), OperatorError>>),
+    /// Order something of a migration; the answer is for people.
+    Order {
+        /// The migration.
+        name: MigrationName,
+        /// Who.
+        by: String,
+        /// What.
+        order: OperatorOrder,
+        /// A notice, or why not.
+        answer: oneshot::Sender<Result<String, OperatorError>>,
+    },
+}
+
+/// The driver, for the rest of the program.
+#[derive(Clone)]
+pub struct DriverHandle {
+    requests: mpsc::Sender<Request>,
+    changed: watch::Receiver<u64>,
+}
+
+impl DriverHandle {
+    pub(super) fn new(requests: mpsc::Sender<Request>, changed: watch::Receiver<u64>) -> Self {
+        Self { requests, changed }
+    }
+
+    /// Changes whenever something was written down.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, OperatorError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests
+            .send(request(answer))
+            .await
+            .map_err(|_| OperatorError::Stopping)?;
+        answered.await.map_err(|_| OperatorError::Stopping)
+    }
+
+    /// Who is connected.
+    ///
+    /// # Errors
+    /// [`OperatorError::Stopping`].
+    pub async fn hosts(&self) -> Result<Vec<HostView>, OperatorError> {
+        self.ask(Request::Hosts).await
+    }
+
+    /// Every migration, the oldest first.
+    ///
+    /// # Errors
+    /// [`OperatorError::Stopping`].
+    pub async fn migrations(&self) -> Result<Vec<MigrationLine>, OperatorError> {
+        self.ask(Request::Migrations).await
+    }
+
+    /// One migration.
+    ///
+    /// # Errors
+    /// [`OperatorError::Unknown`].
+    pub async fn status(&self, name: &MigrationName) -> Result<StatusView, OperatorError> {
+        self.ask(|answer| Request::Status(name.clone(), answer))
+            .await?
+            .ok_or_else(|| OperatorError::Unknown(name.clone()))
+    }
+
+    /// The plan of a migration, and its state.
+    ///
+    /// # Errors
+    /// [`OperatorError::Stopping`].
+    pub async fn plan(&self, name: &MigrationName) -> Result<Option<(Arc<Plan>, State)>, OperatorError> {
+        self.ask(|answer| Request::Plan(name.clone(), answer)).await
+    }
+
+    /// What stops a plan of that name on these hosts: another migration under way on one of them.
+    ///
+    /// # Errors
+    /// [`OperatorError::Stopping`].
+    pub async fn overlaps(&self, name: &MigrationName, hosts: Vec<HostName>) -> Result<Vec<Finding>, OperatorError> {
+        self.ask(|answer| Request::Overlaps(name.clone(), hosts, answer)).await
+    }
+
+    /// Saves a plan.
+    ///
+    /// # Errors
+    /// [`OperatorError::Exists`].
+    pub async fn save(&self, plan: Plan) -> Result<(), OperatorError> {
+        self.ask(|answer| Request::Save(Box::new(plan), answer)).await?
+    }
+
+    /// Orders something; answers a notice for people, empty when there is nothing to say.
+    ///
+    /// # Errors
+    /// Any [`OperatorError`]; nothing has changed then.
+    pub async fn order(&self, name: &MigrationName, by: String, order: OperatorOrder) -> Result<String, OperatorError> {
+        self.ask(|answer| Request::Order {
+            name: name.clone(),
+            by,
+            order,
+            answer,
+        })
+        .await?
+    }
+}

@@ -1,0 +1,155 @@
+//! Who is connected, what each host is doing, and whether it has room for another step.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rekeeper_shared::ids::{HostName, MigrationName};
+use rekeeper_shared::plan::HostIx;
+use rekeeper_shared::step::{Hello, StepKind, Target};
+use tokio::time::Instant;
+
+use super::migration::Migration;
+use crate::agents::{Connected, ConnectionId};
+use crate::progress::next::Proposal;
+
+/// Steps on sets that one host does at a time.
+const SET_STEPS: usize = 8;
+
+/// The hosts that have been seen since the start.
+#[derive(Default)]
+pub(super) struct Hosts(BTreeMap<HostName, Host>);
+
+pub(super) struct Host {
+    pub(super) hello: Hello,
+    /// The connection; none when the agent is gone.
+    connection: Option<ConnectionId>,
+    /// Why nothing may be ordered of it.
+    pub(super) blocked: Option<String>,
+    /// Since when it is connected, or gone.
+    pub(super) since: Instant,
+    doing: HashMap<(MigrationName, u64), String>,
+}
+
+impl Host {
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+}
+
+/// Which limit a step counts against.
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum Class {
+    Tables,
+    Restores,
+    Sets,
+    Server,
+}
+
+fn class(step: StepKind) -> Class {
+    match step {
+        StepKind::Sync | StepKind::Detach | StepKind::Reattach | StepKind::Attach | StepKind::Finish => Class::Tables,
+        StepKind::Restore => Class::Restores,
+        StepKind::Freeze
+        | StepKind::Settle
+        | StepKind::Record
+        | StepKind::Clean
+        | StepKind::Release
+        | StepKind::Witness => Class::Sets,
+        StepKind::Restart => Class::Server,
+    }
+}
+
+impl Hosts {
+    pub(super) fn connected(&mut self, connected: Connected, blocked: Option<String>) {
+        let Connected { connection, hello, .. } = connected;
+        let host = Host {
+            connection: Some(connection),
+            blocked,
+            since: Instant::now(),
+            doing: HashMap::new(),
+            hello,
+        };
+        self.0.insert(host.hello.host.clone(), host);
+    }
+
+    pub(super) fn gone(&mut self, name: &HostName, connection: ConnectionId) {
+        if let Some(host) = self.0.get_mut(name)
+            && host.connection == Some(connection)
+        {
+            (host.connection, host.since) = (None, Instant::now());
+            host.doing.clear();
+        }
+    }
+
+    pub(super) fn doing(&mut self, name: &HostName, migration: MigrationName, attempt: u64, text: String) {
+        if let Some(host) = self.0.get_mut(name) {
+            host.doing.insert((migration, attempt), text);
+        }
+    }
+
+    pub(super) fn done(&mut self, name: &HostName, migration: &MigrationName, attempt: u64) {
+        if let Some(host) = self.0.get_mut(name) {
+            host.doing.remove(&(migration.clone(), attempt));
+        }
+    }
+
+    /// What the agent said it is doing for an attempt.
+    pub(super) fn text_of(&self, name: &HostName, migration: &MigrationName, attempt: u64) -> Option<&str> {
+        self.0
+            .get(name)?
+            .doing
+            .get(&(migration.clone(), attempt))
+            .map(String::as_str)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&HostName, &Host)> {
+        self.0.iter()
+    }
+
+    pub(super) fn get(&self, name: &HostName) -> Option<&Host> {
+        self.0.get(name)
+    }
+
+    /// The connection over which something may be ordered of the host.
+    pub(super) fn connection(&self, name: &HostName) -> Option<ConnectionId> {
+        self.0.get(name).filter(|host| host.blocked.is_none())?.connection
+    }
+
+    /// Which host does each member of the proposal: all of them, or none when one of them has no host that is connected
+    /// and has room. So no replica is detached while the agent of another one of its set is away.
+    pub(super) fn admit(
+        &self,
+        migration: &Migration,
+        proposal: &Proposal,
+        now: Instant,
+    ) -> Option<Vec<(Target, HostIx)>> {
+        let has_room = |&host: &HostIx| {
+            let Some(known) = self.0.get(&migration.plan.hosts[host].name) else {
+                return false;
+            };
+            let limit = match class(proposal.step) {
+                // Twice what the agent does at a time, so that it never waits for the next command.
+                Class::Tables => known.hello.parallel_detach * 2,
+                Class::Restores => known.hello.parallel_restore * 2,
+                Class::Sets => SET_STEPS,
+                Class::Server => 1,
+            };
+            let busy = migration
+                .progress
+                .in_flight
+                .values()
+                .filter(|intent| intent.host == host && class(intent.step) == class(proposal.step))
+                .count();
+            self.connection(&migration.plan.hosts[host].name).is_some() && busy < limit
+        };
+        proposal
+            .members
+            .iter()
+            .map(|(target, hosts)| {
+                if migration.not_before(*target, now).is_some() {
+                    return None;
+                }
+                hosts.iter().find(|host| has_room(host)).map(|&host| (*target, host))
+            })
+            .collect()
+    }
+}

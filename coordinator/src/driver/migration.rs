@@ -1,0 +1,127 @@
+//! A migration in the driver's hands: plan, progress, and the times that only matter to people and to retries.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rekeeper_shared::backoff::Backoff;
+use rekeeper_shared::plan::Plan;
+use rekeeper_shared::step::{Outcome, StepKind, Target};
+use tokio::time::Instant;
+
+use crate::progress::Progress;
+use crate::store::{Store, Stored};
+
+/// How many records are read at once.
+const PAGE: usize = 10_000;
+/// How long a step that failed waits before it is tried again, first and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_HIGHEST: Duration = Duration::from_secs(10);
+
+pub(super) struct Migration {
+    pub(super) plan: Arc<Plan>,
+    pub(super) progress: Progress,
+    /// When each intent under way was ordered, or read back.
+    since: HashMap<u64, Instant>,
+    retries: HashMap<Target, (Backoff, Instant)>,
+}
+
+impl Migration {
+    pub(super) fn new(plan: Plan) -> Self {
+        let progress = Progress::new(&plan);
+        Self {
+            plan: Arc::new(plan),
+            progress,
+            since: HashMap::new(),
+            retries: HashMap::new(),
+        }
+    }
+
+    /// Reads a migration's log back.
+    pub(super) async fn load(plan: Plan, store: &impl Store) -> anyhow::Result<Self> {
+        let mut migration = Self::new(plan);
+        let mut after = 0;
+        loop {
+            let page = store.records(&migration.plan.name, after, PAGE).await?;
+            let Some(last) = page.last().map(|stored| stored.seq) else {
+                break;
+            };
+            for Stored { seq, record, .. } in page {
+                migration
+                    .progress
+                    .apply(&migration.plan, &record)
+                    .with_context(|| format!("record {seq} of migration {} cannot be", migration.plan.name))?;
+            }
+            after = last;
+        }
+        let now = Instant::now();
+        migration.since = migration
+            .progress
+            .in_flight
+            .keys()
+            .map(|&attempt| (attempt, now))
+            .collect();
+        Ok(migration)
+    }
+
+    /// Nothing will be ordered however long one waits.
+    pub(super) fn is_at_rest(&self) -> bool {
+        !self.progress.started || self.progress.paused
+    }
+
+    pub(super) fn ordered(&mut self, attempt: u64, now: Instant) {
+        self.since.insert(attempt, now);
+    }
+
+    pub(super) fn ended(&mut self, step: StepKind, target: Target, outcome: &Outcome) {
+        self.since
+            .retain(|attempt, _| self.progress.in_flight.contains_key(attempt));
+        match outcome {
+            Outcome::Done(_) => {
+                self.retries.remove(&target);
+            }
+            Outcome::Failed(_) => {
+                let fresh = || (Backoff::new(RETRY_FIRST, RETRY_HIGHEST), Instant::now());
+                let (backoff, next) = self.retries.entry(target).or_insert_with(fresh);
+                *next = Instant::now() + backoff.next_delay();
+                tracing::debug!(%step, "tried again later");
+            }
+        }
+    }
+
+    /// When the target may be tried again, if that is later than now.
+    pub(super) fn not_before(&self, target: Target, now: Instant) -> Option<Instant> {
+        self.retries
+            .get(&target)
+            .map(|(_, next)| *next)
+            .filter(|next| *next > now)
+    }
+
+    /// The intent that is under way longest, and since when.
+    pub(super) fn longest(&self) -> Option<(u64, Instant)> {
+        self.since
+            .iter()
+            .map(|(attempt, since)| (*attempt, *since))
+            .min_by_key(|(attempt, since)| (*since, *attempt))
+    }
+
+    pub(super) fn since(&self, attempt: u64) -> Option<Instant> {
+        self.since.get(&attempt).copied()
+    }
+
+    /// What people call a target.
+    pub(super) fn name_of(&self, target: Target) -> String {
+        name_of(&self.plan, target)
+    }
+}
+
+/// What people call a target: `db.table`, the path of a set, the name of a host.
+#[must_use]
+pub fn name_of(plan: &Plan, target: Target) -> String {
+    match target {
+        Target::Table(table) => plan.tables[table].name.to_string(),
+        Target::Set(set) => plan.sets[set].path.to_string(),
+        Target::Host(host) => plan.hosts[host].name.to_string(),
+    }
+}

@@ -1,0 +1,268 @@
+//! What people ask of the driver, and what it answers.
+
+use rekeeper_shared::ids::{HostName, MigrationName};
+use rekeeper_shared::problem::{Code, Finding};
+use rekeeper_shared::view::{HostView, MigrationLine, State};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::handle::{DriverHandle, OperatorError, Request};
+use super::migration::Migration;
+use super::waiting::{rounded, waiting_for};
+use super::{Driver, Turn};
+use crate::progress::{OperatorOrder, Record};
+use crate::store::{Append, Store, StoreError};
+
+/// Questions that may wait; beyond it, callers do.
+const REQUESTS: usize = 64;
+
+impl<S: Store> Driver<S> {
+    /// The way to ask this driver, and what to give to [`Driver::run`].
+    #[must_use]
+    pub fn handle(&self) -> (DriverHandle, mpsc::Receiver<Request>) {
+        let (requests, asked) = mpsc::channel(REQUESTS);
+        (DriverHandle::new(requests, self.changed.subscribe()), asked)
+    }
+
+    /// Whoever does not wait for the answer any more does not get it.
+    pub(super) async fn answer(&mut self, request: Request, turn: &mut Turn) -> Result<(), StoreError> {
+        match request {
+            Request::Hosts(answer) => drop(answer.send(self.host_views())),
+            Request::Migrations(answer) => drop(answer.send(self.lines())),
+            Request::Status(name, answer) => {
+                let view = self.migrations.get(&name).map(|migration| {
+                    let connected =
+                        |host: &HostName| self.hosts.get(host).is_some_and(super::hosts::Host::is_connected);
+                    migration
+                        .progress
+                        .status(&migration.plan, waiting_for(migration, &self.hosts), connected)
+                });
+                drop(answer.send(view));
+            }
+            Request::Plan(name, answer) => {
+                let plan = self.migrations.get(&name);
+                drop(answer.send(plan.map(|m| (m.plan.clone(), m.progress.state(&m.plan)))));
+            }
+            Request::Overlaps(name, hosts, answer) => drop(answer.send(self.overlaps(&name, &hosts))),
+            Request::Save(plan, answer) => {
+                let saved = match self.store.save_plan(&plan).await {
+                    Ok(()) => {
+                        self.migrations.insert(plan.name.clone(), Migration::new(*plan));
+                        Ok(())
+                    }
+                    Err(StoreError::NameTaken(name)) => Err(OperatorError::Exists(name)),
+                    Err(e) => return Err(e),
+                };
+                drop(answer.send(saved));
+            }
+            Request::Order {
+                name,
+                by,
+                order,
+                answer,
+            } => match self.order(&name, by, order, turn) {
+                // Answered when it is on disk.
+                Ok(notice) => turn.answers.push(Box::new(move || drop(answer.send(Ok(notice))))),
+                Err(e) => drop(answer.send(Err(e))),
+            },
+        }
+        Ok(())
+    }
+
+    fn order(
+        &mut self,
+        name: &MigrationName,
+        by: String,
+        order: OperatorOrder,
+        turn: &mut Turn,
+    ) -> Result<String, OperatorError> {
+        let overlaps = match self.migrations.get(name) {
+            Some(migration) => {
+                let hosts: Vec<HostName> = migration.plan.hosts.iter().map(|host| host.name.clone()).collect();
+                self.overlaps(name, &hosts)
+            }
+            None => return Err(OperatorError::Unknown(name.clone())),
+        };
+        let Some(migration) = self.migrations.get_mut(name) else {
+            return Err(OperatorError::Unknown(name.clone()));
+        };
+        let state = migration.progress.state(&migration.plan);
+        let refuse = |what: &str| Err(OperatorError::State(format!("migration {name} {what}")));
+        let unavailable = migration.progress.unavailable();
+        let notice = match (&order, state) {
+            (_, State::Completed) => return refuse_or_notice(&order, format!("migration {name} is completed already")),
+            (_, State::Aborted) => return refuse_or_notice(&order, format!("migration {name} was aborted")),
+            (OperatorOrder::Start { .. }, State::Running) => {
+                return Ok(format!("migration {name} is running already: following it"));
+            }
+            (OperatorOrder::Start { .. }, State::Failed) => {
+                return Ok(format!(
+                    "migration {name} has failed: see `rekeeper problems {name}`, then `rekeeper retry {name}`"
+                ));
+            }
+            (OperatorOrder::Start { .. }, State::Planned) => {
+                if let Some(overlap) = overlaps.first() {
+                    return Err(OperatorError::Blocked(format!("{}: {}", overlap.code, overlap.message)));
+                }
+                String::new()
+            }
+            (OperatorOrder::Start { .. }, State::Paused) => String::new(),
+            (OperatorOrder::Pause, State::Running) => {
+                let tables = count(unavailable, "table", "tables");
+                format!("no new command is sent; unavailable meanwhile: {tables}")
+            }
+            (OperatorOrder::Pause, _) => return refuse("is not running, so it cannot be paused"),
+            (OperatorOrder::Resume, State::Paused) => String::new(),
+            (OperatorOrder::Resume, _) => return refuse("is not paused, so it cannot be resumed"),
+            (OperatorOrder::Retry { .. }, State::Planned) => return refuse("was never started"),
+            (OperatorOrder::Retry { table, host }, _) => retried(migration, table.as_ref(), host.as_ref())?,
+            (OperatorOrder::Abort, State::Planned) => "it was never started: nothing had to be put back".to_owned(),
+            (OperatorOrder::Abort, _) => abort_notice(migration),
+        };
+        let record = Record::Ordered { by, order };
+        migration
+            .progress
+            .apply(&migration.plan, &record)
+            .map_err(|e| OperatorError::State(format!("migration {name}: {e}")))?;
+        turn.appends.push(Append {
+            migration: name.clone(),
+            record,
+            document: None,
+        });
+        Ok(notice)
+    }
+
+    /// Other migrations than `name` under way on one of the hosts.
+    fn overlaps(&self, name: &MigrationName, hosts: &[HostName]) -> Vec<Finding> {
+        let mut found = Vec::new();
+        for (other, migration) in self.migrations.iter().filter(|(other, _)| *other != name) {
+            let state = migration.progress.state(&migration.plan);
+            if state.is_final() || state == State::Planned {
+                continue;
+            }
+            for host in migration.plan.hosts.iter().filter(|host| hosts.contains(&host.name)) {
+                let message = format!("migration {other} is not ended ({})", state.as_str());
+                found.push(Finding::new(Code::MigrationOverlap, message).on(&host.name));
+            }
+        }
+        found
+    }
+
+    fn lines(&self) -> Vec<MigrationLine> {
+        let mut lines: Vec<MigrationLine> = self
+            .migrations
+            .iter()
+            .map(|(name, migration)| MigrationLine {
+                name: name.clone(),
+                state: migration.progress.state(&migration.plan),
+                phase: migration.progress.phase(&migration.plan),
+                counts: migration.progress.counts(&migration.plan, None),
+                created: migration.plan.created.clone(),
+            })
+            .collect();
+        lines.sort_by(|a, b| a.created.cmp(&b.created));
+        lines
+    }
+
+    fn host_views(&self) -> Vec<HostView> {
+        let now = Instant::now();
+        self.hosts
+            .iter()
+            .map(|(name, host)| HostView {
+                host: name.clone(),
+                connected: host.is_connected(),
+                agent_version: host.hello.agent_version.clone(),
+                clickhouse_version: host.hello.clickhouse_version.clone(),
+                doing: host.blocked.clone().or_else(|| self.doing(name, now)),
+            })
+            .collect()
+    }
+
+    fn doing(&self, host: &HostName, now: Instant) -> Option<String> {
+        self.migrations.values().find_map(|migration| {
+            let ix = migration.plan.host_ix(host)?;
+            let mine: Vec<_> = migration
+                .progress
+                .in_flight
+                .values()
+                .filter(|intent| intent.host == ix)
+                .collect();
+            let first = mine.first()?;
+            let since = migration
+                .since(first.attempt)
+                .map(|since| format!(", for {}", rounded(now - since)));
+            let more = if mine.len() > 1 {
+                format!(" and {} more", mine.len() - 1)
+            } else {
+                String::new()
+            };
+            Some(format!(
+                "{}: {} of {}{}{more}",
+                migration.plan.name,
+                first.step,
+                migration.name_of(first.target),
+                since.unwrap_or_default()
+            ))
+        })
+    }
+}
+
+/// `start` on what has ended is no mistake: it follows to the end that is there.
+fn refuse_or_notice(order: &OperatorOrder, what: String) -> Result<String, OperatorError> {
+    if matches!(order, OperatorOrder::Start { .. }) {
+        Ok(what)
+    } else {
+        Err(OperatorError::State(what))
+    }
+}
+
+fn retried(
+    migration: &Migration,
+    table: Option<&rekeeper_shared::ids::TableName>,
+    host: Option<&HostName>,
+) -> Result<String, OperatorError> {
+    let plan = &migration.plan;
+    let chosen: Vec<usize> = (0..plan.tables.len())
+        .filter(|&t| table.is_none_or(|name| *name == plan.tables[t].name))
+        .filter(|&t| host.is_none_or(|name| *name == plan.hosts[plan.tables[t].host].name))
+        .collect();
+    if chosen.is_empty() {
+        return Err(OperatorError::Invalid(
+            "the plan has no such table on such a host".to_owned(),
+        ));
+    }
+    let with = chosen
+        .iter()
+        .filter(|&&t| migration.progress.problem_of(plan, t).is_some())
+        .count();
+    Ok(format!(
+        "tried again: {}",
+        count(with, "table with a problem", "tables with a problem")
+    ))
+}
+
+fn abort_notice(migration: &Migration) -> String {
+    let (plan, progress) = (&migration.plan, &migration.progress);
+    let forward: Vec<usize> = (0..plan.sets.len())
+        .filter(|&s| progress.sets[s].irreversible)
+        .collect();
+    if forward.is_empty() {
+        return "every table is put back into service on its old metadata".to_owned();
+    }
+    let has_problem = |set: usize| {
+        let tables = &plan.sets[set].tables;
+        tables.iter().any(|&t| progress.problem_of(plan, t).is_some())
+    };
+    let held = forward.iter().filter(|&&set| has_problem(set)).count();
+    let retry = if held > 0 {
+        format!(" ({held} of them once `rekeeper retry {}` is ordered)", plan.name)
+    } else {
+        String::new()
+    };
+    let sets = count(forward.len(), "replica set", "replica sets");
+    format!("carried forward, since cleaned already: {sets}{retry}; the others are put back")
+}
+
+fn count(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}

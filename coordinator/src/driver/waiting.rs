@@ -1,0 +1,121 @@
+//! The line that says what is being waited for: what, where, how long already, until when.
+
+use std::time::Duration;
+
+use rekeeper_shared::step::StepKind;
+use rekeeper_shared::view::State;
+use tokio::time::Instant;
+
+use super::hosts::Hosts;
+use super::migration::Migration;
+use crate::progress::next::Proposal;
+
+/// What the migration waits for; none when it does not run.
+pub(super) fn waiting_for(migration: &Migration, hosts: &Hosts) -> Option<String> {
+    let state = migration.progress.state(&migration.plan);
+    let now = Instant::now();
+    if !matches!(state, State::Running | State::Paused) {
+        return None;
+    }
+    if let Some((attempt, since)) = migration.longest()
+        && let Some(intent) = migration.progress.in_flight.get(&attempt)
+    {
+        let host = &migration.plan.hosts[intent.host].name;
+        let target = migration.name_of(intent.target);
+        let what = if target == host.as_str() {
+            format!("{} of {host}", intent.step)
+        } else {
+            format!("{} of {target} on {host}", intent.step)
+        };
+        if let Some(away) = away(hosts, host, now) {
+            return Some(format!("{what}: {away}"));
+        }
+        let doing = hosts
+            .text_of(host, &migration.plan.name, attempt)
+            .map(|text| format!(" ({text})"));
+        let for_ = rounded(now - since);
+        return Some(format!(
+            "{what}{}, for {for_}, {}",
+            doing.unwrap_or_default(),
+            limit(intent.step)
+        ));
+    }
+    let proposal = migration.progress.proposals(&migration.plan).into_iter().next()?;
+    Some(not_ordered(migration, hosts, &proposal, now))
+}
+
+fn not_ordered(migration: &Migration, hosts: &Hosts, proposal: &Proposal, now: Instant) -> String {
+    let Some((target, candidates)) = proposal.members.iter().find(|(_, candidates)| {
+        candidates
+            .iter()
+            .all(|&host| hosts.connection(&migration.plan.hosts[host].name).is_none())
+    }) else {
+        let next = proposal
+            .members
+            .iter()
+            .filter_map(|(target, _)| migration.not_before(*target, now))
+            .max();
+        let target = proposal
+            .members
+            .first()
+            .map(|(target, _)| migration.name_of(*target))
+            .unwrap_or_default();
+        return match next {
+            Some(next) => {
+                format!(
+                    "{} of {target}: it failed, and is tried again in {}",
+                    proposal.step,
+                    rounded(next - now)
+                )
+            }
+            None => format!("{} of {target}: ordered next", proposal.step),
+        };
+    };
+    let what = format!("{} of {}", proposal.step, migration.name_of(*target));
+    let host = &migration.plan.hosts[candidates[0]].name;
+    match away(hosts, host, now) {
+        Some(away) => format!("{what}: {away}"),
+        None => format!("{what}: ordered next"),
+    }
+}
+
+/// Why nothing can be ordered of the host, if so.
+fn away(hosts: &Hosts, name: &rekeeper_shared::ids::HostName, now: Instant) -> Option<String> {
+    let Some(host) = hosts.get(name) else {
+        return Some(format!(
+            "the agent of {name} has not connected since the coordinator started, no limit"
+        ));
+    };
+    if let Some(reason) = &host.blocked {
+        return Some(format!("nothing is ordered of {name}: {reason}"));
+    }
+    (!host.is_connected()).then(|| {
+        format!(
+            "the agent of {name} is not connected, for {}, no limit",
+            rounded(now - host.since)
+        )
+    })
+}
+
+fn limit(step: StepKind) -> &'static str {
+    match step {
+        StepKind::Sync => "10 min at most",
+        StepKind::Restart => "as long as restart.timeout of the host",
+        StepKind::Reattach => "1 min at most",
+        StepKind::Freeze
+        | StepKind::Detach
+        | StepKind::Settle
+        | StepKind::Record
+        | StepKind::Clean
+        | StepKind::Release
+        | StepKind::Witness
+        | StepKind::Attach
+        | StepKind::Restore
+        | StepKind::Finish => "no limit",
+    }
+}
+
+/// A duration as people read it, in whole seconds.
+pub(super) fn rounded(duration: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}

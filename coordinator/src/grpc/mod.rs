@@ -1,0 +1,209 @@
+//! The operator's service: decode, call the handle, map the error, and no more.
+
+mod events;
+mod planning;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use rekeeper_proto::convert::parse;
+use rekeeper_proto::v1::operator_server::{Operator, OperatorServer};
+use rekeeper_proto::v1::{self, Accepted, View};
+use rekeeper_shared::ids::{HostName, MigrationName, TableName};
+use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
+use rekeeper_shared::view::{State, Until};
+use serde::Serialize;
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::agents::AgentsHandle;
+use crate::driver::{DriverHandle, OperatorError};
+use crate::progress::OperatorOrder;
+use crate::store::Store;
+
+/// The header that says who calls, as long as no certificate does.
+const CALLER: &str = "rekeeper-caller";
+
+/// The service of the operator's command line.
+pub struct OperatorService<S> {
+    driver: DriverHandle,
+    agents: AgentsHandle,
+    store: Arc<S>,
+}
+
+impl<S: Store> OperatorService<S> {
+    /// A service that asks this driver.
+    pub fn new(driver: DriverHandle, agents: AgentsHandle, store: Arc<S>) -> OperatorServer<Self> {
+        OperatorServer::new(Self { driver, agents, store })
+            .max_decoding_message_size(rekeeper_proto::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(rekeeper_proto::MAX_MESSAGE_BYTES)
+    }
+
+    async fn order(&self, name: &str, by: String, order: OperatorOrder) -> Result<Response<Accepted>, Status> {
+        let notice = self.driver.order(&migration_name(name)?, by, order).await?;
+        Ok(Response::new(Accepted { notice }))
+    }
+}
+
+impl From<OperatorError> for Status {
+    fn from(error: OperatorError) -> Self {
+        let text = error.to_string();
+        match error {
+            OperatorError::Unknown(_) => Self::not_found(text),
+            OperatorError::Exists(_) => Self::already_exists(text),
+            OperatorError::Invalid(_) => Self::invalid_argument(text),
+            OperatorError::Blocked(_) | OperatorError::State(_) => Self::failed_precondition(text),
+            OperatorError::Stopping => Self::unavailable(text),
+        }
+    }
+}
+
+#[async_trait]
+impl<S: Store> Operator for OperatorService<S> {
+    async fn hosts(&self, _: Request<v1::HostsRequest>) -> Result<Response<View>, Status> {
+        view(&self.driver.hosts().await?)
+    }
+
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<View>, Status> {
+        let by = caller(&request);
+        let (name, request) = plan_request(request.into_inner())?;
+        view(&planning::plan(&self.driver, &self.agents, &name, &request, by).await?)
+    }
+
+    async fn start(&self, request: Request<v1::StartRequest>) -> Result<Response<Accepted>, Status> {
+        let by = caller(&request);
+        let v1::StartRequest { name, until } = request.into_inner();
+        let until = if until.is_empty() {
+            None
+        } else {
+            Some(parse_until(&until)?)
+        };
+        let name = migration_name(&name)?;
+        if let Some((plan, State::Planned)) = self.driver.plan(&name).await? {
+            planning::check_again(&self.agents, &plan).await?;
+        }
+        self.order(name.as_str(), by, OperatorOrder::Start { until }).await
+    }
+
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<View>, Status> {
+        let name = request.into_inner().name;
+        if name.is_empty() {
+            return view(&self.driver.migrations().await?);
+        }
+        view(&self.driver.status(&migration_name(&name)?).await?)
+    }
+
+    async fn pause(&self, request: Request<v1::MigrationRequest>) -> Result<Response<Accepted>, Status> {
+        let by = caller(&request);
+        self.order(&request.into_inner().name, by, OperatorOrder::Pause).await
+    }
+
+    async fn resume(&self, request: Request<v1::MigrationRequest>) -> Result<Response<Accepted>, Status> {
+        let by = caller(&request);
+        self.order(&request.into_inner().name, by, OperatorOrder::Resume).await
+    }
+
+    async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<Accepted>, Status> {
+        let by = caller(&request);
+        let v1::RetryRequest { name, table, host } = request.into_inner();
+        let table = if table.is_empty() {
+            None
+        } else {
+            Some(self.planned_table(&name, &table).await?)
+        };
+        let host = if host.is_empty() { None } else { Some(host_name(&host)?) };
+        self.order(&name, by, OperatorOrder::Retry { table, host }).await
+    }
+
+    async fn abort(&self, request: Request<v1::MigrationRequest>) -> Result<Response<Accepted>, Status> {
+        let by = caller(&request);
+        self.order(&request.into_inner().name, by, OperatorOrder::Abort).await
+    }
+
+    type EventsStream = Pin<Box<dyn Stream<Item = Result<View, Status>> + Send>>;
+
+    async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        let v1::EventsRequest { name, after, follow } = request.into_inner();
+        let name = migration_name(&name)?;
+        let (plan, _) = self.driver.plan(&name).await?.ok_or(OperatorError::Unknown(name))?;
+        Ok(Response::new(events::stream(
+            Arc::clone(&self.store),
+            self.driver.clone(),
+            plan,
+            after,
+            follow,
+        )))
+    }
+}
+
+impl<S: Store> OperatorService<S> {
+    /// The one table of the plan that a person means by `db.table`.
+    async fn planned_table(&self, name: &str, text: &str) -> Result<TableName, Status> {
+        let name = migration_name(name)?;
+        let (plan, _) = self.driver.plan(&name).await?.ok_or(OperatorError::Unknown(name))?;
+        let pattern = crate::plan::Pattern::parse(text).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let mut found: Vec<&TableName> = plan
+            .tables
+            .iter()
+            .map(|t| &t.name)
+            .filter(|t| pattern.matches(t))
+            .collect();
+        found.dedup();
+        match found.as_slice() {
+            [one] => Ok((*one).clone()),
+            [] => Err(Status::invalid_argument(format!("the plan has no table {text}"))),
+            [one, other, ..] => Err(Status::invalid_argument(format!(
+                "{text} is not one table of the plan (it means {one} and {other}); name one, or leave --table away"
+            ))),
+        }
+    }
+}
+
+fn plan_request(wire: v1::PlanRequest) -> Result<(MigrationName, PlanRequest), Status> {
+    let hosts = wire
+        .hosts
+        .iter()
+        .map(|host| host_name(host))
+        .collect::<Result<_, _>>()?;
+    let request = PlanRequest {
+        databases: wire.databases,
+        tables: wire.tables,
+        exclude: wire.exclude,
+        disk: (!wire.disk.is_empty()).then_some(wire.disk),
+        hosts,
+        restart: if wire.restart_never {
+            RestartPolicy::Never
+        } else {
+            RestartPolicy::Once
+        },
+        allow: wire.allow,
+    };
+    Ok((migration_name(&wire.name)?, request))
+}
+
+fn migration_name(text: &str) -> Result<MigrationName, Status> {
+    parse("name", text).map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+fn host_name(text: &str) -> Result<HostName, Status> {
+    parse("host", text).map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+fn parse_until(text: &str) -> Result<Until, Status> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| {
+        Status::invalid_argument(format!(
+            "{text:?} is no barrier: detached, zk-cleaned, restarted, restored"
+        ))
+    })
+}
+
+fn view(document: &impl Serialize) -> Result<Response<View>, Status> {
+    let json = serde_json::to_string(document).map_err(|e| Status::internal(e.to_string()))?;
+    Ok(Response::new(View { json }))
+}
+
+/// Who calls, for the record: a name, until certificates say it.
+fn caller<T>(request: &Request<T>) -> String {
+    let named = request.metadata().get(CALLER).and_then(|value| value.to_str().ok());
+    named.map_or_else(|| "unknown".to_owned(), |name| name.chars().take(128).collect())
+}

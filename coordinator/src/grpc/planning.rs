@@ -1,0 +1,146 @@
+//! Plans are made of fresh inventories: the agents are asked, all at once.
+
+use std::time::{Duration, SystemTime};
+
+use futures::future::join_all;
+use rekeeper_shared::ids::{HostName, MigrationName};
+use rekeeper_shared::inventory::HostInventory;
+use rekeeper_shared::plan::{Plan, PlanRequest};
+use rekeeper_shared::problem::{Code, Finding};
+use rekeeper_shared::view::PlanView;
+
+use crate::agents::{AgentsHandle, NotInspected};
+use crate::driver::{DriverHandle, OperatorError};
+use crate::plan::{Circumstances, Draft, build};
+
+/// How long an agent may take to inspect its host.
+const INSPECTION: Duration = Duration::from_secs(120);
+
+/// Makes a plan and saves it, unless something blocks it.
+pub(super) async fn plan(
+    driver: &DriverHandle,
+    agents: &AgentsHandle,
+    name: &MigrationName,
+    request: &PlanRequest,
+    by: String,
+) -> Result<PlanView, OperatorError> {
+    if driver.plan(name).await?.is_some() {
+        return Err(OperatorError::Exists(name.clone()));
+    }
+    let hosts = if request.hosts.is_empty() {
+        agents
+            .connected()
+            .into_iter()
+            .map(|connected| connected.hello.host)
+            .collect()
+    } else {
+        request.hosts.clone()
+    };
+    let overlaps = driver.overlaps(name, hosts.clone()).await?;
+    let draft = draft(agents, name, request, &hosts, by, overlaps).await?;
+    let view = draft.view();
+    if view.blockers.is_empty() {
+        driver.save(draft.plan).await?;
+    }
+    Ok(view)
+}
+
+/// Makes every check of a plan again, before it is started.
+pub(super) async fn check_again(agents: &AgentsHandle, plan: &Plan) -> Result<(), OperatorError> {
+    let hosts: Vec<HostName> = plan.hosts.iter().map(|host| host.name.clone()).collect();
+    let draft = draft(agents, &plan.name, &plan.request, &hosts, String::new(), Vec::new())
+        .await
+        .map_err(|e| match e {
+            // A pattern that matches nothing any more is no wrong usage now: the tables are gone.
+            OperatorError::Invalid(why) => OperatorError::Blocked(why),
+            other => other,
+        })?;
+    let mut found = draft.blockers.clone();
+    if found.is_empty() {
+        found = draft.differences_from(plan);
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = found.iter().map(line).collect();
+    Err(OperatorError::Blocked(lines.join("\n")))
+}
+
+fn line(finding: &Finding) -> String {
+    let host = finding
+        .host
+        .as_ref()
+        .map(|host| format!(" on {host}"))
+        .unwrap_or_default();
+    let table = finding
+        .table
+        .as_ref()
+        .map(|table| format!(" {table}"))
+        .unwrap_or_default();
+    format!("{}{table}{host}: {}; {}", finding.code, finding.message, finding.fix)
+}
+
+async fn draft(
+    agents: &AgentsHandle,
+    name: &MigrationName,
+    request: &PlanRequest,
+    hosts: &[HostName],
+    by: String,
+    overlaps: Vec<Finding>,
+) -> Result<Draft, OperatorError> {
+    let (inventories, mut findings) = inspect(agents, hosts).await;
+    if hosts.is_empty() {
+        findings.push(Finding::new(Code::AgentNotConnected, "no agent is connected"));
+    }
+    let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    build(
+        name,
+        request,
+        &inventories,
+        Circumstances {
+            by,
+            now,
+            findings,
+            overlaps,
+        },
+    )
+    .map_err(OperatorError::Invalid)
+}
+
+async fn inspect(agents: &AgentsHandle, hosts: &[HostName]) -> (Vec<HostInventory>, Vec<Finding>) {
+    let asked = hosts.iter().map(|host| async move {
+        match tokio::time::timeout(INSPECTION, agents.inspect(host)).await {
+            Ok(answer) => (host, answer),
+            Err(_) => (
+                host,
+                Err(NotInspected::Failed(format!(
+                    "no answer within {} s",
+                    INSPECTION.as_secs()
+                ))),
+            ),
+        }
+    });
+    let (mut inventories, mut findings) = (Vec::new(), Vec::new());
+    for (host, answer) in join_all(asked).await {
+        match answer {
+            Ok(inventory) => inventories.push(inventory),
+            Err(why @ (NotInspected::NotConnected(_) | NotInspected::Lost(_))) => {
+                findings.push(Finding::new(Code::AgentNotConnected, why.to_string()).on(host));
+            }
+            Err(NotInspected::Failed(why)) => findings.push(Finding::new(Code::InspectionFailed, why).on(host)),
+        }
+    }
+    for refused in agents.refused() {
+        findings.push(Finding::new(refused.code, refused.message).on(&refused.host));
+    }
+    for connected in agents
+        .connected()
+        .iter()
+        .filter(|connected| hosts.contains(&connected.hello.host))
+    {
+        if let Some(reason) = &connected.ahead {
+            findings.push(Finding::new(Code::CommandRefused, reason.clone()).on(&connected.hello.host));
+        }
+    }
+    (inventories, findings)
+}

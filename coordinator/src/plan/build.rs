@@ -1,0 +1,257 @@
+//! From inventories to a plan.
+
+use std::collections::BTreeMap;
+
+use rekeeper_shared::ids::{HostName, MigrationName};
+use rekeeper_shared::inventory::HostInventory;
+use rekeeper_shared::place::{Place, ZkPath};
+use rekeeper_shared::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, TableIx};
+use rekeeper_shared::problem::{Code, Finding};
+use rekeeper_shared::view::{PlanView, PlannedReplicaView, PlannedSetView};
+
+use super::check::{Allowances, Chosen, SetKey, check_restart, check_sets, check_tables, check_versions, set_key};
+use super::pattern::Selection;
+
+/// What is known beside the inventories.
+#[derive(Debug, Clone, Default)]
+pub struct Circumstances {
+    /// Who asks.
+    pub by: String,
+    /// Now, RFC 3339 UTC.
+    pub now: String,
+    /// Blockers of the hosts as such: not connected, not inspected, two agents.
+    pub findings: Vec<Finding>,
+    /// Other migrations under way, each with a host that it has. Their tables may be detached, and so not be seen.
+    pub overlaps: Vec<Finding>,
+}
+
+/// A plan that was made, and what was found; it may be saved only when nothing blocks it.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The plan, as far as it could be made.
+    pub plan: Plan,
+    /// What stops it.
+    pub blockers: Vec<Finding>,
+}
+
+/// Makes a plan of what the agents reported.
+///
+/// # Errors
+/// What is wrong with the request itself, for people: a bad pattern, one that matches nothing, a bad `--allow`.
+pub fn build(
+    name: &MigrationName,
+    request: &PlanRequest,
+    inventories: &[HostInventory],
+    mut circumstances: Circumstances,
+) -> Result<Draft, String> {
+    let selection = Selection::parse(request).map_err(|e| e.to_string())?;
+    let allowances = Allowances::parse(&request.allow)?;
+    let every: Vec<_> = inventories.iter().flat_map(|i| &i.tables).collect();
+    let inspected_all = circumstances.findings.is_empty() && circumstances.overlaps.is_empty();
+    let unmatched = selection.unmatched(&every);
+    if inspected_all && !unmatched.is_empty() {
+        return Err(format!(
+            "no attached replicated table matches {}; nothing was planned",
+            unmatched.join(", ")
+        ));
+    }
+    let chosen: Vec<Chosen<'_>> = inventories
+        .iter()
+        .flat_map(|inventory| inventory.tables.iter().map(move |table| (&inventory.host, table)))
+        .filter(|(_, table)| selection.takes(table))
+        .collect();
+    if inspected_all && chosen.is_empty() {
+        return Err("no attached replicated table is selected; nothing was planned".to_owned());
+    }
+    let (too_old, mut warnings) = check_versions(inventories, &chosen);
+    let mut blockers = std::mem::take(&mut circumstances.findings);
+    let is_chosen = |host: &HostName| chosen.is_empty() || chosen.iter().any(|(chosen, _)| *chosen == host);
+    let overlaps = circumstances.overlaps.drain(..);
+    blockers.extend(overlaps.filter(|finding| finding.host.as_ref().is_none_or(is_chosen)));
+    blockers.extend(too_old);
+    blockers.extend(check_restart(request, inventories, &chosen));
+    blockers.extend(check_tables(&chosen));
+    blockers.extend(check_sets(inventories, &chosen));
+    let (allowed, mut blockers): (Vec<_>, Vec<_>) = blockers
+        .into_iter()
+        .partition(|finding| allowances.allows(finding.code, finding.table.as_deref()));
+    warnings.extend(allowed);
+    if !chosen.is_empty() {
+        warnings.push(Finding::new(
+            Code::DeduplicationForgotten,
+            Code::DeduplicationForgotten.cause(),
+        ));
+    }
+    warnings.sort();
+    blockers.sort();
+    let plan = assemble(
+        Header {
+            name,
+            request,
+            circumstances,
+            warnings,
+        },
+        inventories,
+        &chosen,
+    );
+    Ok(Draft { plan, blockers })
+}
+
+struct Header<'a> {
+    name: &'a MigrationName,
+    request: &'a PlanRequest,
+    circumstances: Circumstances,
+    warnings: Vec<Finding>,
+}
+
+/// Puts the chosen tables into sets and the hosts into waves.
+fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Plan {
+    let names: std::collections::BTreeSet<&HostName> = chosen.iter().map(|(host, _)| *host).collect();
+    let hosts: Vec<PlannedHost> = names
+        .iter()
+        .map(|name| PlannedHost {
+            name: (*name).clone(),
+            clickhouse_version: inventories
+                .iter()
+                .find(|i| i.host == **name)
+                .map(|i| i.clickhouse_version.clone())
+                .unwrap_or_default(),
+        })
+        .collect();
+    let mut by_set: BTreeMap<SetKey, (Place, ZkPath, Vec<Chosen<'_>>)> = BTreeMap::new();
+    for &(host, table) in chosen {
+        let (Some((key, _)), Some(place), Ok(path)) =
+            (set_key(table), &table.place, ZkPath::parse(&table.zookeeper_path))
+        else {
+            continue; // A blocker names it.
+        };
+        by_set
+            .entry(key)
+            .or_insert_with(|| (place.clone(), path, Vec::new()))
+            .2
+            .push((host, table));
+    }
+    let mut tables = Vec::new();
+    let mut sets = Vec::new();
+    for (place, path, mut members) in by_set.into_values() {
+        members.sort_by(|(host, table), (other_host, other)| (host, &table.name).cmp(&(other_host, &other.name)));
+        let first: TableIx = tables.len();
+        for (host, table) in members {
+            let Some(host) = hosts.iter().position(|h| h.name == *host) else {
+                continue;
+            };
+            tables.push(PlannedTable {
+                host,
+                name: table.name.clone(),
+                uuid: table.uuid.clone(),
+                engine: table.engine.clone(),
+                set: sets.len(),
+                replica_name: table.replica_name.clone(),
+            });
+        }
+        sets.push(PlannedSet {
+            place,
+            path,
+            tables: (first..tables.len()).collect(),
+            wave: 0,
+        });
+    }
+    let hosts_of = |set: &PlannedSet| set.tables.iter().map(|&t| tables[t].host).collect::<Vec<_>>();
+    let waves = super::waves::waves(hosts.len(), sets.iter().map(hosts_of));
+    let wave_of = |set: &PlannedSet| waves.iter().position(|wave| wave.contains(&tables[set.tables[0]].host));
+    let of_sets: Vec<usize> = sets.iter().map(|set| wave_of(set).unwrap_or_default()).collect();
+    for (set, wave) in sets.iter_mut().zip(of_sets) {
+        set.wave = wave;
+    }
+    let Header {
+        name,
+        request,
+        circumstances,
+        warnings,
+    } = header;
+    Plan {
+        name: name.clone(),
+        created: circumstances.now,
+        created_by: circumstances.by,
+        request: request.clone(),
+        hosts,
+        tables,
+        sets,
+        waves,
+        warnings,
+    }
+}
+
+impl Draft {
+    /// The document that people see.
+    #[must_use]
+    pub fn view(&self) -> PlanView {
+        let plan = &self.plan;
+        PlanView {
+            name: plan.name.clone(),
+            blockers: self.blockers.clone(),
+            warnings: plan.warnings.clone(),
+            waves: plan
+                .waves
+                .iter()
+                .map(|wave| wave.iter().map(|&host| plan.hosts[host].name.clone()).collect())
+                .collect(),
+            replica_sets: plan
+                .sets
+                .iter()
+                .map(|set| PlannedSetView {
+                    zookeeper_path: set.path.to_string(),
+                    replicas: set
+                        .tables
+                        .iter()
+                        .map(|&table| PlannedReplicaView {
+                            host: plan.hosts[plan.tables[table].host].name.clone(),
+                            database: plan.tables[table].name.database.clone(),
+                            table: plan.tables[table].name.table.clone(),
+                            replica_name: plan.tables[table].replica_name.clone(),
+                        })
+                        .collect(),
+                })
+                .collect(),
+        }
+    }
+
+    /// What keeps an older plan from being started: something of it is not as it was. Empty when both say the same.
+    #[must_use]
+    pub fn differences_from(&self, saved: &Plan) -> Vec<Finding> {
+        let of = |plan: &Plan| -> BTreeMap<String, (Finding, String)> {
+            plan.tables
+                .iter()
+                .map(|t| {
+                    let host = &plan.hosts[t.host].name;
+                    let finding = Finding::new(Code::TableChanged, String::new()).on(host).of(&t.name);
+                    let set = &plan.sets[t.set];
+                    let identity = format!(
+                        "uuid {}, path {}, replica {}, at {}",
+                        t.uuid, set.path, t.replica_name, set.place
+                    );
+                    (format!("{host} {}", t.name), (finding, identity))
+                })
+                .collect()
+        };
+        let (before, now) = (of(saved), of(&self.plan));
+        let mut found = Vec::new();
+        for (key, (finding, identity)) in &before {
+            let what = match now.get(key) {
+                Some((_, same)) if same == identity => continue,
+                Some((_, other)) => format!("planned with {identity}, found with {other}"),
+                None => "planned, and not found any more".to_owned(),
+            };
+            found.push(Finding {
+                message: what,
+                ..finding.clone()
+            });
+        }
+        let new = now.iter().filter(|(key, _)| !before.contains_key(*key));
+        found.extend(new.map(|(_, (finding, _))| Finding {
+            message: "created since the plan was made".to_owned(),
+            ..finding.clone()
+        }));
+        found
+    }
+}

@@ -1,0 +1,258 @@
+//! The checks before anything is changed: what stops a plan, and what to know.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use rekeeper_shared::ids::HostName;
+use rekeeper_shared::inventory::{HostInventory, PathFacts, TableInventory, ZookeeperFacts};
+use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
+use rekeeper_shared::problem::{Code, Finding};
+
+/// `--allow CODE[:db.table]`, parsed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Allowances(Vec<(Code, Option<String>)>);
+
+impl Allowances {
+    /// Parses what was given with `--allow`.
+    ///
+    /// # Errors
+    /// What is wrong with the first bad one, for people.
+    pub fn parse(texts: &[String]) -> Result<Self, String> {
+        let parse = |text: &String| {
+            let (code, table) = match text.split_once(':') {
+                Some((code, table)) => (code, Some(table.to_owned())),
+                None => (text.as_str(), None),
+            };
+            let code: Code = code.parse().map_err(|e| format!("--allow {text}: {e}"))?;
+            if !code.may_be_allowed() {
+                return Err(format!("--allow {text}: {code} cannot be allowed; {}", code.fix()));
+            }
+            Ok((code, table))
+        };
+        texts.iter().map(parse).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether the code is allowed for the table (`db.table`).
+    #[must_use]
+    pub fn allows(&self, code: Code, table: Option<&str>) -> bool {
+        self.0
+            .iter()
+            .any(|(allowed, only)| *allowed == code && (only.is_none() || only.as_deref() == table))
+    }
+}
+
+/// A table that was chosen, and its host.
+pub(super) type Chosen<'a> = (&'a HostName, &'a TableInventory);
+
+/// What identifies a replica set: the full path, and the transaction and time that made its node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SetKey {
+    full_path: String,
+    czxid: i64,
+    ctime: i64,
+}
+
+/// The set that a table belongs to; none when it cannot be known.
+pub(super) fn set_key(table: &TableInventory) -> Option<(SetKey, &PathFacts)> {
+    let place = table.place.as_ref()?;
+    let ZookeeperFacts::Present(facts) = &table.zookeeper else {
+        return None;
+    };
+    let path = ZkPath::parse(&table.zookeeper_path).ok()?;
+    let key = SetKey {
+        full_path: format!("{}{path}", place.chroot),
+        czxid: facts.czxid,
+        ctime: facts.ctime,
+    };
+    Some((key, facts))
+}
+
+/// Checks each chosen table by itself.
+pub(super) fn check_tables(chosen: &[Chosen<'_>]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (host, table) in chosen {
+        let mut find = |code: Code, message: String| found.push(Finding::new(code, message).on(host).of(&table.name));
+        if table.database_engine == "Replicated" {
+            find(
+                Code::DatabaseReplicated,
+                format!("database {} has engine Replicated", table.name.database),
+            );
+        }
+        if let Err(e) = ZkPath::parse(&table.zookeeper_path) {
+            find(Code::PathUnusable, e.to_string());
+        }
+        match &table.zookeeper {
+            _ if table.place.is_none() => find(
+                Code::ZookeeperUnreachable,
+                "the server's configuration does not name the ZooKeeper ensemble of this table".to_owned(),
+            ),
+            ZookeeperFacts::Unreachable(why) => find(Code::ZookeeperUnreachable, why.clone()),
+            ZookeeperFacts::Absent => {
+                find(Code::ReplicaUnknown, format!("{} is not there", table.zookeeper_path));
+            }
+            ZookeeperFacts::Present(facts) => {
+                if table.readonly {
+                    find(
+                        Code::TableReadonly,
+                        format!("is_readonly = 1: {}", or_no_reason(&table.exception)),
+                    );
+                }
+                if !facts.replicas.iter().any(|r| r.name == table.replica_name) {
+                    find(
+                        Code::ReplicaUnknown,
+                        format!("{} has no replica {}", table.zookeeper_path, table.replica_name),
+                    );
+                }
+            }
+        }
+        if table.lost_part_count > 0 {
+            find(Code::LostParts, format!("lost_part_count = {}", table.lost_part_count));
+        }
+        if table.patch_parts > 0 {
+            find(Code::PatchParts, format!("{} active patch parts", table.patch_parts));
+        }
+        if !table.mutations.is_empty() {
+            find(
+                Code::MutationsUnfinished,
+                format!("not finished: {}", table.mutations.join("; ")),
+            );
+        }
+        if table.zero_copy {
+            find(Code::ZeroCopy, "allow_remote_fs_zero_copy_replication is on".to_owned());
+        }
+        if let Some(first) = table.collisions.first() {
+            find(
+                Code::DetachedCollision,
+                format!("{} names (first: {first})", table.collisions.len()),
+            );
+        }
+    }
+    found
+}
+
+fn or_no_reason(text: &str) -> &str {
+    if text.is_empty() {
+        "the server gives no reason"
+    } else {
+        text
+    }
+}
+
+/// Checks each replica set as a whole, and the paths against each other.
+pub(super) fn check_sets(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut sets: BTreeMap<SetKey, (&PathFacts, Vec<Chosen<'_>>)> = BTreeMap::new();
+    for &(host, table) in chosen {
+        if let Some((key, facts)) = set_key(table) {
+            sets.entry(key).or_insert((facts, Vec::new())).1.push((host, table));
+        }
+    }
+    let mut owners: HashMap<(SetKey, &str), Vec<Chosen<'_>>> = HashMap::new();
+    for inventory in inventories {
+        for table in &inventory.tables {
+            if let Some((key, _)) = set_key(table)
+                && sets.contains_key(&key)
+            {
+                owners
+                    .entry((key, &table.replica_name))
+                    .or_default()
+                    .push((&inventory.host, table));
+            }
+        }
+    }
+    for ((_, replica), tables) in &owners {
+        if let [(host, table), (other_host, other), ..] = tables.as_slice() {
+            let message = format!(
+                "replica {replica} of {} is also used by {} on {other_host}",
+                table.zookeeper_path, other.name
+            );
+            found.push(Finding::new(Code::ReplicaTwice, message).on(host).of(&table.name));
+        }
+    }
+    for (facts, tables) in sets.values() {
+        let (host, table) = tables[0];
+        let planned: BTreeSet<&str> = tables.iter().map(|(_, t)| t.replica_name.as_str()).collect();
+        for replica in facts.replicas.iter().filter(|r| !planned.contains(r.name.as_str())) {
+            let activity = if replica.active { "active" } else { "not active" };
+            let message = format!(
+                "{} has replica {} ({activity}), which no planned host has",
+                table.zookeeper_path, replica.name
+            );
+            found.push(Finding::new(Code::ReplicaNotPlanned, message).of(&table.name));
+        }
+        for replica in facts.replicas.iter().filter(|r| r.definition != facts.definition) {
+            let message = format!(
+                "replica {} of {} has other columns or metadata",
+                replica.name, table.zookeeper_path
+            );
+            found.push(Finding::new(Code::DefinitionsDiffer, message).on(host).of(&table.name));
+        }
+    }
+    // Sorted by path, what lies below a path follows it directly.
+    let paths: Vec<(&SetKey, &Chosen<'_>)> = sets.iter().map(|(key, (_, tables))| (key, &tables[0])).collect();
+    for (at, (outer, _)) in paths.iter().enumerate() {
+        let prefix = format!("{}/", outer.full_path);
+        for (inner, (host, table)) in paths[at + 1..]
+            .iter()
+            .filter(|(inner, _)| inner.full_path.starts_with(&prefix))
+        {
+            let message = format!("{} lies below {}", inner.full_path, outer.full_path);
+            found.push(Finding::new(Code::PathNested, message).on(host).of(&table.name));
+        }
+    }
+    found
+}
+
+/// Checks that every server that is to be restarted can be.
+pub(super) fn check_restart(
+    request: &PlanRequest,
+    inventories: &[HostInventory],
+    chosen: &[Chosen<'_>],
+) -> Vec<Finding> {
+    let hosts: BTreeSet<&HostName> = chosen.iter().map(|(host, _)| *host).collect();
+    let wanting = inventories.iter().filter(|i| !i.can_restart && hosts.contains(&i.host));
+    wanting
+        .filter(|_| request.restart == RestartPolicy::Once)
+        .map(|i| Finding::new(Code::RestartNotConfigured, "restart.command is not set in agent.yaml").on(&i.host))
+        .collect()
+}
+
+/// Checks the versions of the servers. The lowest version that Rekeeper was really tested on is 26.9.
+pub(super) fn check_versions(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> (Vec<Finding>, Vec<Finding>) {
+    let (mut blockers, mut warnings) = (Vec::new(), Vec::new());
+    let mut versions: HashMap<&HostName, &str> = HashMap::new();
+    for inventory in inventories {
+        let text = inventory.clickhouse_version.as_str();
+        versions.insert(&inventory.host, text);
+        match version(text) {
+            Some(version) if version < (21, 8) => {
+                blockers.push(Finding::new(Code::ClickhouseTooOld, format!("the server is {text}")).on(&inventory.host))
+            }
+            Some(version) if version >= (26, 9) => {}
+            _ => warnings
+                .push(Finding::new(Code::ClickhouseUntested, format!("the server is {text}")).on(&inventory.host)),
+        }
+    }
+    let mut of_set: BTreeMap<SetKey, BTreeSet<&str>> = BTreeMap::new();
+    for (host, table) in chosen {
+        if let (Some((key, _)), Some(version)) = (set_key(table), versions.get(host)) {
+            of_set.entry(key).or_default().insert(version);
+        }
+    }
+    let mixed: BTreeSet<String> = of_set
+        .into_values()
+        .filter(|versions| versions.len() > 1)
+        .map(|versions| versions.into_iter().collect::<Vec<_>>().join(", "))
+        .collect();
+    warnings.extend(
+        mixed
+            .into_iter()
+            .map(|versions| Finding::new(Code::VersionsDiffer, format!("within a set: {versions}"))),
+    );
+    (blockers, warnings)
+}
+
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut fields = text.split('.');
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}

@@ -1,0 +1,10 @@
+//! Making a plan: inventories in, a plan or its blockers out. No I/O, no clock.
+
+mod build;
+mod check;
+mod pattern;
+mod waves;
+
+pub use build::{Circumstances, Draft, build};
+pub use check::Allowances;
+pub use pattern::{BadPattern, Pattern, Selection};

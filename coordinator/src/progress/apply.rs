@@ -1,0 +1,307 @@
+//! The one place where a record changes the progress of a migration.
+
+use rekeeper_shared::plan::{Plan, SetIx, TableIx};
+use rekeeper_shared::problem::{Code, Problem};
+use rekeeper_shared::settle::Unsettled;
+use rekeeper_shared::step::{Done, Failure, Outcome, StepKind, Target};
+
+use super::guard::Guard;
+use super::{Intent, MAX_FAILURES, MAX_ROUNDS, ManifestFacts, OperatorOrder, Progress, Record, TableAt};
+
+/// A record that cannot follow what is there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IllegalTransition {
+    /// Intents are numbered without gaps.
+    #[error("intent {found} where {expected} was to come")]
+    Attempt {
+        /// What came.
+        found: u64,
+        /// What was to come.
+        expected: u64,
+    },
+    /// The step is not safe now.
+    #[error("{step} was ordered although {guard}")]
+    Guarded {
+        /// The step.
+        step: StepKind,
+        /// What does not hold.
+        guard: Guard,
+    },
+    /// No intent of that number is under way.
+    #[error("an event for attempt {0}, which is not under way")]
+    NotInFlight(u64),
+    /// The outcome is not one that the step can have.
+    #[error("{0} cannot end like this")]
+    Outcome(StepKind),
+}
+
+impl Progress {
+    /// Applies a record.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`]; nothing has changed then.
+    pub fn apply(&mut self, plan: &Plan, record: &Record) -> Result<(), IllegalTransition> {
+        match record {
+            Record::Ordered { order, .. } => self.apply_order(plan, order),
+            Record::Intent(intent) => self.apply_intent(plan, *intent)?,
+            Record::Event { attempt, outcome } => self.apply_event(plan, *attempt, outcome)?,
+        }
+        Ok(())
+    }
+
+    fn apply_order(&mut self, plan: &Plan, order: &OperatorOrder) {
+        match order {
+            OperatorOrder::Start { until } => {
+                self.started = true;
+                self.paused = false;
+                // What is aborted is carried to its end, whatever barrier a later start names.
+                self.until = until.filter(|_| !self.aborting);
+            }
+            OperatorOrder::Pause => self.paused = true,
+            OperatorOrder::Resume => {
+                self.paused = false;
+                if self.proposals(plan).is_empty() && self.in_flight.is_empty() {
+                    // It stood at its barrier: going on means going beyond it.
+                    self.until = None;
+                }
+            }
+            OperatorOrder::Retry { table, host } => {
+                for ix in 0..plan.tables.len() {
+                    let planned = &plan.tables[ix];
+                    let chosen = table.as_ref().is_none_or(|t| *t == planned.name)
+                        && host.as_ref().is_none_or(|h| *h == plan.hosts[planned.host].name);
+                    if chosen {
+                        self.forget_problems(planned.set, ix, planned.host);
+                    }
+                }
+            }
+            OperatorOrder::Abort => {
+                self.aborting = true;
+                self.started = true;
+                self.paused = false;
+                self.until = None;
+            }
+        }
+    }
+
+    fn forget_problems(&mut self, set: SetIx, table: TableIx, host: usize) {
+        let (table, set, host) = (&mut self.tables[table], &mut self.sets[set], &mut self.hosts[host]);
+        (table.problem, table.failures, table.stuck) = (None, 0, false);
+        (set.problem, set.failures, set.rounds) = (None, 0, 0);
+        (host.problem, host.failures) = (None, 0);
+    }
+
+    fn apply_intent(&mut self, plan: &Plan, intent: Intent) -> Result<(), IllegalTransition> {
+        if intent.attempt != self.next_attempt {
+            return Err(IllegalTransition::Attempt {
+                found: intent.attempt,
+                expected: self.next_attempt,
+            });
+        }
+        self.may(plan, intent.step, intent.target)
+            .map_err(|guard| IllegalTransition::Guarded {
+                step: intent.step,
+                guard,
+            })?;
+        self.next_attempt += 1;
+        self.in_flight.insert(intent.attempt, intent);
+        self.busy.insert(intent.target, intent.attempt);
+        match intent.target {
+            Target::Table(table) => self.tables[table].attempts += 1,
+            Target::Set(set) => {
+                for &table in &plan.sets[set].tables {
+                    self.tables[table].attempts += 1;
+                }
+            }
+            Target::Host(_) => {}
+        }
+        // What an order may have done even if its event never comes.
+        match (intent.step, intent.target) {
+            (StepKind::Detach, Target::Table(table)) => self.tables[table].maybe_detached = true,
+            (StepKind::Reattach, Target::Table(table)) => self.tables[table].maybe_attached = true,
+            (StepKind::Freeze | StepKind::Record, Target::Set(set)) => self.sets[set].fenced = true,
+            (StepKind::Clean, Target::Set(set)) => self.sets[set].irreversible = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn apply_event(&mut self, plan: &Plan, attempt: u64, outcome: &Outcome) -> Result<(), IllegalTransition> {
+        let intent = *self
+            .in_flight
+            .get(&attempt)
+            .ok_or(IllegalTransition::NotInFlight(attempt))?;
+        match outcome {
+            Outcome::Failed(failure) => self.failed(intent, failure),
+            Outcome::Done(done) => self.done(plan, intent, done)?,
+        }
+        self.in_flight.remove(&attempt);
+        self.busy.remove(&intent.target);
+        self.after(plan, intent);
+        Ok(())
+    }
+
+    fn failed(&mut self, intent: Intent, failure: &Failure) {
+        let (failures, problem) = self.trouble_of(intent.target);
+        *failures += 1;
+        if failure.retry && *failures < MAX_FAILURES {
+            return;
+        }
+        *problem = Some(failure.problem.clone());
+        if let (StepKind::Reattach, Target::Table(table)) = (intent.step, intent.target) {
+            self.tables[table].stuck = true;
+        }
+    }
+
+    fn done(&mut self, plan: &Plan, intent: Intent, done: &Done) -> Result<(), IllegalTransition> {
+        match (intent.step, intent.target, done) {
+            (StepKind::Sync, Target::Table(table), Done::Plain) => self.tables[table].synced = true,
+            (StepKind::Detach, Target::Table(table), Done::Plain) => self.tables[table].at = TableAt::Detached,
+            (StepKind::Reattach, Target::Table(table), Done::Plain) => {
+                let set = plan.tables[table].set;
+                let table = &mut self.tables[table];
+                (table.at, table.synced) = (TableAt::InService, false);
+                (table.maybe_detached, table.maybe_attached) = (false, false);
+                self.sets[set].settled = false;
+            }
+            (StepKind::Freeze, Target::Set(set), Done::Plain) => {
+                self.sets[set].frozen = true;
+                // What came in between has to be caught up with too; from now on nothing comes.
+                for &table in &plan.sets[set].tables {
+                    self.tables[table].synced = false;
+                }
+            }
+            (StepKind::Settle, Target::Set(set), Done::Settled(reasons)) => {
+                self.sets[set].settled = reasons.is_empty();
+                self.unsettled(set, reasons);
+            }
+            (StepKind::Record, Target::Set(set), Done::Recorded { digest, unsettled }) => {
+                let settled = unsettled.is_empty() && digest.is_some();
+                self.sets[set].settled = settled;
+                self.sets[set].record = digest.clone().filter(|_| settled);
+                self.unsettled(set, unsettled);
+            }
+            (StepKind::Clean, Target::Set(set), Done::Cleaned { znodes }) => {
+                self.sets[set].cleaned = true;
+                (self.sets[set].fenced, self.sets[set].frozen) = (false, false);
+                self.sets[set].znodes += znodes;
+            }
+            (StepKind::Release, Target::Set(set), Done::Plain) => {
+                (self.sets[set].fenced, self.sets[set].frozen) = (false, false);
+                self.sets[set].record = None;
+            }
+            (StepKind::Restart, Target::Host(host), Done::Restarted { at }) => {
+                self.hosts[host].restarted_at = Some(at.clone());
+            }
+            (StepKind::Witness, Target::Set(set), Done::Plain) => self.sets[set].witnessed = true,
+            (
+                StepKind::Attach,
+                Target::Table(table),
+                Done::Attached {
+                    digest,
+                    parts,
+                    rows,
+                    missing,
+                },
+            ) => {
+                self.attached(
+                    table,
+                    ManifestFacts {
+                        digest: digest.clone(),
+                        parts: *parts,
+                        rows: *rows,
+                        missing: missing.clone(),
+                    },
+                );
+            }
+            (StepKind::Restore, Target::Table(table), Done::Restored(restored)) => {
+                self.tables[table].at = TableAt::Restored;
+                self.tables[table].restored = Some(*restored);
+            }
+            (StepKind::Finish, Target::Table(table), Done::Plain) => self.tables[table].at = TableAt::Finished,
+            _ => return Err(IllegalTransition::Outcome(intent.step)),
+        }
+        *self.trouble_of(intent.target).0 = 0;
+        Ok(())
+    }
+
+    fn trouble_of(&mut self, target: Target) -> (&mut u32, &mut Option<Problem>) {
+        match target {
+            Target::Table(table) => {
+                let table = &mut self.tables[table];
+                (&mut table.failures, &mut table.problem)
+            }
+            Target::Set(set) => {
+                let set = &mut self.sets[set];
+                (&mut set.failures, &mut set.problem)
+            }
+            Target::Host(host) => {
+                let host = &mut self.hosts[host];
+                (&mut host.failures, &mut host.problem)
+            }
+        }
+    }
+
+    fn unsettled(&mut self, set: SetIx, reasons: &[Unsettled]) {
+        let set = &mut self.sets[set];
+        set.unsettled = reasons.to_vec();
+        if reasons.is_empty() {
+            return;
+        }
+        if set.rounds + 1 < MAX_ROUNDS && reasons.iter().all(Unsettled::may_catch_up) {
+            set.returning = true;
+            return;
+        }
+        let found: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        set.problem = Some(Problem::new(Code::NotSettled, found.join("; ")));
+    }
+
+    fn attached(&mut self, table: TableIx, manifest: ManifestFacts) {
+        let table = &mut self.tables[table];
+        if let Some(known) = &table.manifest
+            && known.digest != manifest.digest
+        {
+            table.problem = Some(Problem::new(
+                Code::ManifestLost,
+                format!(
+                    "the agent has manifest {}, and {} was written down",
+                    manifest.digest, known.digest
+                ),
+            ));
+            return;
+        }
+        if manifest.missing.is_empty() {
+            table.at = TableAt::Attached;
+        } else {
+            let names = manifest.missing.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+            table.problem = Some(Problem::new(
+                Code::RecordedPartsMissing,
+                format!(
+                    "{} parts of the record are not on the disk (first: {names})",
+                    manifest.missing.len()
+                ),
+            ));
+        }
+        table.manifest = Some(manifest);
+    }
+
+    /// What follows for the set once the step is off its tables.
+    fn after(&mut self, plan: &Plan, intent: Intent) {
+        let set = match intent.target {
+            Target::Table(table) => plan.tables[table].set,
+            Target::Set(set) => set,
+            Target::Host(_) => return,
+        };
+        if self.sets[set].returning && self.is_in_service(plan, set) {
+            self.sets[set].returning = false;
+            self.sets[set].rounds += 1;
+            for &table in &plan.sets[set].tables {
+                self.tables[table].synced = false;
+            }
+        }
+        if self.sets[set].reference.is_none() && self.all_at_least(plan, set, TableAt::Attached) {
+            // The set was settled, so any replica whose disk holds the record will do: the first.
+            self.sets[set].reference = plan.sets[set].tables.first().copied();
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! How far a migration is: derived from its records, and what may be ordered next. No I/O, no clock.
+//!
+//! [`Progress::apply`] is the one place where a record changes something; [`guard`] holds every precondition of a step;
+//! [`next`] says which steps are wanted now; [`view`] is what people see of it.
+
+mod apply;
+pub mod guard;
+pub mod next;
+mod record;
+#[cfg(test)]
+mod simulation;
+pub mod view;
+
+use std::collections::{BTreeMap, HashMap};
+
+use rekeeper_shared::plan::{HostIx, Plan, SetIx, TableIx};
+use rekeeper_shared::problem::Problem;
+use rekeeper_shared::settle::Unsettled;
+use rekeeper_shared::step::{Restored, Target};
+use rekeeper_shared::view::Until;
+
+pub use apply::IllegalTransition;
+pub use record::{Intent, OperatorOrder, Record};
+
+/// A step that failed this often in a row gets a problem.
+pub const MAX_FAILURES: u32 = 3;
+/// A set that was attached, caught up and detached again this often without settling gets a problem.
+pub const MAX_ROUNDS: u32 = 4;
+
+/// How far a migration is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// `start` was ordered.
+    pub started: bool,
+    /// `pause` was ordered, and nothing since.
+    pub paused: bool,
+    /// `abort` was ordered.
+    pub aborting: bool,
+    /// The barrier given with the last `start`.
+    pub until: Option<Until>,
+    /// Number of the next intent.
+    pub next_attempt: u64,
+    /// Intents without an event.
+    pub in_flight: BTreeMap<u64, Intent>,
+    /// Per table replica, in the plan's order.
+    pub tables: Vec<TableProgress>,
+    /// Per replica set.
+    pub sets: Vec<SetProgress>,
+    /// Per host.
+    pub hosts: Vec<HostProgress>,
+    busy: HashMap<Target, u64>,
+}
+
+/// Where a table replica is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum TableAt {
+    /// Attached on its old metadata.
+    #[default]
+    InService,
+    /// Detached, permanently.
+    Detached,
+    /// Attached read-only, its manifest written.
+    Attached,
+    /// Restored and accounted for.
+    Restored,
+    /// Merges run again: nothing is left to do.
+    Finished,
+}
+
+/// How far a table replica is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TableProgress {
+    /// Where it is, by events.
+    pub at: TableAt,
+    /// It caught up, and was not attached anew since.
+    pub synced: bool,
+    /// A detach was ordered since it was last known to be in service.
+    pub maybe_detached: bool,
+    /// Putting it back into service was ordered, and is not known to be done.
+    pub maybe_attached: bool,
+    /// Its manifest.
+    pub manifest: Option<ManifestFacts>,
+    /// How its parts came back.
+    pub restored: Option<Restored>,
+    /// Commands ordered for it or its set.
+    pub attempts: u64,
+    /// Failures in a row.
+    pub failures: u32,
+    /// It could not be put back into service: not tried again before `retry`.
+    pub stuck: bool,
+    /// Its problem.
+    pub problem: Option<Problem>,
+}
+
+/// What is known of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestFacts {
+    /// Its digest; it never changes.
+    pub digest: String,
+    /// Parts.
+    pub parts: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Parts of the record that are not on the disk.
+    pub missing: Vec<String>,
+}
+
+/// How far a replica set is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SetProgress {
+    /// How often it was attached again to catch up.
+    pub rounds: u32,
+    /// It is being attached again to catch up.
+    pub returning: bool,
+    /// Its nodes were read while all its tables were detached, and it was settled.
+    pub settled: bool,
+    /// What kept it from being settled, when it was read last.
+    pub unsettled: Vec<Unsettled>,
+    /// A marker, a held `is_active` or a frozen log may be on its path.
+    pub fenced: bool,
+    /// Its log is frozen.
+    pub frozen: bool,
+    /// Digest of its part set of record.
+    pub record: Option<String>,
+    /// A deletion was ordered: from here on, forward is the only way.
+    pub irreversible: bool,
+    /// Its path is gone.
+    pub cleaned: bool,
+    /// Nodes deleted.
+    pub znodes: u64,
+    /// Its witness node is written.
+    pub witnessed: bool,
+    /// The table replica that is restored first.
+    pub reference: Option<TableIx>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Its problem.
+    pub problem: Option<Problem>,
+}
+
+/// How far a host is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostProgress {
+    /// When its server started anew, RFC 3339 UTC.
+    pub restarted_at: Option<String>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Its problem.
+    pub problem: Option<Problem>,
+}
+
+impl Progress {
+    /// A migration that was only planned.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        Self {
+            started: false,
+            paused: false,
+            aborting: false,
+            until: None,
+            next_attempt: 1,
+            in_flight: BTreeMap::new(),
+            tables: vec![TableProgress::default(); plan.tables.len()],
+            sets: vec![SetProgress::default(); plan.sets.len()],
+            hosts: vec![HostProgress::default(); plan.hosts.len()],
+            busy: HashMap::new(),
+        }
+    }
+
+    /// Whether a step on the target is under way.
+    #[must_use]
+    pub fn is_busy(&self, target: Target) -> bool {
+        self.busy.contains_key(&target)
+    }
+
+    /// Whether anything of the set is under way: a step on it or on one of its tables.
+    #[must_use]
+    pub fn set_is_busy(&self, plan: &Plan, set: SetIx) -> bool {
+        self.is_busy(Target::Set(set)) || plan.sets[set].tables.iter().any(|&t| self.is_busy(Target::Table(t)))
+    }
+
+    /// Whether the set or one of its tables has a problem.
+    #[must_use]
+    pub fn set_has_problem(&self, plan: &Plan, set: SetIx) -> bool {
+        self.sets[set].problem.is_some() || plan.sets[set].tables.iter().any(|&t| self.tables[t].problem.is_some())
+    }
+
+    /// The problem that people see at a table: its own, its set's, or its host's while the set waits for that host.
+    #[must_use]
+    pub fn problem_of<'a>(&'a self, plan: &Plan, table: TableIx) -> Option<&'a Problem> {
+        let set = plan.tables[table].set;
+        let waits_for_host = self.sets[set].cleaned && self.tables[table].at < TableAt::Attached;
+        let of_host = || {
+            self.hosts[plan.tables[table].host]
+                .problem
+                .as_ref()
+                .filter(|_| waits_for_host)
+        };
+        self.tables[table]
+            .problem
+            .as_ref()
+            .or(self.sets[set].problem.as_ref())
+            .or_else(of_host)
+    }
+
+    /// Whether all tables of the set are at least there.
+    fn all_at_least(&self, plan: &Plan, set: SetIx, at: TableAt) -> bool {
+        plan.sets[set].tables.iter().all(|&t| self.tables[t].at >= at)
+    }
+
+    /// Whether the set should go back into service on its old metadata; whether it still can is for a guard to say.
+    #[must_use]
+    pub fn wants_back(&self, plan: &Plan, set: SetIx) -> bool {
+        // A way back that was begun is gone to its end, or what is attached would be taken for detached.
+        let begun = plan.sets[set].tables.iter().any(|&t| self.tables[t].maybe_attached);
+        self.aborting || self.sets[set].returning || begun || self.set_has_problem(plan, set)
+    }
+
+    /// Which way the set goes: after the first deletion, forward is the only one.
+    #[must_use]
+    pub fn direction(&self, plan: &Plan, set: SetIx) -> Direction {
+        if self.wants_back(plan, set) && !self.sets[set].irreversible {
+            Direction::Back
+        } else {
+            Direction::Forward
+        }
+    }
+
+    /// Whether the set is in service on its old metadata, with nothing of ours left in ZooKeeper.
+    #[must_use]
+    pub fn is_in_service(&self, plan: &Plan, set: SetIx) -> bool {
+        !self.sets[set].fenced && plan.sets[set].tables.iter().all(|&t| !self.tables[t].maybe_detached)
+    }
+
+    /// Whether the host was restarted, or need not be.
+    #[must_use]
+    pub fn host_is_ready(&self, plan: &Plan, host: HostIx) -> bool {
+        match plan.request.restart {
+            rekeeper_shared::plan::RestartPolicy::Never => true,
+            rekeeper_shared::plan::RestartPolicy::Once => self.hosts[host].restarted_at.is_some(),
+        }
+    }
+}
+
+/// Which way a replica set goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Towards RESTORED.
+    Forward,
+    /// Back into service on its old metadata.
+    Back,
+}

@@ -1,0 +1,66 @@
+//! What is written down of a migration: orders of people, intents before commands, events of agents.
+
+use rekeeper_shared::ids::{HostName, TableName};
+use rekeeper_shared::plan::HostIx;
+use rekeeper_shared::step::{Outcome, StepKind, Target};
+use rekeeper_shared::view::Until;
+use serde::{Deserialize, Serialize};
+
+/// One entry of a migration's log. The log is the truth; everything else is derived from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Record {
+    /// A person ordered something.
+    Ordered {
+        /// Who.
+        by: String,
+        /// What.
+        order: OperatorOrder,
+    },
+    /// A step is about to be ordered. On disk before the command leaves.
+    Intent(Intent),
+    /// A step ended.
+    Event {
+        /// The intent's attempt.
+        attempt: u64,
+        /// What came of it.
+        outcome: Outcome,
+    },
+}
+
+/// The durable record that a step was ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Its number: grows by one with every intent of a migration.
+    pub attempt: u64,
+    /// The host whose agent does it.
+    pub host: HostIx,
+    /// The step.
+    pub step: StepKind,
+    /// What it is about.
+    pub target: Target,
+}
+
+/// What a person can order of a migration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "order")]
+pub enum OperatorOrder {
+    /// Go, up to a barrier or to the end.
+    Start {
+        /// The barrier.
+        until: Option<Until>,
+    },
+    /// Send no new command.
+    Pause,
+    /// Go on, to the barrier that was given last.
+    Resume,
+    /// Forget the problems of a table, of a host, or all.
+    Retry {
+        /// Only of this table.
+        table: Option<TableName>,
+        /// Only on this host.
+        host: Option<HostName>,
+    },
+    /// Put back what is not cleaned, carry forward what is.
+    Abort,
+}

@@ -1,0 +1,356 @@
+//! Random orders of events, crashes, resends and lost agents against the core; a model of the cluster checks every
+//! command at the moment when it takes effect, and the core's invariants after every record.
+//!
+//! Each guard is taken out in turn, and the same check has to turn red: a guard that nothing needs is no guard.
+
+mod world;
+
+use std::cell::Cell;
+use std::collections::{BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
+use rekeeper_shared::plan::{Plan, RestartPolicy, SetIx};
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Failure, Outcome, StepKind, Target};
+use rekeeper_shared::view::{State, TableStatus, Until};
+
+use super::guard::Guard;
+use super::{Intent, OperatorOrder, Progress, Record};
+use world::{Set, Table, World, plan};
+
+thread_local! {
+    /// The guard that is taken out.
+    static WITHOUT: Cell<Option<Guard>> = const { Cell::new(None) };
+}
+
+/// Whether the guard is taken out in this test.
+pub(super) fn is_taken_out(guard: Guard) -> bool {
+    WITHOUT.get() == Some(guard)
+}
+
+struct Simulation {
+    plan: Plan,
+    log: Vec<Record>,
+    progress: Progress,
+    world: World,
+    commands: VecDeque<Intent>,
+    events: VecDeque<(u64, Outcome)>,
+    statuses: Vec<TableStatus>,
+}
+
+impl Simulation {
+    fn new(restart: RestartPolicy) -> Self {
+        let plan = plan(restart);
+        let world = World {
+            tables: vec![Table::InService; plan.tables.len()],
+            synced: vec![false; plan.tables.len()],
+            sets: vec![
+                Set {
+                    equal: true,
+                    ..Set::default()
+                };
+                plan.sets.len()
+            ],
+            restarted: vec![false; plan.hosts.len()],
+            manifests: vec![false; plan.tables.len()],
+        };
+        let statuses = vec![TableStatus::Init; plan.tables.len()];
+        let progress = Progress::new(&plan);
+        Self {
+            plan,
+            log: vec![],
+            progress,
+            world,
+            commands: VecDeque::new(),
+            events: VecDeque::new(),
+            statuses,
+        }
+    }
+
+    fn write(&mut self, record: Record) -> Result<(), String> {
+        self.progress.apply(&self.plan, &record).map_err(|e| e.to_string())?;
+        self.log.push(record);
+        let has_problem = (0..self.plan.tables.len()).any(|t| self.progress.problem_of(&self.plan, t).is_some());
+        if self.progress.state(&self.plan) == State::Failed && !has_problem {
+            return Err("nothing can go on, and no problem says why".into());
+        }
+        let irreversible: BTreeSet<SetIx> = (0..self.plan.sets.len())
+            .filter(|&s| self.progress.sets[s].irreversible)
+            .collect();
+        for table in 0..self.plan.tables.len() {
+            let now = self.progress.status_of(&self.plan, table);
+            let before = std::mem::replace(&mut self.statuses[table], now);
+            let back_by_attach = now == TableStatus::Init && !irreversible.contains(&self.plan.tables[table].set);
+            if now < before && !back_by_attach {
+                return Err(format!("table {table} went from {before:?} back to {now:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn order(&mut self, order: OperatorOrder) -> Result<(), String> {
+        self.write(Record::Ordered {
+            by: "test".into(),
+            order,
+        })
+    }
+
+    /// The coordinator orders what it can.
+    fn drive(&mut self) -> Result<(), String> {
+        for proposal in self.progress.proposals(&self.plan) {
+            if self.progress.paused {
+                return Err("ordered while paused".into());
+            }
+            if self.progress.until == Some(Until::Detached) && proposal.step == StepKind::Record {
+                return Err("went beyond the barrier".into());
+            }
+            for (target, hosts) in proposal.members {
+                if let Target::Host(host) = target {
+                    self.check_restart(host)?;
+                }
+                let attempt = self.progress.next_attempt;
+                let intent = Intent {
+                    attempt,
+                    host: hosts[0],
+                    step: proposal.step,
+                    target,
+                };
+                let set_of = |target| match target {
+                    Target::Table(t) => Some(self.plan.tables[t].set),
+                    Target::Set(s) => Some(s),
+                    Target::Host(_) => None,
+                };
+                for other in self.progress.in_flight.values() {
+                    let whole_set = matches!(other.target, Target::Set(_)) || matches!(target, Target::Set(_));
+                    if other.target == target
+                        || (whole_set && set_of(other.target) == set_of(target) && set_of(target).is_some())
+                    {
+                        return Err(format!("{intent:?} while {other:?} is under way"));
+                    }
+                }
+                // An intent that the one before made impossible is left for the next round.
+                if self.progress.may(&self.plan, proposal.step, target).is_ok() {
+                    self.write(Record::Intent(intent))?;
+                    self.commands.push_back(intent);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A server is restarted once, so every set of it that can still be cleaned has to be.
+    fn check_restart(&self, host: usize) -> Result<(), String> {
+        for set in self.plan.sets_on(host) {
+            let given_up = self.progress.aborting || self.progress.set_has_problem(&self.plan, set);
+            if !self.world.sets[set].gone && !given_up {
+                return Err(format!("host {host} is restarted before its set {set} is cleaned"));
+            }
+        }
+        Ok(())
+    }
+
+    /// One command arrives: it is done, fails before or after its effect, or the agent dies before or after it.
+    fn deliver_command(&mut self, fate: u16) -> Result<(), String> {
+        let Some(intent) = self.commands.pop_front() else {
+            return Ok(());
+        };
+        if !self.progress.in_flight.contains_key(&intent.attempt) || self.events.iter().any(|e| e.0 == intent.attempt) {
+            return Ok(()); // A resend of what ended meanwhile: the agent has it in its outbox.
+        }
+        let failure = |retry| Failure {
+            retry,
+            ..Failure::passing(Code::DetachFailed, "random")
+        };
+        match fate % 16 {
+            0 => self.commands.push_back(intent), // The agent died before it began; the command is sent again.
+            1 => {
+                self.world.execute(&self.plan, intent)?;
+                self.commands.push_back(intent); // It died after the effect, before its event left.
+            }
+            2 => self.events.push_back((intent.attempt, Outcome::Failed(failure(true)))),
+            3 => self.events.push_back((intent.attempt, Outcome::Failed(failure(false)))),
+            4 => {
+                self.world.execute(&self.plan, intent)?;
+                self.events.push_back((intent.attempt, Outcome::Failed(failure(true))));
+            }
+            _ => {
+                let done = self.world.execute(&self.plan, intent)?;
+                self.events.push_back((intent.attempt, Outcome::Done(done)));
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver_event(&mut self, twice: bool) -> Result<(), String> {
+        let Some((attempt, outcome)) = self.events.pop_front() else {
+            return Ok(());
+        };
+        self.write(Record::Event {
+            attempt,
+            outcome: outcome.clone(),
+        })?;
+        if twice
+            && self
+                .progress
+                .apply(&self.plan, &Record::Event { attempt, outcome })
+                .is_ok()
+        {
+            return Err(format!("event {attempt} counted twice"));
+        }
+        Ok(())
+    }
+
+    /// The coordinator dies and starts again: what is under way is sent again, what was sent may still arrive.
+    fn crash(&mut self) -> Result<(), String> {
+        let mut again = Progress::new(&self.plan);
+        for record in &self.log {
+            again
+                .apply(&self.plan, record)
+                .map_err(|e| format!("the log cannot be read back: {e}"))?;
+        }
+        if again != self.progress {
+            return Err("the log tells another story than the memory".into());
+        }
+        self.progress = again;
+        self.commands.extend(self.progress.in_flight.values().copied());
+        Ok(())
+    }
+
+    fn step(&mut self, choice: u16) -> Result<(), String> {
+        let detail = choice / 32;
+        match choice % 32 {
+            0..=9 => self.drive(),
+            10..=19 => self.deliver_command(detail),
+            20..=26 => self.deliver_event(detail.is_multiple_of(4)),
+            27 => self.crash(),
+            28 => {
+                // Somebody inserts into a replica in service: the others lag until they have caught up.
+                let table = usize::from(detail) % self.world.tables.len();
+                let set = self.plan.tables[table].set;
+                if self.world.tables[table] == Table::InService && !self.world.sets[set].frozen {
+                    self.world.sets[set].equal = detail.is_multiple_of(2);
+                }
+                Ok(())
+            }
+            29 => self.order(OperatorOrder::Pause),
+            30 => self.order(if detail.is_multiple_of(2) {
+                OperatorOrder::Resume
+            } else {
+                OperatorOrder::Retry {
+                    table: None,
+                    host: None,
+                }
+            }),
+            _ => match detail % 24 {
+                0 => self.order(OperatorOrder::Abort),
+                1 => self.order(OperatorOrder::Start {
+                    until: Some(Until::Detached),
+                }),
+                2 => self.order(OperatorOrder::Start {
+                    until: Some(Until::ZkCleaned),
+                }),
+                _ => self.order(OperatorOrder::Start { until: None }),
+            },
+        }
+    }
+
+    /// No more faults: everything has to come to an end.
+    fn calm_down(&mut self) -> Result<State, String> {
+        for set in &mut self.world.sets {
+            set.equal = true;
+        }
+        for _ in 0..3 {
+            self.order(OperatorOrder::Start { until: None })?;
+            self.order(OperatorOrder::Retry {
+                table: None,
+                host: None,
+            })?;
+            for _ in 0..2_000 {
+                self.drive()?;
+                if self.commands.is_empty() && self.events.is_empty() {
+                    break;
+                }
+                self.deliver_command(5)?;
+                self.deliver_event(false)?;
+            }
+        }
+        Ok(self.progress.state(&self.plan))
+    }
+
+    fn check_end(&self, state: State) -> Result<(), String> {
+        let finished = |&t: &usize| self.world.tables[t] == Table::Finished;
+        for set in &self.plan.sets {
+            let all = set.tables.iter().all(finished);
+            let back = set.tables.iter().all(|&t| self.world.tables[t] == Table::InService);
+            if !(all || (back && self.progress.aborting)) {
+                return Err(format!(
+                    "{} ended neither restored nor in service ({state:?}): {:?}",
+                    set.path, self.world.tables
+                ));
+            }
+        }
+        if matches!(state, State::Completed | State::Aborted) {
+            Ok(())
+        } else {
+            Err(format!("ended as {state:?}"))
+        }
+    }
+}
+
+fn run(restart: RestartPolicy, choices: &[u16]) -> Result<(), String> {
+    let mut simulation = Simulation::new(restart);
+    simulation.drive()?;
+    if !simulation.progress.in_flight.is_empty() {
+        return Err("ordered before it was started".into());
+    }
+    simulation.order(OperatorOrder::Start { until: None })?;
+    for &choice in choices {
+        simulation.step(choice)?;
+    }
+    simulation.crash()?;
+    let state = simulation.calm_down()?;
+    simulation.check_end(state)
+}
+
+fn check(cases: u32) -> Result<(), String> {
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 2_000,
+        ..Config::default()
+    };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let input = (
+        prop_oneof![Just(RestartPolicy::Once), Just(RestartPolicy::Never)],
+        proptest::collection::vec(any::<u16>(), 0..600),
+    );
+    runner
+        .run(&input, |(restart, choices)| {
+            run(restart, &choices).map_err(TestCaseError::fail)
+        })
+        .map_err(|e| match e {
+            TestError::Fail(reason, _) => reason.message().to_owned(),
+            TestError::Abort(reason) => format!("aborted: {reason}"),
+        })
+}
+
+#[test]
+fn invariants_hold_in_any_order_of_events_crashes_and_resends() {
+    check(300).unwrap();
+}
+
+#[test]
+fn each_guard_turns_the_check_red_when_it_is_taken_out() {
+    let mut useless = Vec::new();
+    for &guard in Guard::ALL {
+        WITHOUT.set(Some(guard));
+        let found = check(300);
+        WITHOUT.set(None);
+        match found {
+            Err(what) => println!("without {guard:?}: {what}"),
+            Ok(()) => useless.push(guard),
+        }
+    }
+    assert!(useless.is_empty(), "nothing turned red without {useless:?}");
+}

@@ -1,0 +1,197 @@
+//! What people see of a migration: state, phase, counts, and the whole status document.
+
+use rekeeper_shared::ids::HostName;
+use rekeeper_shared::plan::{Plan, SetIx, TableIx};
+use rekeeper_shared::view::{Counts, HostStatus, Phase, SetStatus, State, StatusView, TableStatus, TableStatusView};
+
+use super::{Direction, Progress, TableAt};
+
+impl Progress {
+    /// The status of a table replica, one of the four that people know.
+    #[must_use]
+    pub fn status_of(&self, plan: &Plan, table: TableIx) -> TableStatus {
+        match self.tables[table].at {
+            TableAt::Restored | TableAt::Finished => TableStatus::Restored,
+            _ if self.sets[plan.tables[table].set].cleaned => TableStatus::ZkCleaned,
+            TableAt::InService => TableStatus::Init,
+            TableAt::Detached | TableAt::Attached => TableStatus::Detached,
+        }
+    }
+
+    /// The state of the migration.
+    #[must_use]
+    pub fn state(&self, plan: &Plan) -> State {
+        if !self.started {
+            return State::Planned;
+        }
+        let sets = || 0..plan.sets.len();
+        let finished = |set: SetIx| self.all_at_least(plan, set, TableAt::Finished);
+        if self.in_flight.is_empty() && sets().all(finished) {
+            return State::Completed;
+        }
+        if self.paused {
+            return State::Paused;
+        }
+        if !self.in_flight.is_empty() || !self.proposals(plan).is_empty() {
+            return State::Running;
+        }
+        if self.aborting {
+            let ended = sets().all(|set| finished(set) || self.is_in_service(plan, set));
+            return if ended { State::Aborted } else { State::Failed };
+        }
+        let at_barrier = |set: SetIx| !finished(set) && !self.is_held(plan, set);
+        if self.until.is_some() && sets().any(at_barrier) {
+            State::Paused
+        } else {
+            State::Failed
+        }
+    }
+
+    /// Whether a problem of the set, of its tables or of its hosts keeps it from going on.
+    fn is_held(&self, plan: &Plan, set: SetIx) -> bool {
+        self.set_has_problem(plan, set)
+            || plan.sets[set]
+                .tables
+                .iter()
+                .any(|&t| self.problem_of(plan, t).is_some())
+    }
+
+    /// The phase of the migration: that of its furthest-behind set that can still move, in the wave that is under way.
+    #[must_use]
+    pub fn phase(&self, plan: &Plan) -> Phase {
+        let unfinished = |&set: &SetIx| !self.all_at_least(plan, set, TableAt::Finished);
+        let moving = |&set: &SetIx| unfinished(&set) && !(self.is_held(plan, set) || self.aborting);
+        let of = |sets: &dyn Fn(&SetIx) -> bool| {
+            let wave = (0..plan.sets.len())
+                .filter(|s| sets(s))
+                .map(|s| plan.sets[s].wave)
+                .min()?;
+            (0..plan.sets.len())
+                .filter(|s| sets(s) && plan.sets[*s].wave == wave)
+                .map(|s| self.set_phase(plan, s))
+                .min()
+        };
+        of(&moving).or_else(|| of(&unfinished)).unwrap_or(Phase::Done)
+    }
+
+    fn set_phase(&self, plan: &Plan, set: SetIx) -> Phase {
+        let progress = &self.sets[set];
+        let ready = plan.set_hosts(set).iter().all(|&host| self.host_is_ready(plan, host));
+        if self.all_at_least(plan, set, TableAt::Finished) {
+            Phase::Done
+        } else if self.all_at_least(plan, set, TableAt::Attached) {
+            Phase::Restore
+        } else if progress.cleaned && ready {
+            Phase::Attach
+        } else if progress.cleaned {
+            Phase::Restart
+        } else if progress.irreversible || progress.settled {
+            Phase::Clean
+        } else if self.all_at_least(plan, set, TableAt::Detached) && self.direction(plan, set) == Direction::Forward {
+            Phase::Settle
+        } else {
+            Phase::Detach
+        }
+    }
+
+    /// All tables, or those of one host, counted by status.
+    #[must_use]
+    pub fn counts(&self, plan: &Plan, host: Option<usize>) -> Counts {
+        let mut counts = Counts::default();
+        for (ix, planned) in plan.tables.iter().enumerate() {
+            if host.is_none_or(|host| planned.host == host) {
+                counts.add(self.status_of(plan, ix), self.problem_of(plan, ix).is_some());
+            }
+        }
+        counts
+    }
+
+    /// How many tables answer no query now, or refuse inserts.
+    #[must_use]
+    pub fn unavailable(&self) -> usize {
+        self.tables
+            .iter()
+            .filter(|t| t.maybe_detached && t.at < TableAt::Restored)
+            .count()
+    }
+
+    /// The status document.
+    #[must_use]
+    pub fn status(
+        &self,
+        plan: &Plan,
+        waiting_for: Option<String>,
+        connected: impl Fn(&HostName) -> bool,
+    ) -> StatusView {
+        StatusView {
+            name: plan.name.clone(),
+            state: self.state(plan),
+            phase: self.phase(plan),
+            until: self.until,
+            waiting_for,
+            counts: self.counts(plan, None),
+            hosts: plan
+                .hosts
+                .iter()
+                .enumerate()
+                .map(|(ix, host)| HostStatus {
+                    host: host.name.clone(),
+                    connected: connected(&host.name),
+                    version: host.clickhouse_version.clone(),
+                    restarted_at: self.hosts[ix].restarted_at.clone(),
+                    counts: self.counts(plan, Some(ix)),
+                })
+                .collect(),
+            replica_sets: (0..plan.sets.len()).map(|set| self.set_status(plan, set)).collect(),
+            tables: (0..plan.tables.len())
+                .map(|table| self.table_status(plan, table))
+                .collect(),
+        }
+    }
+
+    fn set_status(&self, plan: &Plan, set: SetIx) -> SetStatus {
+        let progress = &self.sets[set];
+        let settled = progress.settled || progress.irreversible;
+        let reason = if progress.reference.is_some() {
+            Some("settled: every replica holds the part set of record, so the first one by host name".to_owned())
+        } else if progress.unsettled.is_empty() {
+            None
+        } else {
+            Some(
+                progress
+                    .unsettled
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            )
+        };
+        SetStatus {
+            zookeeper_path: plan.sets[set].path.to_string(),
+            settled,
+            reference: progress
+                .reference
+                .map(|table| plan.hosts[plan.tables[table].host].name.clone()),
+            reason,
+            znodes_deleted: progress.znodes,
+        }
+    }
+
+    fn table_status(&self, plan: &Plan, table: TableIx) -> TableStatusView {
+        let planned = &plan.tables[table];
+        let progress = &self.tables[table];
+        TableStatusView {
+            host: plan.hosts[planned.host].name.clone(),
+            database: planned.name.database.clone(),
+            table: planned.name.table.clone(),
+            uuid: planned.uuid.clone(),
+            zookeeper_path: plan.sets[planned.set].path.to_string(),
+            replica_name: planned.replica_name.clone(),
+            status: self.status_of(plan, table),
+            attempts: progress.attempts,
+            parts: progress.manifest.as_ref().map(|m| m.parts),
+            rows: progress.manifest.as_ref().map(|m| m.rows),
+            problem: self.problem_of(plan, table).cloned(),
+        }
+    }
+}

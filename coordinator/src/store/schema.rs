@@ -1,0 +1,140 @@
+//! The tables, and what is checked before a file is taken for a store.
+
+use std::path::Path;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
+
+use super::StoreError;
+
+/// Grows with every change of the tables.
+const SCHEMA_VERSION: i64 = 1;
+
+/// `meta` has one row; `only` and `schema_version` must stay what they are in all releases to come, so that an older
+/// one can tell a newer store. Record bodies are plain JSON, to be read with the `sqlite3` program.
+const TABLES: &str = "
+    CREATE TABLE meta (
+        only INTEGER PRIMARY KEY CHECK (only = 1),
+        schema_version INTEGER NOT NULL,
+        store_id TEXT NOT NULL,
+        token INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE migration (
+        name TEXT PRIMARY KEY,
+        created TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        plan BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE record (
+        migration TEXT NOT NULL REFERENCES migration (name),
+        seq INTEGER NOT NULL,
+        time TEXT NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (migration, seq)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE document (
+        digest TEXT PRIMARY KEY,
+        bytes BLOB NOT NULL
+    ) STRICT;
+";
+
+/// What one opening of the store begins with.
+pub(super) struct Begun {
+    /// Drawn when the store was created.
+    pub(super) store_id: String,
+    /// Incremented by this opening, and on disk.
+    pub(super) token: u64,
+}
+
+/// Opens a connection that writes as durably as SQLite can.
+pub(super) fn connect(file: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(file).map_err(|e| at_open(file, e))?;
+    configure(&connection).map_err(|e| at_open(file, e))?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    // The first statement that touches the file; it fails when the file is no database.
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // With WAL, NORMAL would sync at checkpoints only: a commit could be lost after it was acknowledged.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // SQLite ignores the errors of the checkpoints that it makes by itself; the writer makes them, and looks.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)
+}
+
+/// Creates the tables, or checks those that are there; then takes the next token.
+pub(super) fn begin(connection: &mut Connection, file: &Path) -> Result<Begun, StoreError> {
+    check(connection, file)?;
+    take_token(connection).map_err(|e| at_open(file, e))
+}
+
+fn check(connection: &Connection, file: &Path) -> Result<(), StoreError> {
+    let damaged = |what: String| StoreError::Damaged {
+        file: file.to_owned(),
+        what,
+    };
+    let verdict: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|e| at_open(file, e))?;
+    if verdict != "ok" {
+        return Err(damaged(verdict));
+    }
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(|e| at_open(file, e))?;
+    if tables == 0 {
+        return Ok(());
+    }
+    let version = connection
+        .query_row("SELECT schema_version FROM meta", [], |row| row.get(0))
+        .optional()
+        .map_err(|e| damaged(e.to_string()))?;
+    match version {
+        None => Err(damaged("its table meta is empty".to_owned())),
+        Some(SCHEMA_VERSION) => Ok(()),
+        Some(found) if found > SCHEMA_VERSION => Err(StoreError::Newer {
+            file: file.to_owned(),
+            found,
+            known: SCHEMA_VERSION,
+        }),
+        Some(found) => Err(damaged(format!("schema {found} never existed"))),
+    }
+}
+
+fn take_token(connection: &mut Connection) -> rusqlite::Result<Begun> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables == 0 {
+        transaction.execute_batch(TABLES)?;
+        transaction.execute(
+            "INSERT INTO meta (only, schema_version, store_id, token) VALUES (1, ?1, ?2, 0)",
+            params![SCHEMA_VERSION, super::sqlite::draw()],
+        )?;
+    }
+    let begun = transaction.query_row(
+        "UPDATE meta SET token = token + 1 RETURNING store_id, token",
+        [],
+        |row| {
+            Ok(Begun {
+                store_id: row.get(0)?,
+                token: row.get(1)?,
+            })
+        },
+    )?;
+    transaction.commit()?;
+    Ok(begun)
+}
+
+/// Tells a file that is no (whole) database from one that cannot be opened.
+pub(super) fn at_open(file: &Path, error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Damaged {
+            file: file.to_owned(),
+            what: error.to_string(),
+        },
+        _ => StoreError::Open {
+            file: file.to_owned(),
+            source: error,
+        },
+    }
+}

@@ -1,0 +1,321 @@
+//! The embedded store: one SQLite file in `data_dir`, one thread that writes, one connection that reads.
+
+use std::collections::HashMap;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+
+use futures::FutureExt as _;
+use futures::future::{self, BoxFuture};
+use rekeeper_shared::document::{self, BadDocument, Packed};
+use rekeeper_shared::ids::MigrationName;
+use rekeeper_shared::plan::Plan;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::de::IgnoredAny;
+use tokio::sync::{oneshot, watch};
+
+use super::writer::{Entry, NewPlan, Request, Write, Writer, checkpoint};
+use super::{Append, Pending, Store, StoreError, Stored, Written, schema};
+
+const FILE: &str = "rekeeper.sqlite";
+const LOCK: &str = "lock";
+
+/// What an opening of the store made up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// The fencing token: one more than at the opening before, on disk already.
+    pub token: u64,
+    /// Drawn by this opening: tells it from that of a copy of the store.
+    pub run: String,
+}
+
+/// The embedded store. Dropping it waits for the writes under way and frees the folder.
+#[derive(Debug)]
+pub struct SqliteStore {
+    requests: mpsc::Sender<Request>,
+    writer: Option<JoinHandle<()>>,
+    reader: Arc<Reader>,
+    failed: watch::Receiver<Option<String>>,
+    commits: Arc<AtomicU64>,
+    /// Held as long as the store is: the lock goes with the file.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the store of a folder, creates both when they are not there, and takes the next fencing token.
+    /// Blocks; a check of the whole file is part of it.
+    ///
+    /// # Errors
+    /// When another process has it open, when a newer release wrote it, when it is damaged, or the disk refuses.
+    pub fn open(data_dir: &Path) -> Result<(Self, Opened), StoreError> {
+        let lock = lock(data_dir)?;
+        let file = data_dir.join(FILE);
+        let mut connection = schema::connect(&file)?;
+        let begun = schema::begin(&mut connection, &file)?;
+        // Begin with an empty log: its size is not known here, and the writer counts from nothing.
+        checkpoint(&connection, "TRUNCATE").map_err(|e| schema::at_open(&file, e))?;
+        let last = last_records(&connection).map_err(|e| schema::at_open(&file, e))?;
+        let reader = schema::connect(&file)?;
+        reader
+            .pragma_update(None, "query_only", true)
+            .map_err(|e| schema::at_open(&file, e))?;
+
+        let (requests, queue) = mpsc::channel();
+        let (failing, failed) = watch::channel(None);
+        let commits = Arc::new(AtomicU64::new(0));
+        let writer = Writer::new(connection, last, Arc::clone(&commits), failing);
+        let writer = thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run(&queue))
+            .map_err(|source| StoreError::Folder {
+                path: file.clone(),
+                source,
+            })?;
+        let opened = Opened {
+            token: begun.token,
+            run: draw(),
+        };
+        tracing::info!(
+            file = %file.display(),
+            store = begun.store_id,
+            token = opened.token,
+            run = opened.run,
+            "store opened"
+        );
+        let store = Self {
+            requests,
+            writer: Some(writer),
+            reader: Arc::new(Reader(Mutex::new(reader))),
+            failed,
+            commits,
+            _lock: lock,
+        };
+        Ok((store, opened))
+    }
+
+    /// How many transactions were committed since it was opened; many appends share one.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Queues a write now; the future only waits.
+    fn write(&self, write: Result<Write, StoreError>) -> Pending<Vec<Written>> {
+        let write = match write {
+            Ok(write) => write,
+            Err(error) => return future::ready(Err(error)).boxed(),
+        };
+        let (reply, answer) = oneshot::channel();
+        let sent = self.requests.send(Request::Write(write, reply));
+        let failed = self.failed.clone();
+        async move {
+            // Both mean that the writer is gone: after a panic, or because the store was closed.
+            let gone = || StoreError::Failed(failed.borrow().clone().unwrap_or_else(writer_gone));
+            sent.map_err(|_| gone())?;
+            answer.await.unwrap_or_else(|_| Err(gone()))
+        }
+        .boxed()
+    }
+
+    /// Reads beside the runtime: a document may be large.
+    fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Pending<T> {
+        let reader = Arc::clone(&self.reader);
+        async move {
+            tokio::task::spawn_blocking(move || read(&reader.0.lock().unwrap_or_else(PoisonError::into_inner)))
+                .await
+                .unwrap_or(Err(StoreError::GivenUp))
+        }
+        .boxed()
+    }
+}
+
+impl Store for SqliteStore {
+    fn plans(&self) -> Pending<Vec<Plan>> {
+        self.read(|connection| {
+            let rows = connection
+                .prepare("SELECT name, digest, plan FROM migration ORDER BY rowid")
+                .and_then(|mut statement| {
+                    statement
+                        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                        .collect::<Result<Vec<(String, String, Vec<u8>)>, _>>()
+                })
+                .map_err(StoreError::Read)?;
+            rows.into_iter()
+                .map(|(name, digest, plan)| {
+                    document::unpack(&plan, Some(&digest)).map_err(|source| StoreError::BadPlan { name, source })
+                })
+                .collect()
+        })
+    }
+
+    fn save_plan(&self, plan: &Plan) -> Pending<()> {
+        let packed = document::pack(plan).map_err(|source| StoreError::Pack { what: "a plan", source });
+        let written = self.write(packed.map(|packed| {
+            Write::Plan(NewPlan {
+                name: plan.name.clone(),
+                created: plan.created.clone(),
+                packed,
+            })
+        }));
+        async move { written.await.map(|_| ()) }.boxed()
+    }
+
+    fn records(&self, migration: &MigrationName, after: u64, limit: usize) -> Pending<Vec<Stored>> {
+        let migration = migration.clone();
+        self.read(move |connection| records(connection, &migration, after, limit))
+    }
+
+    fn append(&self, group: Vec<Append>) -> Pending<Vec<Written>> {
+        let entries = group.into_iter().map(|append| {
+            let body = serde_json::to_string(&append.record).map_err(|source| StoreError::Pack {
+                what: "a record",
+                source: source.into(),
+            })?;
+            Ok(Entry {
+                migration: append.migration,
+                body,
+                document: append.document,
+            })
+        });
+        self.write(entries.collect::<Result<_, _>>().map(Write::Append))
+    }
+
+    fn document(&self, digest: &str) -> Pending<Option<Packed>> {
+        let digest = digest.to_owned();
+        self.read(move |connection| {
+            let bytes: Option<Vec<u8>> = connection
+                .query_row("SELECT bytes FROM document WHERE digest = ?", [&digest], |row| {
+                    row.get(0)
+                })
+                .optional()
+                .map_err(StoreError::Read)?;
+            let Some(bytes) = bytes else { return Ok(None) };
+            let checked: Result<IgnoredAny, BadDocument> = document::unpack(&bytes, Some(&digest));
+            match checked {
+                Ok(_) => Ok(Some(Packed { digest, bytes })),
+                Err(source) => Err(StoreError::BadDocument { digest, source }),
+            }
+        })
+    }
+
+    fn failed(&self) -> BoxFuture<'static, String> {
+        let mut failed = self.failed.clone();
+        async move {
+            match failed.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or_else(writer_gone),
+                Err(_) => writer_gone(),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // Without a writer there is nothing to stop, and a writer that panicked has said so.
+        drop(self.requests.send(Request::Stop));
+        if let Some(writer) = self.writer.take() {
+            drop(writer.join());
+        }
+    }
+}
+
+/// The connection that reads; it sees what is committed, and only what is synced.
+#[derive(Debug)]
+struct Reader(Mutex<Connection>);
+
+fn records(
+    connection: &Connection,
+    migration: &MigrationName,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<Stored>, StoreError> {
+    let rows = connection
+        .prepare_cached("SELECT seq, time, body FROM record WHERE migration = ? AND seq > ? ORDER BY seq LIMIT ?")
+        .and_then(|mut statement| {
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            statement
+                .query_map(params![migration.as_str(), after, limit], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                })?
+                .collect::<Result<Vec<(u64, String, String)>, _>>()
+        })
+        .map_err(StoreError::Read)?;
+    let mut expected = after;
+    rows.into_iter()
+        .map(|(seq, time, body)| {
+            expected += 1;
+            if seq != expected {
+                return Err(StoreError::LostRecord {
+                    migration: migration.clone(),
+                    seq: expected,
+                });
+            }
+            let record = serde_json::from_str(&body).map_err(|source| StoreError::BadRecord {
+                migration: migration.clone(),
+                seq,
+                source,
+            })?;
+            Ok(Stored { seq, time, record })
+        })
+        .collect()
+}
+
+fn last_records(connection: &Connection) -> rusqlite::Result<HashMap<MigrationName, u64>> {
+    let mut statement = connection
+        .prepare("SELECT name, (SELECT coalesce(max(seq), 0) FROM record WHERE migration = name) FROM migration")?;
+    let rows = statement.query_map([], |row| {
+        let name: String = row.get(0)?;
+        let name = MigrationName::try_from(name)
+            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))?;
+        Ok((name, row.get(1)?))
+    })?;
+    rows.collect()
+}
+
+/// Makes the folder and locks it. The lock goes when the process ends, however it ends.
+fn lock(data_dir: &Path) -> Result<File, StoreError> {
+    let failed = |path: &Path| {
+        let path: PathBuf = path.to_owned();
+        move |source| StoreError::Folder { path, source }
+    };
+    create_folder(data_dir).map_err(failed(data_dir))?;
+    let path = data_dir.join(LOCK);
+    let file = File::create(&path).map_err(failed(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(data_dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(&path)(source)),
+    }
+}
+
+/// Makes a folder so that it stays: a new one could be lost with the acknowledged records in it, if its name in the
+/// folder above were not synced.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
+    fs::create_dir_all(folder)?;
+    for above in missing.iter().filter_map(|made| made.parent()) {
+        let above = if above.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            above
+        };
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn writer_gone() -> String {
+    "the thread that writes has ended".to_owned()
+}
+
+/// Something that nobody else draws.
+pub(super) fn draw() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}

@@ -1,0 +1,220 @@
+//! The canned documents.
+
+use rekeeper_shared::problem::{Code, Finding, Problem};
+use rekeeper_shared::view::{
+    Counts, EventView, HostStatus, HostView, MigrationLine, Phase, PlanView, PlannedReplicaView, PlannedSetView,
+    SetStatus, State, StatusView, TableStatus, TableStatusView, Until,
+};
+
+/// A name that breaks what is not careful: a quote, a line end, an escape sequence.
+pub(crate) const NASTY: &str = "it's\n\u{1b}[31m`x`";
+
+pub(crate) fn hosts() -> Vec<HostView> {
+    vec![
+        HostView {
+            host: "ch-01-1".parse().unwrap(),
+            connected: true,
+            agent_version: "0.1.0".into(),
+            clickhouse_version: "26.9.1.1".into(),
+            doing: Some("restore shop.orders (m1, attempt 2)".into()),
+        },
+        HostView {
+            host: "ch-01-2".parse().unwrap(),
+            connected: false,
+            agent_version: "0.1.0".into(),
+            clickhouse_version: "26.9.1.1".into(),
+            doing: None,
+        },
+    ]
+}
+
+pub(crate) fn plan(blocked: bool) -> PlanView {
+    let host = |name: &str| name.parse().unwrap();
+    let replica = |name: &str, table: &str| PlannedReplicaView {
+        host: host(name),
+        database: "shop".into(),
+        table: table.into(),
+        replica_name: name.into(),
+    };
+    let set = |table: &str, path: &str| PlannedSetView {
+        zookeeper_path: path.into(),
+        replicas: vec![replica("ch-01-1", table), replica("ch-01-2", table)],
+    };
+    let blocker = Finding {
+        table: Some("shop.orders".into()),
+        ..Finding::new(
+            Code::MutationsUnfinished,
+            "2 mutations are not finished: 0000000003, 0000000004",
+        )
+    };
+    PlanView {
+        name: "m1".parse().unwrap(),
+        blockers: if blocked {
+            vec![blocker.on(&host("ch-01-1"))]
+        } else {
+            vec![]
+        },
+        warnings: vec![Finding::new(
+            Code::VersionsDiffer,
+            "26.8.2.1 and 26.9.1.1 in one replica set",
+        )],
+        waves: vec![vec![host("ch-01-1"), host("ch-01-2")], vec![host("ch-02-1")]],
+        replica_sets: vec![
+            set("orders", "/clickhouse/tables/01/orders"),
+            set(NASTY, "/clickhouse/tables/01/nasty"),
+        ],
+    }
+}
+
+pub(crate) fn table(host: &str, table: &str, status: TableStatus) -> TableStatusView {
+    let manifest = status >= TableStatus::ZkCleaned;
+    TableStatusView {
+        host: host.parse().unwrap(),
+        database: "shop".into(),
+        table: table.into(),
+        uuid: "0d2f9a52-6f3c-4a51-9d7b-6b1d6c1f0001".into(),
+        zookeeper_path: format!("/clickhouse/tables/01/{}", if table == NASTY { "nasty" } else { table }),
+        replica_name: host.into(),
+        status,
+        attempts: 1,
+        parts: manifest.then_some(12),
+        rows: manifest.then_some(1_234_567),
+        problem: None,
+    }
+}
+
+/// A status made from its tables.
+pub(crate) fn status(state: State, phase: Phase, tables: Vec<TableStatusView>) -> StatusView {
+    let mut counts = Counts::default();
+    let mut hosts: Vec<HostStatus> = Vec::new();
+    for table in &tables {
+        counts.add(table.status, table.problem.is_some());
+        if !hosts.iter().any(|host| host.host == table.host) {
+            hosts.push(HostStatus {
+                host: table.host.clone(),
+                connected: true,
+                version: "26.9.1.1".into(),
+                restarted_at: (phase > Phase::Restart).then(|| "2026-01-31T01:02:03Z".into()),
+                counts: Counts::default(),
+            });
+        }
+        let host = hosts.iter_mut().find(|host| host.host == table.host).unwrap();
+        host.counts.add(table.status, table.problem.is_some());
+    }
+    let mut paths: Vec<&String> = tables.iter().map(|table| &table.zookeeper_path).collect();
+    paths.dedup();
+    let sets = paths.iter().map(|path| SetStatus {
+        zookeeper_path: (*path).clone(),
+        settled: phase > Phase::Settle,
+        reference: (phase > Phase::Settle).then(|| "ch-01-1".parse().unwrap()),
+        reason: (phase > Phase::Settle).then(|| "holds the part set of record".into()),
+        znodes_deleted: if phase > Phase::Clean { 512 } else { 0 },
+    });
+    let running = state == State::Running;
+    StatusView {
+        name: "m1".parse().unwrap(),
+        state,
+        phase,
+        until: None,
+        waiting_for: running.then(|| "SYSTEM SYNC REPLICA shop.orders on ch-01-2, 12 s, until 01:10:00Z".into()),
+        counts,
+        replica_sets: sets.collect(),
+        hosts,
+        tables,
+    }
+}
+
+/// Two replicas of a table, all alike.
+pub(crate) fn even(state: State, phase: Phase, of: TableStatus) -> StatusView {
+    status(
+        state,
+        phase,
+        vec![table("ch-01-1", "orders", of), table("ch-01-2", "orders", of)],
+    )
+}
+
+pub(crate) fn planned() -> StatusView {
+    even(State::Planned, Phase::Detach, TableStatus::Init)
+}
+
+pub(crate) fn running() -> StatusView {
+    even(State::Running, Phase::Detach, TableStatus::Init)
+}
+
+pub(crate) fn completed() -> StatusView {
+    even(State::Completed, Phase::Done, TableStatus::Restored)
+}
+
+pub(crate) fn paused_at_detached() -> StatusView {
+    StatusView {
+        until: Some(Until::Detached),
+        ..even(State::Paused, Phase::Clean, TableStatus::Detached)
+    }
+}
+
+/// One set restored, one that did not settle, with a name that breaks what is not careful.
+pub(crate) fn failed() -> StatusView {
+    let found = "r1 has all_7_7_0 with 7 rows, which r2 never had; \u{1b}[2Jboth are attached again";
+    let problem = Some(Problem::new(Code::NotSettled, found));
+    let nasty = |host| {
+        let mut row = table(host, NASTY, TableStatus::Init);
+        row.problem.clone_from(&problem);
+        row.attempts = 3;
+        row
+    };
+    let orders = |host| table(host, "orders", TableStatus::Restored);
+    let tables = vec![nasty("ch-01-1"), nasty("ch-01-2"), orders("ch-01-1"), orders("ch-01-2")];
+    let mut view = status(State::Failed, Phase::Restore, tables);
+    view.replica_sets[0] = SetStatus {
+        zookeeper_path: "/clickhouse/tables/01/nasty".into(),
+        settled: false,
+        reference: None,
+        reason: Some("the part sets differ in 1 part".into()),
+        znodes_deleted: 0,
+    };
+    view
+}
+
+/// More tables than anybody wants to read.
+pub(crate) fn many(tables: usize) -> StatusView {
+    let rows = (0..tables).map(|n| {
+        let mut row = table(&format!("ch-{:02}", n % 4), &format!("t{n:05}"), TableStatus::Detached);
+        if n % 100 == 0 {
+            row.problem = Some(Problem::new(
+                Code::SyncFailed,
+                format!("no answer within 30 min, queue of {n}"),
+            ));
+        }
+        row
+    });
+    status(State::Running, Phase::Settle, rows.collect())
+}
+
+pub(crate) fn lines() -> Vec<MigrationLine> {
+    let line = |name: &str, view: StatusView| MigrationLine {
+        name: name.parse().unwrap(),
+        state: view.state,
+        phase: view.phase,
+        counts: view.counts,
+        created: "2026-01-31T00:00:00Z".into(),
+    };
+    vec![line("m1", completed()), line("zookeeper-to-keeper", failed())]
+}
+
+pub(crate) fn events() -> Vec<EventView> {
+    let event = |seq, kind: &str, step: Option<&str>, text: &str| EventView {
+        seq,
+        time: format!("2026-01-31T01:00:{seq:02}Z"),
+        kind: kind.into(),
+        attempt: step.map(|_| 1),
+        step: step.map(Into::into),
+        host: step.map(|_| "ch-01-1".parse().unwrap()),
+        target: step.map(|_| "shop.orders".into()),
+        text: text.into(),
+    };
+    vec![
+        event(1, "ordered", None, "start by ann@bastion"),
+        event(2, "intent", Some("detach"), ""),
+        event(3, "failed", Some("detach"), "Code: 57.\nstill used by some query"),
+    ]
+}

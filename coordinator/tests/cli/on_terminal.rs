@@ -1,0 +1,120 @@
+//! What is different where a person sits: the question, the bars, the screen that is drawn again.
+
+use rekeeper_shared::view::{Phase, State, StatusView, TableStatus};
+use rustix::process::Signal;
+
+use crate::documents;
+use crate::fake::{Canned, Fake};
+use crate::run::{OnTerminal, rekeeper};
+
+fn terminal(first: StatusView, arguments: &[&str]) -> (Fake, OnTerminal) {
+    let statuses = [first, documents::running(), documents::completed()].into();
+    let fake = Fake::new(Canned {
+        statuses,
+        notice: "migration m1 is started".into(),
+        ..Canned::default()
+    });
+    let run = OnTerminal::new(rekeeper(&fake.url(), arguments));
+    (fake, run)
+}
+
+fn calls(fake: &Fake) -> usize {
+    fake.with(|canned| canned.calls.len())
+}
+
+#[test]
+fn start_asks_before_the_first_delete_and_takes_anything_but_yes_for_a_no() {
+    for answer in ["\n", "n\n", "maybe\n", "\u{4}"] {
+        let (fake, mut run) = terminal(documents::planned(), &["start", "m1"]);
+        run.until_shown("Go on? [y/N]");
+        run.types(answer);
+        let (code, screen) = run.wait();
+        assert_eq!(code, Some(0));
+        assert!(screen.contains("nothing was started"), "{screen}");
+        assert!(screen.contains("2 tables on 2 hosts"), "{screen}");
+        assert!(screen.contains("CANNOT BE UNDONE"), "{screen}");
+        assert_eq!(calls(&fake), 0);
+    }
+}
+
+#[test]
+fn a_signal_while_asked_is_a_no() {
+    let (fake, run) = terminal(documents::planned(), &["start", "m1"]);
+    run.until_shown("Go on? [y/N]");
+    run.signal(Signal::INT);
+    let (code, screen) = run.wait();
+    assert_eq!(code, Some(0));
+    assert!(screen.contains("nothing was started"), "{screen}");
+    assert_eq!(calls(&fake), 0);
+}
+
+#[test]
+fn start_goes_on_after_a_yes_and_draws_bars() {
+    let (fake, mut run) = terminal(documents::planned(), &["start", "m1"]);
+    run.until_shown("Go on? [y/N]");
+    run.types("y\n");
+    let (code, screen) = run.wait();
+    assert_eq!(code, Some(0), "{screen}");
+    assert!(screen.contains("detached  ["), "{screen}");
+    assert!(screen.contains("waiting for: SYSTEM SYNC REPLICA"), "{screen}");
+    // The summary stands alone at the end: the bars are gone and are not drawn again.
+    let (_, after) = screen.split_once("Migration m1: COMPLETED").unwrap();
+    assert!(
+        after.trim_end().ends_with("2026-01-31T01:02:03Z") && !after.contains('['),
+        "{screen}"
+    );
+    assert_eq!(calls(&fake), 1);
+}
+
+#[test]
+fn start_does_not_ask_where_nothing_is_to_be_said_yes_to() {
+    let cleaned = documents::even(State::Paused, Phase::Restart, TableStatus::ZkCleaned);
+    for (first, arguments) in [
+        (documents::planned(), &["start", "m1", "--yes"][..]),
+        (documents::planned(), &["start", "m1", "--until", "detached"]),
+        (documents::running(), &["start", "m1"]),
+        (cleaned, &["start", "m1"]),
+    ] {
+        // PAUSED would end the following at once, so it is not asked for twice.
+        let (fake, run) = terminal(first, arguments);
+        let (code, screen) = run.wait();
+        assert_eq!(code, Some(0), "{screen}");
+        assert!(!screen.contains("[y/N]"), "{screen}");
+        assert_eq!(calls(&fake), 1);
+    }
+}
+
+#[test]
+fn resume_asks_at_the_barrier_before_the_first_delete() {
+    let (fake, mut run) = terminal(documents::paused_at_detached(), &["resume", "m1"]);
+    run.until_shown("Go on? [y/N]");
+    run.types("n\n");
+    assert_eq!(run.wait().0, Some(0));
+    assert_eq!(calls(&fake), 0);
+
+    for arguments in [&["resume", "m1", "--yes"][..], &["pause", "m1"]] {
+        let (fake, run) = terminal(documents::paused_at_detached(), arguments);
+        assert_eq!(run.wait().0, Some(0));
+        assert_eq!(calls(&fake), 1);
+    }
+}
+
+#[test]
+fn watch_draws_one_screen_again_and_again() {
+    let mut view = documents::many(10_000);
+    view.waiting_for = Some("x".repeat(300));
+    let (_fake, run) = terminal(view, &["status", "m1", "--watch"]);
+    let (code, screen) = run.wait();
+    assert_eq!(code, Some(0));
+    let screens: Vec<&str> = screen.split("\u{1b}[2J").skip(1).collect();
+    assert_eq!(screens.len(), 3, "{screen}");
+    for one in &screens {
+        let lines: Vec<&str> = one.lines().collect();
+        assert!(lines.len() <= 24, "{one}");
+        assert!(
+            lines.iter().all(|line| console::measure_text_width(line) <= 80),
+            "{one}"
+        );
+    }
+    assert!(screens[2].contains("COMPLETED"));
+}

@@ -1,0 +1,312 @@
+//! Commands.
+
+use rekeeper_shared::ids::TableName;
+use rekeeper_shared::place::{Place, ZkPath};
+use rekeeper_shared::settle::Allowed;
+use rekeeper_shared::step::{Command, Order, Role, SetRef, TableRef, Witness};
+
+use super::{BadMessage, parse, required};
+use crate::v1::{self, command};
+
+impl From<Command> for v1::Command {
+    fn from(command: Command) -> Self {
+        let order = match command.order {
+            Order::Sync(table) => command::Order::Sync(table.into()),
+            Order::Freeze(set) => command::Order::Freeze(set.into()),
+            Order::Detach(table) => command::Order::Detach(table.into()),
+            Order::Reattach(table) => command::Order::Reattach(table.into()),
+            Order::Settle(set) => command::Order::Settle(set.into()),
+            Order::Record(set) => command::Order::Record(set.into()),
+            Order::Clean(set) => command::Order::Clean(set.into()),
+            Order::Release(set) => command::Order::Release(set.into()),
+            Order::Restart => command::Order::Restart(v1::Restart {}),
+            Order::Witness(witness) => command::Order::Witness(witness.into()),
+            Order::Attach {
+                table,
+                witness,
+                record,
+                manifest,
+            } => command::Order::Attach(v1::Attach {
+                table: Some(table.into()),
+                witness: Some(witness.into()),
+                record: Some(record.into()),
+                manifest_digest: manifest.unwrap_or_default(),
+            }),
+            Order::Restore {
+                table,
+                role,
+                manifest,
+                witness,
+                merges_keep_rows,
+                replicas,
+            } => command::Order::Restore(v1::Restore {
+                table: Some(table.into()),
+                reference_manifest: match role {
+                    Role::Reference => None,
+                    Role::Follower { reference } => Some(reference.into()),
+                },
+                manifest_digest: manifest,
+                witness: Some(witness.into()),
+                merges_keep_rows,
+                replicas,
+            }),
+            Order::Finish(table) => command::Order::Finish(table.into()),
+        };
+        Self {
+            migration: command.migration.into(),
+            attempt: command.attempt,
+            order: Some(order),
+        }
+    }
+}
+
+impl TryFrom<v1::Command> for Command {
+    type Error = BadMessage;
+
+    fn try_from(wire: v1::Command) -> Result<Self, BadMessage> {
+        let order = match required("order", wire.order)? {
+            command::Order::Sync(table) => Order::Sync(table.try_into()?),
+            command::Order::Freeze(set) => Order::Freeze(set.try_into()?),
+            command::Order::Detach(table) => Order::Detach(table.try_into()?),
+            command::Order::Reattach(table) => Order::Reattach(table.try_into()?),
+            command::Order::Settle(set) => Order::Settle(set.try_into()?),
+            command::Order::Record(set) => Order::Record(set.try_into()?),
+            command::Order::Clean(set) => Order::Clean(set.try_into()?),
+            command::Order::Release(set) => Order::Release(set.try_into()?),
+            command::Order::Restart(v1::Restart {}) => Order::Restart,
+            command::Order::Witness(witness) => Order::Witness(witness.try_into()?),
+            command::Order::Attach(attach) => Order::Attach {
+                table: required("attach.table", attach.table)?.try_into()?,
+                witness: required("attach.witness", attach.witness)?.try_into()?,
+                record: required("attach.record", attach.record)?.into(),
+                manifest: (!attach.manifest_digest.is_empty()).then_some(attach.manifest_digest),
+            },
+            command::Order::Restore(restore) => Order::Restore {
+                table: required("restore.table", restore.table)?.try_into()?,
+                role: match restore.reference_manifest {
+                    None => Role::Reference,
+                    Some(reference) => Role::Follower {
+                        reference: reference.into(),
+                    },
+                },
+                manifest: restore.manifest_digest,
+                witness: required("restore.witness", restore.witness)?.try_into()?,
+                merges_keep_rows: restore.merges_keep_rows,
+                replicas: restore.replicas,
+            },
+            command::Order::Finish(table) => Order::Finish(table.try_into()?),
+        };
+        Ok(Self {
+            migration: parse("migration", &wire.migration)?,
+            attempt: wire.attempt,
+            order,
+        })
+    }
+}
+
+fn path(text: &str) -> Result<ZkPath, BadMessage> {
+    ZkPath::parse(text).map_err(|e| BadMessage {
+        field: "zookeeper_path",
+        what: format!("not acceptable: {e}"),
+    })
+}
+
+impl From<TableRef> for v1::Table {
+    fn from(table: TableRef) -> Self {
+        Self {
+            database: table.name.database,
+            table: table.name.table,
+            uuid: table.uuid,
+            zookeeper_path: table.path.into(),
+            replica_name: table.replica_name,
+        }
+    }
+}
+
+impl TryFrom<v1::Table> for TableRef {
+    type Error = BadMessage;
+
+    fn try_from(table: v1::Table) -> Result<Self, BadMessage> {
+        Ok(Self {
+            path: path(&table.zookeeper_path)?,
+            name: TableName {
+                database: table.database,
+                table: table.table,
+            },
+            uuid: table.uuid,
+            replica_name: table.replica_name,
+        })
+    }
+}
+
+impl From<SetRef> for v1::Set {
+    fn from(set: SetRef) -> Self {
+        let Place {
+            ensemble,
+            nodes,
+            secure,
+            chroot,
+        } = set.place;
+        Self {
+            place: Some(v1::Place {
+                ensemble,
+                nodes,
+                secure,
+                chroot,
+            }),
+            zookeeper_path: set.path.into(),
+            replicas: set.replicas,
+            allow_lost_parts: set.allowed.lost_parts,
+            recorded: set.recorded,
+        }
+    }
+}
+
+impl TryFrom<v1::Set> for SetRef {
+    type Error = BadMessage;
+
+    fn try_from(set: v1::Set) -> Result<Self, BadMessage> {
+        let v1::Place {
+            ensemble,
+            nodes,
+            secure,
+            chroot,
+        } = required("set.place", set.place)?;
+        Ok(Self {
+            place: Place {
+                ensemble,
+                nodes,
+                secure,
+                chroot,
+            },
+            path: path(&set.zookeeper_path)?,
+            replicas: set.replicas,
+            allowed: Allowed {
+                lost_parts: set.allow_lost_parts,
+            },
+            recorded: set.recorded,
+        })
+    }
+}
+
+impl From<Witness> for v1::Witness {
+    fn from(witness: Witness) -> Self {
+        Self {
+            ensemble: witness.ensemble,
+            zookeeper_path: witness.path.into(),
+            node: witness.node,
+            content: witness.content,
+        }
+    }
+}
+
+impl TryFrom<v1::Witness> for Witness {
+    type Error = BadMessage;
+
+    fn try_from(witness: v1::Witness) -> Result<Self, BadMessage> {
+        if witness.node.is_empty() || witness.node.contains('/') {
+            return Err(BadMessage {
+                field: "witness.node",
+                what: format!("{:?}, and no node name", witness.node),
+            });
+        }
+        Ok(Self {
+            ensemble: witness.ensemble,
+            path: path(&witness.zookeeper_path)?,
+            node: witness.node,
+            content: witness.content,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekeeper_shared::document::Packed;
+
+    fn orders() -> Vec<Order> {
+        let path = ZkPath::parse("/t/1").unwrap();
+        let table = TableRef {
+            name: TableName::new("d", "it's"),
+            uuid: "u".into(),
+            path: path.clone(),
+            replica_name: "r1".into(),
+        };
+        let set = SetRef {
+            place: Place {
+                ensemble: "default".into(),
+                nodes: vec!["a:1".into()],
+                secure: true,
+                chroot: "/x".into(),
+            },
+            path: path.clone(),
+            replicas: vec!["r1".into(), "r2".into()],
+            allowed: Allowed { lost_parts: true },
+            recorded: true,
+        };
+        let witness = Witness {
+            ensemble: "default".into(),
+            path,
+            node: "w".into(),
+            content: "c".into(),
+        };
+        let packed = Packed {
+            digest: "d".into(),
+            bytes: vec![1, 2],
+        };
+        let restore = |role| Order::Restore {
+            table: table.clone(),
+            role,
+            manifest: "m".into(),
+            witness: witness.clone(),
+            merges_keep_rows: true,
+            replicas: vec!["r1".into()],
+        };
+        vec![
+            Order::Sync(table.clone()),
+            Order::Detach(table.clone()),
+            Order::Reattach(table.clone()),
+            Order::Freeze(set.clone()),
+            Order::Settle(set.clone()),
+            Order::Record(set.clone()),
+            Order::Clean(set.clone()),
+            Order::Release(set),
+            Order::Restart,
+            Order::Witness(witness.clone()),
+            Order::Attach {
+                table: table.clone(),
+                witness: witness.clone(),
+                record: packed.clone(),
+                manifest: Some("m".into()),
+            },
+            restore(Role::Reference),
+            restore(Role::Follower { reference: packed }),
+            Order::Finish(table),
+        ]
+    }
+
+    #[test]
+    fn every_order_crosses_the_wire_unchanged() {
+        for order in orders() {
+            let command = Command {
+                migration: "m1".parse().unwrap(),
+                attempt: 7,
+                order,
+            };
+            assert_eq!(Command::try_from(v1::Command::from(command.clone())).unwrap(), command);
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_none_is_refused() {
+        let mut wire = v1::Command::from(Command {
+            migration: "m1".parse().unwrap(),
+            attempt: 1,
+            order: orders().remove(6),
+        });
+        if let Some(command::Order::Clean(set)) = &mut wire.order {
+            set.zookeeper_path = "/".into();
+        }
+        assert_eq!(Command::try_from(wire).unwrap_err().field, "zookeeper_path");
+    }
+}

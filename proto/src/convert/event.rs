@@ -1,0 +1,199 @@
+//! Events.
+
+use rekeeper_shared::problem::Problem;
+use rekeeper_shared::settle::Unsettled;
+use rekeeper_shared::step::{Done, Event, Failure, Outcome, Restored};
+
+use super::{BadMessage, parse, required};
+use crate::v1::{self, event};
+
+/// An event as it stands in a connection, with its number.
+#[must_use]
+pub fn numbered(sequence: u64, event: Event) -> v1::Event {
+    let outcome = match event.outcome {
+        Outcome::Done(Done::Plain) => event::Outcome::Done(v1::Plain {}),
+        Outcome::Done(Done::Settled(unsettled)) => event::Outcome::Settled(v1::Settled {
+            unsettled: reasons_out(&unsettled),
+        }),
+        Outcome::Done(Done::Recorded { digest, unsettled }) => event::Outcome::Recorded(v1::Recorded {
+            digest: digest.unwrap_or_default(),
+            unsettled: reasons_out(&unsettled),
+        }),
+        Outcome::Done(Done::Cleaned { znodes }) => event::Outcome::Cleaned(v1::Cleaned { znodes }),
+        Outcome::Done(Done::Restarted { at }) => event::Outcome::Restarted(v1::Restarted { at }),
+        Outcome::Done(Done::Attached {
+            digest,
+            parts,
+            rows,
+            missing,
+        }) => event::Outcome::Attached(v1::Attached {
+            digest,
+            parts,
+            rows,
+            missing,
+        }),
+        Outcome::Done(Done::Restored(Restored {
+            active,
+            attached_again,
+            covered,
+            merged,
+            empty,
+        })) => event::Outcome::Restored(v1::Restored {
+            active,
+            attached_again,
+            covered,
+            merged,
+            empty,
+        }),
+        Outcome::Failed(Failure {
+            problem: Problem { code, message, fix },
+            retry,
+        }) => event::Outcome::Failed(v1::Failed {
+            code: code.to_string(),
+            message,
+            fix,
+            retry,
+        }),
+    };
+    v1::Event {
+        sequence,
+        migration: event.migration.into(),
+        attempt: event.attempt,
+        document: event.document.map(Into::into),
+        outcome: Some(outcome),
+    }
+}
+
+impl TryFrom<v1::Event> for Event {
+    type Error = BadMessage;
+
+    fn try_from(wire: v1::Event) -> Result<Self, BadMessage> {
+        let outcome = match required("outcome", wire.outcome)? {
+            event::Outcome::Done(v1::Plain {}) => Outcome::Done(Done::Plain),
+            event::Outcome::Settled(settled) => Outcome::Done(Done::Settled(reasons_in(&settled.unsettled)?)),
+            event::Outcome::Recorded(recorded) => Outcome::Done(Done::Recorded {
+                digest: (!recorded.digest.is_empty()).then_some(recorded.digest),
+                unsettled: reasons_in(&recorded.unsettled)?,
+            }),
+            event::Outcome::Cleaned(cleaned) => Outcome::Done(Done::Cleaned { znodes: cleaned.znodes }),
+            event::Outcome::Restarted(restarted) => Outcome::Done(Done::Restarted { at: restarted.at }),
+            event::Outcome::Attached(v1::Attached {
+                digest,
+                parts,
+                rows,
+                missing,
+            }) => Outcome::Done(Done::Attached {
+                digest,
+                parts,
+                rows,
+                missing,
+            }),
+            event::Outcome::Restored(v1::Restored {
+                active,
+                attached_again,
+                covered,
+                merged,
+                empty,
+            }) => Outcome::Done(Done::Restored(Restored {
+                active,
+                attached_again,
+                covered,
+                merged,
+                empty,
+            })),
+            event::Outcome::Failed(failed) => Outcome::Failed(Failure {
+                problem: Problem {
+                    code: parse("failed.code", &failed.code)?,
+                    message: failed.message,
+                    fix: failed.fix,
+                },
+                retry: failed.retry,
+            }),
+        };
+        Ok(Self {
+            migration: parse("migration", &wire.migration)?,
+            attempt: wire.attempt,
+            outcome,
+            document: wire.document.map(Into::into),
+        })
+    }
+}
+
+fn reasons_out(reasons: &[Unsettled]) -> Vec<String> {
+    // A reason is an enum of texts and numbers: writing it as JSON cannot fail.
+    reasons
+        .iter()
+        .map(|reason| serde_json::to_string(reason).unwrap_or_default())
+        .collect()
+}
+
+fn reasons_in(reasons: &[String]) -> Result<Vec<Unsettled>, BadMessage> {
+    reasons
+        .iter()
+        .map(|text| {
+            serde_json::from_str(text).map_err(|e| BadMessage {
+                field: "unsettled",
+                what: format!("not acceptable: {e}"),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekeeper_shared::document::Packed;
+    use rekeeper_shared::problem::Code;
+
+    #[test]
+    fn every_outcome_crosses_the_wire_unchanged() {
+        let unsettled = vec![Unsettled::Log {
+            replica: "r1".into(),
+            pointer: 1,
+            end: 2,
+        }];
+        let outcomes = vec![
+            Outcome::Done(Done::Plain),
+            Outcome::Done(Done::Settled(unsettled.clone())),
+            Outcome::Done(Done::Recorded {
+                digest: Some("d".into()),
+                unsettled: vec![],
+            }),
+            Outcome::Done(Done::Recorded {
+                digest: None,
+                unsettled,
+            }),
+            Outcome::Done(Done::Cleaned { znodes: 5 }),
+            Outcome::Done(Done::Restarted {
+                at: "2026-01-01T00:00:00Z".into(),
+            }),
+            Outcome::Done(Done::Attached {
+                digest: "d".into(),
+                parts: 1,
+                rows: 2,
+                missing: vec!["all_0_0_0".into()],
+            }),
+            Outcome::Done(Done::Restored(Restored {
+                active: 1,
+                attached_again: 2,
+                covered: 3,
+                merged: 4,
+                empty: 5,
+            })),
+            Outcome::Failed(Failure::lasting(Code::NotSettled, "x")),
+        ];
+        for outcome in outcomes {
+            let document = Some(Packed {
+                digest: "d".into(),
+                bytes: vec![1],
+            });
+            let event = Event {
+                migration: "m1".parse().unwrap(),
+                attempt: 3,
+                outcome,
+                document,
+            };
+            assert_eq!(Event::try_from(numbered(9, event.clone())).unwrap(), event);
+        }
+    }
+}

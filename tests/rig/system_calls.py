@@ -1,0 +1,72 @@
+"""What a program did, in the order in which it did it: strace attached to a process that runs."""
+
+import re
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from processes import end, spawn_bound, wait_for
+
+READS = {"read", "readv", "recvfrom", "recvmsg"}
+WRITES = {"write", "writev", "sendto", "sendmsg", "pwrite64", "pwritev"}
+SYNCS = {"fsync", "fdatasync"}
+_LONGEST = 1 << 20
+_LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)")
+_END = re.compile(r"\)?\s+= (-?\d+|\?).*$")
+_FILE = re.compile(r"^\d+<([^>]*?(?:->[^>]*)?)>")
+_BYTES = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
+
+
+@dataclass(frozen=True)
+class Call:
+    """One system call. Between two calls of which one caused the other, the numbers tell the order."""
+
+    name: str
+    file: str
+    data: bytes
+    result: int
+    entered: int
+    left: int
+
+
+class Strace:
+    """Follows all threads of a process from now on; `inject` as strace's option of that name."""
+
+    def __init__(self, pid: int, output: Path, inject: str = ""):
+        self._output = output
+        command = ["strace", "-f", "-p", pid, "-o", output, "-yy", "-xx", "-s", _LONGEST]
+        command += ["-e", "trace=" + ",".join(sorted(READS | WRITES | SYNCS))]
+        if inject:
+            command += ["-e", f"inject={inject}"]
+        log = output.with_suffix(".strace.log")
+        self._process = spawn_bound(command, log)
+        wait_for(lambda: "attached" in log.read_text(), lambda: f"strace: {log.read_text()}")
+
+    def stop(self) -> list[Call]:
+        """Follow no longer; the calls in the order in which they were left."""
+        end(self._process.pid, signal.SIGTERM)
+        self._process.wait()
+        return list(_calls(self._output.read_text(errors="replace").splitlines()))
+
+
+def _calls(lines: list[str]) -> Iterator[Call]:
+    begun: dict[str, tuple[int, str]] = {}
+    for number, line in enumerate(lines):
+        found = _LINE.match(line)
+        if not found:
+            continue
+        thread, resumed, name, rest = found.groups()
+        if resumed:
+            entered, before = begun.pop(thread, (number, ""))
+            name, rest = resumed, before + rest
+        else:
+            entered = number
+        if rest.endswith("<unfinished ...>"):
+            begun[thread] = (entered, rest.removesuffix("<unfinished ...>"))
+            continue
+        ended, file = _END.search(rest), _FILE.match(rest)
+        if ended and file and ended[1] != "?":
+            data = b"".join(bytes.fromhex(text.replace("\\x", "")) for text in _BYTES.findall(rest))
+            path = bytes.fromhex(file[1].replace("\\x", "")).decode() if file[1].startswith("\\x") else file[1]
+            yield Call(name, path, data, int(ended[1]), entered, number)

@@ -1,0 +1,116 @@
+"""A real ZooKeeper for the tests: Debian's 3.8, one process with a data directory and a port of its own."""
+
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+from processes import alive, end, free_port, peak_memory, spawn_bound, wait_for
+
+CLASS_PATH = "/usr/share/java/zookeeper.jar"
+
+
+class ZooKeeper:
+    """One standalone server; it dies with the process that started it."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self._process: subprocess.Popen | None = None
+        self._data = directory / "data"
+        self._data.mkdir(parents=True)
+        self._configuration = directory / "zoo.cfg"
+        settings = {
+            # Sessions may be as short as two ticks; the hosts ask for 4 s.
+            "tickTime": 1000,
+            "maxSessionTimeout": 60_000,
+            "dataDir": self._data,
+            "clientPort": self.port,
+            "clientPortAddress": "127.0.0.1",
+            "maxClientCnxns": 0,
+            "admin.enableServer": "false",
+            "4lw.commands.whitelist": "*",
+            # Tests crash processes, not machines: what is written is safe without waiting for the disk.
+            "forceSync": "no",
+        }
+        self._configuration.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        log4j = "log4j.rootLogger=WARN, out\nlog4j.appender.out=org.apache.log4j.ConsoleAppender\n"
+        log4j += "log4j.appender.out.layout=org.apache.log4j.PatternLayout\n"
+        log4j += "log4j.appender.out.layout.ConversionPattern=%d{ISO8601} %p %c{1} %m%n\n"
+        (directory / "log4j.properties").write_text(log4j)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        command += ["-cp", f"{self.directory}:{CLASS_PATH}"]
+        command += ["org.apache.zookeeper.server.quorum.QuorumPeerMain", self._configuration]
+        self._process = spawn_bound(command, self.directory / "zookeeper.log")
+        wait_for(lambda: self._answers() or self._fail_if_ended(), f"ZooKeeper at {self.address}", timeout=60)
+
+    def stop(self) -> None:
+        """End it; what it holds stays on disk."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Crash it."""
+        self._end(signal.SIGKILL)
+
+    def lose_everything(self) -> None:
+        """What an ensemble that has lost its data looks like: it answers, and is empty."""
+        self.kill()
+        shutil.rmtree(self._data)
+        self._data.mkdir()
+        self.start()
+
+    def peak_memory(self) -> int:
+        """In bytes."""
+        return peak_memory(self._process.pid) if self._process else 0
+
+    def client(self, root: str = ""):
+        """A connected kazoo client, to be used in a `with` or stopped by the caller."""
+        return Client(self.address + root)
+
+    def command(self, four_letters: str) -> str:
+        """What it answers to one of its four-letter words, such as `mntr`."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(four_letters.encode())
+            answer = bytearray()
+            while received := connection.recv(65536):
+                answer += received
+        return answer.decode()
+
+    def _answers(self) -> bool:
+        try:
+            return "Mode: standalone" in self.command("srvr")
+        except OSError:
+            return False
+
+    def _fail_if_ended(self) -> bool:
+        if not alive(self._process.pid):
+            raise RuntimeError(f"ZooKeeper ended while starting, see {self.directory}/zookeeper.log")
+        return False
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process:
+            end(self._process.pid, how)
+            self._process.wait()
+            self._process = None
+
+
+class Client:
+    """A kazoo client as a context manager; kazoo's own is none."""
+
+    def __init__(self, address: str):
+        from kazoo.client import KazooClient
+
+        self._client = KazooClient(hosts=address, timeout=10)
+
+    def __enter__(self):
+        self._client.start(timeout=30)
+        return self._client
+
+    def __exit__(self, *_) -> None:
+        self._client.stop()
+        self._client.close()

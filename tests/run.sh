@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change is merged: format, lints, documentation, all tests. The one command of CI.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scratch=$(mktemp -d)
+# The tests make their temporary directories in here, so that nothing is left of a run that was interrupted. Their
+# processes end by themselves when the one that started them is gone.
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 130' INT TERM
+export TMPDIR=$scratch
+
+stage() {
+    echo "== $(date -u +%H:%M:%S) $*"
+}
+
+stage "test rig"
+python=$(tests/rig/setup.sh | tail -n 1)
+# With it Rust's integration tests start a ZooKeeper: tests/rig/rig.py zookeeper.
+export REKEEPER_RIG_PYTHON=$python
+
+stage "cargo fmt"
+cargo fmt --all --check
+stage "cargo clippy"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+stage "cargo doc"
+RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --locked
+stage "cargo test"
+cargo test --workspace --locked
+stage "programs"
+cargo build --workspace --bins --locked
+export REKEEPER_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug
+stage "end to end"
+"$python" -m pytest tests/e2e -n 2 --dist loadfile
