@@ -134,8 +134,8 @@ impl ThisHost {
                 Some(command) => steps::restart(context, command, &self.hooks).await,
                 None => Err(Failure::lasting(
                     Code::RestartFailed,
-                    "no restart.command is configured in agent.yaml of this host: add one and start the agent anew, \
-                     or plan with --restart never",
+                    "no restart.command is configured in agent.yaml of this host: add one, start the agent anew, then \
+                     retry",
                 )),
             },
             Order::Witness(witness) => set::witness(context, witness).await,
@@ -168,9 +168,15 @@ impl ThisHost {
     }
 
     async fn inventory(&self) -> Result<Vec<u8>, String> {
-        let inventory = inspect(&self.name, &self.clickhouse, &self.config, &self.connections)
-            .await
-            .map_err(|failure| failure.problem.message)?;
+        let inventory = inspect(
+            &self.name,
+            &self.clickhouse,
+            &self.config,
+            self.restart.is_some(),
+            &self.connections,
+        )
+        .await
+        .map_err(|failure| failure.problem.message)?;
         // On disk before the coordinator can order anything about what it is told here.
         self.known
             .add(&inventory)

@@ -24,6 +24,7 @@ pub async fn inspect(
     host: &HostName,
     clickhouse: &ClickHouse,
     config: &Path,
+    can_restart: bool,
     connections: &Connections,
 ) -> Result<HostInventory, Failure> {
     let failed = |error: Error| error.into_failure(Code::InspectionFailed);
@@ -50,6 +51,7 @@ pub async fn inspect(
     Ok(HostInventory {
         host: host.clone(),
         clickhouse_version,
+        can_restart,
         tables,
     })
 }

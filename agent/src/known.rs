@@ -139,6 +139,7 @@ mod tests {
         HostInventory {
             host: "ch-1".parse().unwrap(),
             clickhouse_version: "26.9".into(),
+            can_restart: true,
             tables: vec![TableInventory {
                 name: TableName::new("d", "t"),
                 uuid: "u".into(),

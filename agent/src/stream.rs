@@ -132,7 +132,7 @@ impl Stream {
     /// One connection, from dialing to its end; fine only when the agent was stopped.
     async fn attend(&self) -> Result<(), Lost> {
         let mut stop = self.stop.clone();
-        let (outgoing, mut incoming) = tokio::select! {
+        let (outgoing, mut incoming, token) = tokio::select! {
             opened = self.open() => opened?,
             () = stopped(&mut stop) => return Ok(()),
         };
@@ -140,7 +140,7 @@ impl Stream {
         self.executor.outbox().begin_connection();
         let (inspected, inspections) = mpsc::channel(1);
         tokio::select! {
-            lost = self.receive(&mut incoming, &inspected) => return Err(lost),
+            lost = self.receive(&mut incoming, &token, &inspected) => return Err(lost),
             sent = self.send(&outgoing, inspections, stop) => sent?,
         }
         // The goodbye is through when the coordinator ends its side as well.
@@ -153,7 +153,7 @@ impl Stream {
     }
 
     /// Dials, says hello, and checks who answers.
-    async fn open(&self) -> Result<(mpsc::Sender<FromAgent>, Streaming<FromCoordinator>), Lost> {
+    async fn open(&self) -> Result<(mpsc::Sender<FromAgent>, Streaming<FromCoordinator>, SeenToken), Lost> {
         let (interval, limit) = self.options.keepalive;
         let channel = Endpoint::from(self.options.coordinator.clone())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -187,9 +187,9 @@ impl Stream {
         let (incoming, v1::Welcome { token, run }) = timeout(WELCOME_TIMEOUT, welcomed)
             .await
             .map_err(|_| Lost::NoWelcome)??;
-        // On disk before anything is obeyed: an agent that forgets it could be ordered around by an older one.
-        self.state.check(&SeenToken { token, run }).map_err(Lost::Refused)?;
-        Ok((outgoing, incoming))
+        let token = SeenToken { token, run };
+        self.state.may_obey(&token).map_err(Lost::Refused)?;
+        Ok((outgoing, incoming, token))
     }
 
     async fn hello(&self) -> Hello {
@@ -207,10 +207,22 @@ impl Stream {
         }
     }
 
-    async fn receive(&self, incoming: &mut Streaming<FromCoordinator>, inspected: &mpsc::Sender<FromAgent>) -> Lost {
+    async fn receive(
+        &self,
+        incoming: &mut Streaming<FromCoordinator>,
+        token: &SeenToken,
+        inspected: &mpsc::Sender<FromAgent>,
+    ) -> Lost {
         loop {
             match next(incoming).await {
-                Ok(from_coordinator::Kind::Command(command)) => self.command(command).await,
+                Ok(from_coordinator::Kind::Command(command)) => {
+                    // On disk before anything is obeyed: an agent that forgets it could be ordered around by an older
+                    // one. Not before the first command: one that knows too little to order anything locks nobody out.
+                    if let Err(refusal) = self.state.obey(token) {
+                        return Lost::Refused(refusal);
+                    }
+                    self.command(command).await;
+                }
                 Ok(from_coordinator::Kind::Inspect(v1::Inspect { request })) => {
                     self.inspect(request, inspected.clone());
                 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use rekeeper_shared::step::SeenToken;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 
 use crate::agents;
 use crate::config::Config;
@@ -36,7 +36,8 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     let server = agents::server_builder()
         .add_service(service.into_server())
         .add_service(OperatorService::new(operator, handle.clone(), store))
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        // Small messages that wait for an answer: none may wait for the one before to be confirmed.
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     tokio::select! {
         ended = driver => ended.context("the store failed: what cannot be written down is not done")?,
         served = server => served.context("serving")?,

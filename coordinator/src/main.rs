@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
         Err(e) => {
-            eprintln!("{e}");
+            eprintln!("rekeeper-coordinator: {e}");
             return ExitCode::from(2);
         }
     };

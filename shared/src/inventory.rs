@@ -13,6 +13,8 @@ pub struct HostInventory {
     pub host: HostName,
     /// `version()` of its server.
     pub clickhouse_version: String,
+    /// Whether its agent has a restart command.
+    pub can_restart: bool,
     /// Every table of a Replicated*MergeTree engine, attached at the time.
     pub tables: Vec<TableInventory>,
 }

@@ -117,6 +117,13 @@ codes! {
     VersionsDiffer "VERSIONS_DIFFER" false
         "the servers of one replica set have different versions"
         "upgrade all of them to one version first, where that is possible";
+    RestartNotConfigured "RESTART_NOT_CONFIGURED" false
+        "the agent of a host has no restart command, and the plan restarts each server once"
+        "set restart.command in agent.yaml of the host and start the agent anew, or plan with --restart never";
+    DeduplicationForgotten "DEDUPLICATION_FORGOTTEN" false
+        "new metadata begins with an empty memory of insert deduplication"
+        "an INSERT that was refused or cut half-way (several partitions: several parts) and is sent again after the \
+         migration may be there twice: let clients finish their retries first, or send only what is missing";
     // Problems of a migration under way.
     SyncFailed "SYNC_FAILED" false
         "the replica did not catch up before it was to be detached"

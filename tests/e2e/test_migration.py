@@ -179,6 +179,9 @@ def test_abort_puts_detached_tables_back_into_service(one_host):
     watch, rekeeper = Watch(one_host), one_host.rekeeper
     rekeeper("plan", "m1").expect(DONE)
     rekeeper("start", "m1", "--until", "detached", "--yes").expect(DONE)
+    # The host takes part in it, and its table is not even to be seen now.
+    overlap = rekeeper("plan", "m2", "-o", "json").expect(BLOCKED).json
+    assert "MIGRATION_OVERLAP" in [blocker["code"] for blocker in overlap["blockers"]]
     rekeeper("abort", "m1").expect(DONE, PROBLEMS)
     status = rekeeper.wait_for_state("m1", "ABORTED")
     assert status["counts"]["INIT"] == 1

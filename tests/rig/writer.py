@@ -17,6 +17,8 @@ from processes import wait_for
 
 FIRST_WRITTEN_ID = 10**12
 BATCH = 3
+# What the partitioned tables of `tables` take ids modulo of.
+PARTITIONS = 3
 # The statement has certainly done nothing: unknown table or database, table is read-only or not yet initialized.
 _REFUSALS = {60, 81, 242, 667}
 _RETRY_SECONDS = 0.1
@@ -49,8 +51,13 @@ class Ledger:
 
 
 def new_ids(count: int) -> list[int]:
-    """Ids that no row has yet."""
-    return [next(_ids) for _ in range(count)]
+    """Ids that no row has yet, all of one partition where a table is partitioned by id.
+
+    An INSERT into several partitions is several inserts to ClickHouse: refused half-way, some of its parts are there,
+    and only the memory of insert deduplication, which new metadata begins anew, keeps a retry from making them twice.
+    """
+    partition = random.randrange(PARTITIONS)
+    return [next(_ids) * PARTITIONS + partition for _ in range(count)]
 
 
 class Writer:

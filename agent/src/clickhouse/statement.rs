@@ -29,11 +29,6 @@ pub enum Statement<'a> {
     ResetDeduplicationWindow(&'a TableName),
     /// Forget a cache.
     DropCache(Cache),
-    /// End a running statement.
-    Kill {
-        /// Its id.
-        query_id: &'a str,
-    },
 }
 
 /// A cache that is keyed by part names, which a restore uses again.
@@ -90,7 +85,6 @@ impl Statement<'_> {
                 quote_identifier(DEDUPLICATION_WINDOW)
             ),
             Self::DropCache(cache) => format!("SYSTEM DROP {} CACHE", cache.words()),
-            Self::Kill { query_id } => format!("KILL QUERY WHERE query_id = {} ASYNC", quote_literal(query_id)),
         }
     }
 
@@ -109,7 +103,6 @@ impl Statement<'_> {
             Self::DeduplicationWindow(..) => "MODIFY SETTING",
             Self::ResetDeduplicationWindow(_) => "RESET SETTING",
             Self::DropCache(_) => "SYSTEM DROP CACHE",
-            Self::Kill { .. } => "KILL QUERY",
         }
     }
 }

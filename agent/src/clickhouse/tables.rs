@@ -272,8 +272,7 @@ impl ClickHouse {
     /// # Errors
     /// See [`Error`].
     pub async fn server_id(&self) -> Result<String, Error> {
-        let sql = "SELECT toString(serverUUID()), hostName(), \
-                   (SELECT any(path) FROM system.disks WHERE name = 'default')";
+        let sql = "SELECT toString(serverUUID()), hostName(), path FROM system.disks WHERE name = 'default'";
         let (uuid, host, path): (String, String, String) = self.row("SELECT serverUUID()", sql).await?;
         Ok(if is_zero_uuid(&uuid) {
             format!("{host}:{path}")

@@ -22,6 +22,20 @@ impl Seen {
     pub(super) fn read(file: &Path) -> Result<Self, StateError> {
         Ok(read_json(file)?.unwrap_or_default())
     }
+
+    fn allows(&self, given: &SeenToken) -> Result<(), Refusal> {
+        let seen = &self.token;
+        if given.token < seen.token {
+            return Err(Refusal::Older {
+                given: given.token,
+                seen: seen.token,
+            });
+        }
+        if given.token == seen.token && given.run != seen.run {
+            return Err(Refusal::OtherRun(given.token));
+        }
+        Ok(())
+    }
 }
 
 /// Why a coordinator is not obeyed.
@@ -44,26 +58,25 @@ pub enum Refusal {
 }
 
 impl State {
-    /// Whether a coordinator may be obeyed; a token higher than any before is on disk when this answers.
+    /// Whether a coordinator may be obeyed. Changes nothing.
     ///
     /// # Errors
     /// [`Refusal`] says why not.
-    pub fn check(&self, given: &SeenToken) -> Result<(), Refusal> {
+    pub fn may_obey(&self, given: &SeenToken) -> Result<(), Refusal> {
+        lock(&self.inner.seen).allows(given)
+    }
+
+    /// Obeys a coordinator; a token higher than any before is on disk when this answers.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why not.
+    pub fn obey(&self, given: &SeenToken) -> Result<(), Refusal> {
         let mut seen = lock(&self.inner.seen);
-        if given.token < seen.token.token {
-            return Err(Refusal::Older {
-                given: given.token,
-                seen: seen.token.token,
-            });
-        }
+        seen.allows(given)?;
         if given.token > seen.token.token {
-            return Ok(self.replace(&mut seen, |new| new.token = given.clone())?);
+            self.replace(&mut seen, |new| new.token = given.clone())?;
         }
-        if given.run == seen.token.run {
-            Ok(())
-        } else {
-            Err(Refusal::OtherRun(given.token))
-        }
+        Ok(())
     }
 
     /// Notes an attempt before it is obeyed.

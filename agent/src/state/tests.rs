@@ -47,18 +47,18 @@ fn two_agents_cannot_share_a_folder() {
 fn only_the_newest_coordinator_is_obeyed_also_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let state = State::open(folder.path()).unwrap();
-    state.check(&token(3, "a")).unwrap();
+    state.obey(&token(3, "a")).unwrap();
     state.note_attempt(&"m".parse().unwrap(), 7).unwrap();
     state.note_attempt(&"m".parse().unwrap(), 5).unwrap();
     drop(state);
     let state = State::open(folder.path()).unwrap();
     assert_eq!(state.seen(), token(3, "a"));
     assert_eq!(state.attempts(), [("m".parse().unwrap(), 7)]);
-    state.check(&token(3, "a")).unwrap();
-    assert!(matches!(state.check(&token(2, "a")), Err(Refusal::Older { .. })));
-    assert!(matches!(state.check(&token(3, "b")), Err(Refusal::OtherRun(3))));
-    state.check(&token(4, "b")).unwrap();
-    assert!(matches!(state.check(&token(3, "a")), Err(Refusal::Older { .. })));
+    state.obey(&token(3, "a")).unwrap();
+    assert!(matches!(state.obey(&token(2, "a")), Err(Refusal::Older { .. })));
+    assert!(matches!(state.obey(&token(3, "b")), Err(Refusal::OtherRun(3))));
+    state.obey(&token(4, "b")).unwrap();
+    assert!(matches!(state.obey(&token(3, "a")), Err(Refusal::Older { .. })));
 }
 
 #[test]

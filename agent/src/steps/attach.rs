@@ -50,7 +50,7 @@ pub async fn attach(
                     Code::AttachFailed,
                     format!(
                         "{} is attached and writable, although its metadata was deleted and no manifest of it was \
-                         written: somebody has restored it; compare its data with the other replicas, then skip it",
+                         written: somebody has restored it; compare its data with the other replicas",
                         table.name
                     ),
                 ));

@@ -117,6 +117,8 @@ async fn put_window_back(work: &Work<'_>) -> Result<(), Failure> {
 }
 
 async fn attach_all(work: &Work<'_>, left: &[String]) -> Result<u64, Failure> {
+    // The reference is alone, so what is queued from here on comes of its own attaching.
+    until_nothing_is_queued(work).await?;
     let folders = folders(work).await?;
     let mut attached = 0;
     for (done, name) in left.iter().enumerate() {
@@ -125,7 +127,6 @@ async fn attach_all(work: &Work<'_>, left: &[String]) -> Result<u64, Failure> {
             continue; // The account that follows decides.
         };
         check_rows(work, name, &folder.path)?;
-        until_nothing_is_queued(work).await?;
         // If this fails, it is not sent again before the next attempt has looked: it could double the rows.
         work.execute(Statement::AttachPart(&work.table.name, name)).await?;
         attached += 1;

@@ -6,6 +6,7 @@
 mod attach;
 mod detach;
 mod finish;
+mod follow;
 mod leftovers;
 mod look;
 mod names;
@@ -16,6 +17,7 @@ mod restore;
 pub mod set;
 mod sync;
 mod wait;
+mod writable;
 
 use std::fmt;
 use std::sync::Arc;

@@ -4,7 +4,6 @@
 //! again, under new names; a later replica clones the first. It may be cut at any point, so what to do next is always
 //! decided by what is there.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use rekeeper_shared::accounting::{Account, Evidence, Fate, account};
@@ -13,10 +12,10 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, Restored, Role, TableRef, Witness};
 use tokio::time::Instant;
 
-use super::look::{Found, look};
-use super::wait::{POLL, sync_round, until_alone, until_in_service};
-use super::{Context, StepResult, collisions, failed, state_failed};
-use crate::clickhouse::{Cache, Class, Error, Statement};
+use super::wait::{POLL, until_alone, until_in_service};
+use super::{Context, StepResult, failed, state_failed};
+use crate::clickhouse::{Cache, Statement, code};
+use crate::state::RestoreNote;
 use crate::zookeeper::RestoredState;
 
 /// What is ordered.
@@ -36,18 +35,10 @@ pub struct Restore<'a> {
     pub replicas: &'a [String],
 }
 
-/// How often RESTORE and RESTART REPLICA are tried in one attempt.
-const ROUNDS: u32 = 4;
-/// How long a table may take to come into service by itself, and after RESTART REPLICA.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The same when a server has just started with the metadata that an earlier attempt made.
-const BY_ITSELF: Duration = Duration::from_secs(10);
-/// How long one statement waits for a follower's queue.
-const SYNC_ROUND: Duration = Duration::from_secs(20);
-/// How long nothing may change on a follower whose queue is empty and whose parts are not all there.
-const STANDSTILL: Duration = Duration::from_secs(60);
-
-const CODE: Code = Code::RestoreFailed;
+/// How long a table may take to come into service, and ZooKeeper to know of it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// What is told where nothing more special is known.
+pub(super) const CODE: Code = Code::RestoreFailed;
 
 /// Restores a table replica; done when every part of its manifest is accounted for. Merges stay stopped.
 ///
@@ -92,10 +83,10 @@ pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
 pub(super) struct Work<'a> {
     pub(super) context: &'a Context,
     pub(super) table: &'a TableRef,
-    order: &'a Restore<'a>,
+    pub(super) order: &'a Restore<'a>,
     pub(super) manifest: Manifest,
     /// The reference's manifest, on a follower.
-    reference: Option<Manifest>,
+    pub(super) reference: Option<Manifest>,
 }
 
 impl<'a> Work<'a> {
@@ -141,148 +132,17 @@ impl<'a> Work<'a> {
         self.context.clickhouse.execute(statement).await.map_err(failed(CODE))
     }
 
-    async fn stop_merges(&self) -> Result<(), Failure> {
+    pub(super) async fn stop_merges(&self) -> Result<(), Failure> {
         self.execute(Statement::StopMerges(&self.table.name)).await
     }
 
     /// The nodes at the table's path, where the server is configured for them now.
-    async fn nodes(&self) -> Result<Option<RestoredState>, Failure> {
+    pub(super) async fn nodes(&self) -> Result<Option<RestoredState>, Failure> {
         let ensemble = &self.order.witness.ensemble;
         self.context.zookeeper.restored_state(ensemble, &self.table.path).await
     }
 
-    /// RESTORE, until the table is not read-only any more.
-    async fn until_writable(&self) -> Result<(), Failure> {
-        let mut last = format!("{} stays read-only", self.table.name);
-        for _ in 0..ROUNDS {
-            let Found::Attached(replica) = look(self.context, self.table, CODE).await? else {
-                return Err(Failure::lasting(
-                    CODE,
-                    format!("{} was detached by somebody", self.table.name),
-                ));
-            };
-            if !replica.readonly {
-                return self
-                    .until_in_service(PATIENCE)
-                    .await?
-                    .map_err(|state| self.not_in_service(&state));
-            }
-            let sent = self.restore_note()?.sent;
-            let nodes = self.nodes().await?;
-            let registered = |name: &str| {
-                nodes
-                    .as_ref()
-                    .is_some_and(|n| n.replicas.iter().any(|r| r.name == name))
-            };
-            if registered(&self.table.replica_name) {
-                if !sent {
-                    return Err(self.path_exists("this replica is registered there, and not by this migration"));
-                }
-                // The metadata is there: a server that has just started needs a moment, or has to be told.
-                if self.until_in_service(BY_ITSELF).await?.is_ok() {
-                    return Ok(());
-                }
-                self.doing("starts the replica anew");
-                self.execute(Statement::RestartReplica(&self.table.name)).await?;
-                // It starts merges as well.
-                self.stop_merges().await?;
-                match self.until_in_service(PATIENCE).await? {
-                    Ok(()) => return Ok(()),
-                    Err(state) => last = state,
-                }
-                continue;
-            }
-            match (&nodes, &self.reference) {
-                (None, None) => {}
-                (Some(_), Some(reference)) if registered(&reference.replica_name) => {}
-                (Some(_), None) => return Err(self.path_exists("this replica is to be the first there")),
-                (Some(_), Some(reference)) => {
-                    let text = format!(
-                        "the reference, replica {}, is not registered there",
-                        reference.replica_name
-                    );
-                    return Err(self.path_exists(&text));
-                }
-                (None, Some(_)) => {
-                    let text = format!(
-                        "{} is not there where this server is configured for it, although the reference was restored",
-                        self.table.path
-                    );
-                    return Err(Failure::lasting(Code::PlaceDiffers, text));
-                }
-            }
-            self.check_names(sent).await?;
-            if let Err(error) = self.send_restore().await? {
-                last = error.in_full();
-                let first_and_registered = match self.nodes().await? {
-                    Some(now) => now.replicas.iter().any(|r| r.name == self.table.replica_name),
-                    None => false,
-                };
-                match error.class() {
-                    // What became of it is seen in the next round.
-                    Class::Unknown => {}
-                    Class::Passing => return Err(failed(CODE)(error)),
-                    Class::Lasting if first_and_registered => {}
-                    Class::Lasting => return Err(failed(CODE)(error)),
-                }
-            }
-        }
-        Err(Failure::lasting(CODE, last))
-    }
-
-    /// Sends RESTORE; only what may hide a failure is an inner error. Beforehand everything was checked; the path once
-    /// more, right before it.
-    async fn send_restore(&self) -> Result<Result<(), Error>, Failure> {
-        let mut note = self.restore_note()?;
-        note.sent = true;
-        self.write_restore_note(&note)?;
-        if self.reference.is_none() {
-            self.context.zookeeper.check_absent(self.order.witness).await?;
-        }
-        self.doing(format!("restores {} parts", self.manifest.parts.len()));
-        let outcome = self
-            .context
-            .clickhouse
-            .execute(Statement::RestoreReplica(&self.table.name))
-            .await;
-        // The connection may be cut while it goes on.
-        until_alone(self.context, self.table, CODE).await?;
-        Ok(match outcome {
-            // Somebody else's restore was quicker, or ours was sent twice: the next look tells.
-            Err(error) if ALREADY.iter().any(|words| error.says(words)) => Ok(()),
-            outcome => outcome,
-        })
-    }
-
-    /// Names under `detached/` that the restore would stumble over. Once it was sent, those of the manifest may be its
-    /// own work.
-    async fn check_names(&self, sent: bool) -> Result<(), Failure> {
-        let (clickhouse, name) = (&self.context.clickhouse, &self.table.name);
-        let active = clickhouse.active_parts(name).await.map_err(failed(CODE))?;
-        let outdated = clickhouse.outdated_parts(name).await.map_err(failed(CODE))?;
-        let detached = clickhouse.detached_parts(name).await.map_err(failed(CODE))?;
-        let detached = detached.iter().map(|part| part.name.as_str());
-        let now = || active.iter().map(|part| part.name.as_str());
-        let outdated = outdated.iter().map(String::as_str);
-        let found = if sent {
-            let taken: HashSet<&str> = now().chain(outdated).collect();
-            detached
-                .filter(|name| taken.contains(name))
-                .map(str::to_owned)
-                .collect()
-        } else {
-            collisions(now(), outdated, detached)
-        };
-        if found.is_empty() {
-            return Ok(());
-        }
-        Err(Failure::lasting(
-            Code::DetachedCollision,
-            format!("detached/ of {name} holds {}", some_of(&found)),
-        ))
-    }
-
-    async fn until_in_service(&self, patience: Duration) -> Result<Result<(), String>, Failure> {
+    pub(super) async fn until_in_service(&self, patience: Duration) -> Result<Result<(), String>, Failure> {
         until_in_service(self.context, self.table, patience, CODE).await
     }
 
@@ -292,56 +152,11 @@ impl<'a> Work<'a> {
             match self.context.clickhouse.execute(Statement::DropCache(cache)).await {
                 Ok(()) => {}
                 // An older server, which does not have this cache.
-                Err(error) if matches!(error.code(), Some(crate::clickhouse::code::SYNTAX_ERROR | 48)) => {}
+                Err(error) if matches!(error.code(), Some(code::SYNTAX_ERROR)) => {}
                 Err(error) => return Err(failed(CODE)(error)),
             }
         }
         Ok(())
-    }
-
-    /// A follower fetches and attaches by itself, and goes on by itself after it was interrupted: it is only waited for.
-    async fn follow(&self) -> Result<(), Failure> {
-        let clickhouse = &self.context.clickhouse;
-        let mut seen = (Vec::new(), Account::default());
-        let mut since = Instant::now();
-        loop {
-            if let Err(error) = sync_round(self.context, self.table, SYNC_ROUND).await {
-                return Err(failed(CODE)(error));
-            }
-            self.until_in_service(PATIENCE)
-                .await?
-                .map_err(|state| self.not_in_service(&state))?;
-            let queued = clickhouse
-                .queued_but_merges(&self.table.name)
-                .await
-                .map_err(failed(CODE))?;
-            let account = self.account().await?;
-            if queued.is_empty() && account.is_complete() {
-                return Ok(());
-            }
-            let open = account.fates.len() as u64 - account.count(|f| !matches!(f, Fate::Detached | Fate::Missing));
-            self.doing(format!(
-                "{open} of {} parts are still to come, {} entries are queued",
-                account.fates.len(),
-                queued.len()
-            ));
-            let now = (queued, account);
-            if now != seen {
-                seen = now;
-                since = Instant::now();
-            } else if since.elapsed() >= STANDSTILL {
-                return Err(if seen.0.is_empty() {
-                    self.unaccounted(&seen.1)
-                } else {
-                    let queue = some_of(&seen.0);
-                    Failure::passing(
-                        CODE,
-                        format!("the queue of {} does not move on: {queue}", self.table.name),
-                    )
-                });
-            }
-            tokio::time::sleep(POLL).await;
-        }
     }
 
     /// Waits until ZooKeeper has this replica and the reference under one path, active, and with nothing to take up of
@@ -386,13 +201,27 @@ impl<'a> Work<'a> {
         let detached = clickhouse.detached_parts(name).await.map_err(failed(CODE))?;
         let active = clickhouse.active_parts(name).await.map_err(failed(CODE))?;
         let detached = detached.into_iter().map(|part| part.name).collect();
-        Ok(account(Evidence {
+        let evidence = Evidence {
             manifest: &self.manifest,
             reference: self.reference.as_ref().unwrap_or(&self.manifest),
             active: &active,
             detached: &detached,
             merges_keep_rows: self.order.merges_keep_rows,
-        }))
+        };
+        let mut own = account(evidence);
+        if let Some(reference) = &self.reference {
+            // Whatever its own parts were, a follower has to hold what the reference has.
+            let held = account(Evidence {
+                manifest: reference,
+                ..evidence
+            });
+            let lacking = held
+                .fates
+                .into_iter()
+                .filter(|(_, fate)| matches!(fate, Fate::Detached | Fate::Missing));
+            own.fates.extend(lacking.map(|(name, _)| (name, Fate::Missing)));
+        }
+        Ok(own)
     }
 
     pub(super) fn unaccounted(&self, account: &Account) -> Failure {
@@ -416,7 +245,7 @@ impl<'a> Work<'a> {
         )
     }
 
-    fn not_in_service(&self, state: &str) -> Failure {
+    pub(super) fn not_in_service(&self, state: &str) -> Failure {
         // TOO_MANY_UNEXPECTED_DATA_PARTS does not pass by itself, and force_restore_data adopts what it should not.
         let lasting = state.contains("Code: 231");
         let text = format!("{} has metadata and is not in service: {state}", self.table.name);
@@ -427,16 +256,16 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn path_exists(&self, why: &str) -> Failure {
+    pub(super) fn path_exists(&self, why: &str) -> Failure {
         Failure::lasting(Code::PathExists, format!("{} exists: {why}", self.table.path))
     }
 
-    pub(super) fn restore_note(&self) -> Result<crate::state::RestoreNote, Failure> {
+    pub(super) fn restore_note(&self) -> Result<RestoreNote, Failure> {
         let note = self.context.state.restore_note(&self.context.migration, self.table);
         note.map_err(state_failed(CODE))
     }
 
-    pub(super) fn write_restore_note(&self, note: &crate::state::RestoreNote) -> Result<(), Failure> {
+    pub(super) fn write_restore_note(&self, note: &RestoreNote) -> Result<(), Failure> {
         let written = self
             .context
             .state
@@ -444,9 +273,6 @@ impl<'a> Work<'a> {
         written.map_err(state_failed(CODE))
     }
 }
-
-/// What RESTORE says when there is nothing, or nothing more, to do for it.
-const ALREADY: [&str; 3] = ["must be readonly", "path is present", "restoration in progress"];
 
 /// The first few of a list that may be long.
 pub(super) fn some_of(names: &[String]) -> String {

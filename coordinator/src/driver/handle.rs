@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rekeeper_shared::ids::MigrationName;
+use rekeeper_shared::ids::{HostName, MigrationName};
 use rekeeper_shared::plan::Plan;
 use rekeeper_shared::problem::Finding;
 use rekeeper_shared::view::{HostView, MigrationLine, State, StatusView};
@@ -43,8 +43,8 @@ pub enum Request {
     Status(MigrationName, oneshot::Sender<Option<StatusView>>),
     /// The plan of a migration, and its state.
     Plan(MigrationName, oneshot::Sender<Option<(Arc<Plan>, State)>>),
-    /// What stops a plan: another migration on one of its hosts.
-    Overlaps(Arc<Plan>, oneshot::Sender<Vec<Finding>>),
+    /// What stops a plan of that name on these hosts: another migration under way on one of them.
+    Overlaps(MigrationName, Vec<HostName>, oneshot::Sender<Vec<Finding>>),
     /// Save a plan.
     Save(Box<Plan>, oneshot::Sender<Result<(), OperatorError>>),
     /// Order something of a migration; the answer is for people.
@@ -121,12 +121,12 @@ impl DriverHandle {
         self.ask(|answer| Request::Plan(name.clone(), answer)).await
     }
 
-    /// What stops a plan: another migration under way on one of its hosts.
+    /// What stops a plan of that name on these hosts: another migration under way on one of them.
     ///
     /// # Errors
     /// [`OperatorError::Stopping`].
-    pub async fn overlaps(&self, plan: Arc<Plan>) -> Result<Vec<Finding>, OperatorError> {
-        self.ask(|answer| Request::Overlaps(plan, answer)).await
+    pub async fn overlaps(&self, name: &MigrationName, hosts: Vec<HostName>) -> Result<Vec<Finding>, OperatorError> {
+        self.ask(|answer| Request::Overlaps(name.clone(), hosts, answer)).await
     }
 
     /// Saves a plan.

@@ -1,9 +1,6 @@
 //! What people ask of the driver, and what it answers.
 
-use std::collections::BTreeSet;
-
 use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::plan::Plan;
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::view::{HostView, MigrationLine, State};
 use tokio::sync::mpsc;
@@ -46,7 +43,7 @@ impl<S: Store> Driver<S> {
                 let plan = self.migrations.get(&name);
                 drop(answer.send(plan.map(|m| (m.plan.clone(), m.progress.state(&m.plan)))));
             }
-            Request::Overlaps(plan, answer) => drop(answer.send(self.overlaps(&plan))),
+            Request::Overlaps(name, hosts, answer) => drop(answer.send(self.overlaps(&name, &hosts))),
             Request::Save(plan, answer) => {
                 let saved = match self.store.save_plan(&plan).await {
                     Ok(()) => {
@@ -80,7 +77,10 @@ impl<S: Store> Driver<S> {
         turn: &mut Turn,
     ) -> Result<String, OperatorError> {
         let overlaps = match self.migrations.get(name) {
-            Some(migration) => self.overlaps(&migration.plan.clone()),
+            Some(migration) => {
+                let hosts: Vec<HostName> = migration.plan.hosts.iter().map(|host| host.name.clone()).collect();
+                self.overlaps(name, &hosts)
+            }
             None => return Err(OperatorError::Unknown(name.clone())),
         };
         let Some(migration) = self.migrations.get_mut(name) else {
@@ -108,7 +108,8 @@ impl<S: Store> Driver<S> {
             }
             (OperatorOrder::Start { .. }, State::Paused) => String::new(),
             (OperatorOrder::Pause, State::Running) => {
-                format!("no new command is sent; {unavailable} tables are unavailable meanwhile")
+                let tables = count(unavailable, "table", "tables");
+                format!("no new command is sent; unavailable meanwhile: {tables}")
             }
             (OperatorOrder::Pause, _) => return refuse("is not running, so it cannot be paused"),
             (OperatorOrder::Resume, State::Paused) => String::new(),
@@ -131,17 +132,16 @@ impl<S: Store> Driver<S> {
         Ok(notice)
     }
 
-    /// Another migration under way on a host of the plan.
-    fn overlaps(&self, plan: &Plan) -> Vec<Finding> {
+    /// Other migrations than `name` under way on one of the hosts.
+    fn overlaps(&self, name: &MigrationName, hosts: &[HostName]) -> Vec<Finding> {
         let mut found = Vec::new();
-        let wanted: BTreeSet<&HostName> = plan.hosts.iter().map(|host| &host.name).collect();
-        for (name, migration) in self.migrations.iter().filter(|(name, _)| **name != plan.name) {
+        for (other, migration) in self.migrations.iter().filter(|(other, _)| *other != name) {
             let state = migration.progress.state(&migration.plan);
             if state.is_final() || state == State::Planned {
                 continue;
             }
-            for host in migration.plan.hosts.iter().filter(|host| wanted.contains(&host.name)) {
-                let message = format!("migration {name} is not ended ({})", state_word(state));
+            for host in migration.plan.hosts.iter().filter(|host| hosts.contains(&host.name)) {
+                let message = format!("migration {other} is not ended ({})", state_word(state));
                 found.push(Finding::new(Code::MigrationOverlap, message).on(&host.name));
             }
         }
@@ -235,16 +235,36 @@ fn retried(
         .iter()
         .filter(|&&t| migration.progress.problem_of(plan, t).is_some())
         .count();
-    Ok(format!("{with} tables with a problem are tried again"))
+    Ok(format!(
+        "tried again: {}",
+        count(with, "table with a problem", "tables with a problem")
+    ))
 }
 
 fn abort_notice(migration: &Migration) -> String {
-    let forward = migration.progress.sets.iter().filter(|set| set.irreversible).count();
-    if forward == 0 {
-        "every table is put back into service on its old metadata".to_owned()
-    } else {
-        format!("{forward} replica sets are cleaned already and are carried forward; the others are put back")
+    let (plan, progress) = (&migration.plan, &migration.progress);
+    let forward: Vec<usize> = (0..plan.sets.len())
+        .filter(|&s| progress.sets[s].irreversible)
+        .collect();
+    if forward.is_empty() {
+        return "every table is put back into service on its old metadata".to_owned();
     }
+    let has_problem = |set: usize| {
+        let tables = &plan.sets[set].tables;
+        tables.iter().any(|&t| progress.problem_of(plan, t).is_some())
+    };
+    let held = forward.iter().filter(|&&set| has_problem(set)).count();
+    let retry = if held > 0 {
+        format!(" ({held} of them once `rekeeper retry {}` is ordered)", plan.name)
+    } else {
+        String::new()
+    };
+    let sets = count(forward.len(), "replica set", "replica sets");
+    format!("carried forward, since cleaned already: {sets}{retry}; the others are put back")
+}
+
+fn count(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 fn state_word(state: State) -> &'static str {

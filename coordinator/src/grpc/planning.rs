@@ -1,6 +1,5 @@
 //! Plans are made of fresh inventories: the agents are asked, all at once.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
@@ -37,9 +36,8 @@ pub(super) async fn plan(
     } else {
         request.hosts.clone()
     };
-    let mut draft = draft(agents, name, request, &hosts, by).await?;
-    let overlaps = driver.overlaps(Arc::new(draft.plan.clone())).await?;
-    draft.blockers.extend(overlaps);
+    let overlaps = driver.overlaps(name, hosts.clone()).await?;
+    let draft = draft(agents, name, request, &hosts, by, overlaps).await?;
     let view = draft.view();
     if view.blockers.is_empty() {
         driver.save(draft.plan).await?;
@@ -50,7 +48,7 @@ pub(super) async fn plan(
 /// Makes every check of a plan again, before it is started.
 pub(super) async fn check_again(agents: &AgentsHandle, plan: &Plan) -> Result<(), OperatorError> {
     let hosts: Vec<HostName> = plan.hosts.iter().map(|host| host.name.clone()).collect();
-    let draft = draft(agents, &plan.name, &plan.request, &hosts, String::new())
+    let draft = draft(agents, &plan.name, &plan.request, &hosts, String::new(), Vec::new())
         .await
         .map_err(|e| match e {
             // A pattern that matches nothing any more is no wrong usage now: the tables are gone.
@@ -88,13 +86,25 @@ async fn draft(
     request: &PlanRequest,
     hosts: &[HostName],
     by: String,
+    overlaps: Vec<Finding>,
 ) -> Result<Draft, OperatorError> {
     let (inventories, mut findings) = inspect(agents, hosts).await;
     if hosts.is_empty() {
         findings.push(Finding::new(Code::AgentNotConnected, "no agent is connected"));
     }
     let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    build(name, request, &inventories, Circumstances { by, now, findings }).map_err(OperatorError::Invalid)
+    build(
+        name,
+        request,
+        &inventories,
+        Circumstances {
+            by,
+            now,
+            findings,
+            overlaps,
+        },
+    )
+    .map_err(OperatorError::Invalid)
 }
 
 async fn inspect(agents: &AgentsHandle, hosts: &[HostName]) -> (Vec<HostInventory>, Vec<Finding>) {

@@ -9,7 +9,7 @@ use rekeeper_shared::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedT
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::view::{PlanView, PlannedReplicaView, PlannedSetView};
 
-use super::check::{Allowances, Chosen, SetKey, check_sets, check_tables, check_versions, set_key};
+use super::check::{Allowances, Chosen, SetKey, check_restart, check_sets, check_tables, check_versions, set_key};
 use super::pattern::Selection;
 
 /// What is known beside the inventories.
@@ -19,8 +19,10 @@ pub struct Circumstances {
     pub by: String,
     /// Now, RFC 3339 UTC.
     pub now: String,
-    /// Blockers of the hosts as such: not connected, not inspected, two agents, another migration.
+    /// Blockers of the hosts as such: not connected, not inspected, two agents.
     pub findings: Vec<Finding>,
+    /// Other migrations under way, each with a host that it has. Their tables may be detached, and so not be seen.
+    pub overlaps: Vec<Finding>,
 }
 
 /// A plan that was made, and what was found; it may be saved only when nothing blocks it.
@@ -45,11 +47,11 @@ pub fn build(
     let selection = Selection::parse(request).map_err(|e| e.to_string())?;
     let allowances = Allowances::parse(&request.allow)?;
     let every: Vec<_> = inventories.iter().flat_map(|i| &i.tables).collect();
-    let inspected_all = circumstances.findings.is_empty();
+    let inspected_all = circumstances.findings.is_empty() && circumstances.overlaps.is_empty();
     let unmatched = selection.unmatched(&every);
     if inspected_all && !unmatched.is_empty() {
         return Err(format!(
-            "no replicated table matches {}; nothing was planned",
+            "no attached replicated table matches {}; nothing was planned",
             unmatched.join(", ")
         ));
     }
@@ -59,17 +61,27 @@ pub fn build(
         .filter(|(_, table)| selection.takes(table))
         .collect();
     if inspected_all && chosen.is_empty() {
-        return Err("no replicated table is selected; nothing was planned".to_owned());
+        return Err("no attached replicated table is selected; nothing was planned".to_owned());
     }
     let (too_old, mut warnings) = check_versions(inventories, &chosen);
     let mut blockers = std::mem::take(&mut circumstances.findings);
+    let is_chosen = |host: &HostName| chosen.is_empty() || chosen.iter().any(|(chosen, _)| *chosen == host);
+    let overlaps = circumstances.overlaps.drain(..);
+    blockers.extend(overlaps.filter(|finding| finding.host.as_ref().is_none_or(is_chosen)));
     blockers.extend(too_old);
+    blockers.extend(check_restart(request, inventories, &chosen));
     blockers.extend(check_tables(&chosen));
     blockers.extend(check_sets(inventories, &chosen));
     let (allowed, mut blockers): (Vec<_>, Vec<_>) = blockers
         .into_iter()
         .partition(|finding| allowances.allows(finding.code, finding.table.as_deref()));
     warnings.extend(allowed);
+    if !chosen.is_empty() {
+        warnings.push(Finding::new(
+            Code::DeduplicationForgotten,
+            Code::DeduplicationForgotten.cause(),
+        ));
+    }
     warnings.sort();
     blockers.sort();
     let plan = assemble(

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use rekeeper_shared::ids::HostName;
 use rekeeper_shared::inventory::{HostInventory, PathFacts, TableInventory, ZookeeperFacts};
 use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
 use rekeeper_shared::problem::{Code, Finding};
 
 /// `--allow CODE[:db.table]`, parsed.
@@ -200,6 +201,20 @@ pub(super) fn check_sets(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -
         }
     }
     found
+}
+
+/// Checks that every server that is to be restarted can be.
+pub(super) fn check_restart(
+    request: &PlanRequest,
+    inventories: &[HostInventory],
+    chosen: &[Chosen<'_>],
+) -> Vec<Finding> {
+    let hosts: BTreeSet<&HostName> = chosen.iter().map(|(host, _)| *host).collect();
+    let wanting = inventories.iter().filter(|i| !i.can_restart && hosts.contains(&i.host));
+    wanting
+        .filter(|_| request.restart == RestartPolicy::Once)
+        .map(|i| Finding::new(Code::RestartNotConfigured, "restart.command is not set in agent.yaml").on(&i.host))
+        .collect()
 }
 
 /// Checks the versions of the servers. The lowest version that Rekeeper was really tested on is 26.9.

@@ -54,7 +54,8 @@ impl Progress {
             OperatorOrder::Start { until } => {
                 self.started = true;
                 self.paused = false;
-                self.until = *until;
+                // What is aborted is carried to its end, whatever barrier a later start names.
+                self.until = until.filter(|_| !self.aborting);
             }
             OperatorOrder::Pause => self.paused = true,
             OperatorOrder::Resume => {

@@ -203,6 +203,7 @@ async fn a_message_that_cannot_be_understood_ends_the_stream_and_names_the_field
     let foreign = HostInventory {
         host: host("h2"),
         clickhouse_version: String::new(),
+        can_restart: true,
         tables: vec![],
     };
     let cases = [
@@ -251,6 +252,7 @@ async fn hosts_are_inspected() {
     let inventory = HostInventory {
         host: host("h1"),
         clickhouse_version: "26.9".into(),
+        can_restart: true,
         tables: vec![],
     };
     let answers = [

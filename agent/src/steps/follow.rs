@@ -1,0 +1,63 @@
+//! A follower's way back: it clones the reference, and is only waited for.
+
+use std::time::Duration;
+
+use rekeeper_shared::accounting::{Account, Fate};
+use rekeeper_shared::step::Failure;
+use tokio::time::Instant;
+
+use super::failed;
+use super::restore::{CODE, PATIENCE, Work, some_of};
+use super::wait::{POLL, sync_round};
+
+/// How long one statement waits for the queue.
+const SYNC_ROUND: Duration = Duration::from_secs(20);
+/// How long nothing may change where the parts are not all there.
+const STANDSTILL: Duration = Duration::from_secs(60);
+
+impl Work<'_> {
+    /// A follower fetches and attaches by itself, and goes on by itself after it was interrupted: it is only waited for.
+    pub(super) async fn follow(&self) -> Result<(), Failure> {
+        let clickhouse = &self.context.clickhouse;
+        let mut seen = (Vec::new(), Account::default());
+        let mut since = Instant::now();
+        loop {
+            if let Err(error) = sync_round(self.context, self.table, SYNC_ROUND).await {
+                return Err(failed(CODE)(error));
+            }
+            self.until_in_service(PATIENCE)
+                .await?
+                .map_err(|state| self.not_in_service(&state))?;
+            let queued = clickhouse
+                .queued_but_merges(&self.table.name)
+                .await
+                .map_err(failed(CODE))?;
+            let account = self.account().await?;
+            if queued.is_empty() && account.is_complete() {
+                return Ok(());
+            }
+            let open = account.fates.len() as u64 - account.count(|f| !matches!(f, Fate::Detached | Fate::Missing));
+            self.doing(format!(
+                "{open} of {} parts are still to come, {} entries are queued",
+                account.fates.len(),
+                queued.len()
+            ));
+            let now = (queued, account);
+            if now != seen {
+                seen = now;
+                since = Instant::now();
+            } else if since.elapsed() >= STANDSTILL {
+                return Err(if seen.0.is_empty() {
+                    self.unaccounted(&seen.1)
+                } else {
+                    let queue = some_of(&seen.0);
+                    Failure::passing(
+                        CODE,
+                        format!("the queue of {} does not move on: {queue}", self.table.name),
+                    )
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}

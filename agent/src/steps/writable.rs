@@ -1,0 +1,159 @@
+//! Until the table is writable: RESTORE, sent only where it makes what it should, and what an earlier one left unfinished.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::Failure;
+
+use super::look::{Found, look};
+use super::restore::{CODE, PATIENCE, Work, some_of};
+use super::wait::until_alone;
+use super::{collisions, failed};
+use crate::clickhouse::{Class, Error, Statement};
+
+/// How often RESTORE and RESTART REPLICA are tried in one attempt.
+const ROUNDS: u32 = 4;
+/// How long a server may take that has just started with the metadata that an earlier attempt made.
+const BY_ITSELF: Duration = Duration::from_secs(10);
+/// What RESTORE says when there is nothing, or nothing more, to do for it.
+const ALREADY: [&str; 3] = ["must be readonly", "path is present", "restoration in progress"];
+
+impl Work<'_> {
+    /// RESTORE, until the table is not read-only any more.
+    pub(super) async fn until_writable(&self) -> Result<(), Failure> {
+        let mut last = format!("{} stays read-only", self.table.name);
+        for _ in 0..ROUNDS {
+            let Found::Attached(replica) = look(self.context, self.table, CODE).await? else {
+                return Err(Failure::lasting(
+                    CODE,
+                    format!("{} was detached by somebody", self.table.name),
+                ));
+            };
+            if !replica.readonly {
+                return self
+                    .until_in_service(PATIENCE)
+                    .await?
+                    .map_err(|state| self.not_in_service(&state));
+            }
+            let sent = self.restore_note()?.sent;
+            let nodes = self.nodes().await?;
+            let registered = |name: &str| {
+                nodes
+                    .as_ref()
+                    .is_some_and(|n| n.replicas.iter().any(|r| r.name == name))
+            };
+            if registered(&self.table.replica_name) {
+                if !sent {
+                    return Err(self.path_exists("this replica is registered there, and not by this migration"));
+                }
+                // The metadata is there: a server that has just started needs a moment, or has to be told.
+                if self.until_in_service(BY_ITSELF).await?.is_ok() {
+                    return Ok(());
+                }
+                self.doing("starts the replica anew");
+                self.execute(Statement::RestartReplica(&self.table.name)).await?;
+                // It starts merges as well.
+                self.stop_merges().await?;
+                match self.until_in_service(PATIENCE).await? {
+                    Ok(()) => return Ok(()),
+                    Err(state) => last = state,
+                }
+                continue;
+            }
+            match (&nodes, &self.reference) {
+                (None, None) => {}
+                (Some(_), Some(reference)) if registered(&reference.replica_name) => {}
+                (Some(_), None) => return Err(self.path_exists("this replica is to be the first there")),
+                (Some(_), Some(reference)) => {
+                    let text = format!(
+                        "the reference, replica {}, is not registered there",
+                        reference.replica_name
+                    );
+                    return Err(self.path_exists(&text));
+                }
+                (None, Some(_)) => {
+                    let text = format!(
+                        "{} is not there where this server is configured for it, although the reference was restored",
+                        self.table.path
+                    );
+                    return Err(Failure::lasting(Code::PlaceDiffers, text));
+                }
+            }
+            self.check_names(sent).await?;
+            if let Err(error) = self.send_restore().await? {
+                last = error.in_full();
+                match error.class() {
+                    // What became of it is seen in the next round.
+                    Class::Unknown => {}
+                    // So is what a first replica has made of its metadata by then.
+                    Class::Lasting if self.reference.is_none() && self.is_registered().await? => {}
+                    Class::Passing | Class::Lasting => return Err(failed(CODE)(error)),
+                }
+            }
+        }
+        Err(Failure::lasting(CODE, last))
+    }
+
+    async fn is_registered(&self) -> Result<bool, Failure> {
+        let nodes = self.nodes().await?;
+        Ok(nodes.is_some_and(|n| n.replicas.iter().any(|r| r.name == self.table.replica_name)))
+    }
+
+    /// Sends RESTORE; only what may hide a failure is an inner error. Beforehand everything was checked; the path once
+    /// more, right before it.
+    async fn send_restore(&self) -> Result<Result<(), Error>, Failure> {
+        let former = self.restore_note()?;
+        let mut note = former.clone();
+        note.sent = true;
+        self.write_restore_note(&note)?;
+        if self.reference.is_none()
+            && let Err(failure) = self.context.zookeeper.check_absent(self.order.witness).await
+        {
+            // Nothing was sent, so what is there is not ours.
+            self.write_restore_note(&former)?;
+            return Err(failure);
+        }
+        self.doing(format!("restores {} parts", self.manifest.parts.len()));
+        let outcome = self
+            .context
+            .clickhouse
+            .execute(Statement::RestoreReplica(&self.table.name))
+            .await;
+        // The connection may be cut while it goes on.
+        until_alone(self.context, self.table, CODE).await?;
+        Ok(match outcome {
+            // Somebody else's restore was quicker, or ours was sent twice: the next look tells.
+            Err(error) if ALREADY.iter().any(|words| error.says(words)) => Ok(()),
+            outcome => outcome,
+        })
+    }
+
+    /// Names under `detached/` that the restore would stumble over. Once it was sent, those of the manifest may be its
+    /// own work.
+    async fn check_names(&self, sent: bool) -> Result<(), Failure> {
+        let (clickhouse, name) = (&self.context.clickhouse, &self.table.name);
+        let active = clickhouse.active_parts(name).await.map_err(failed(CODE))?;
+        let outdated = clickhouse.outdated_parts(name).await.map_err(failed(CODE))?;
+        let detached = clickhouse.detached_parts(name).await.map_err(failed(CODE))?;
+        let detached = detached.iter().map(|part| part.name.as_str());
+        let now = || active.iter().map(|part| part.name.as_str());
+        let outdated = outdated.iter().map(String::as_str);
+        let found = if sent {
+            let taken: HashSet<&str> = now().chain(outdated).collect();
+            detached
+                .filter(|name| taken.contains(name))
+                .map(str::to_owned)
+                .collect()
+        } else {
+            collisions(now(), outdated, detached)
+        };
+        if found.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::lasting(
+            Code::DetachedCollision,
+            format!("detached/ of {name} holds {}", some_of(&found)),
+        ))
+    }
+}

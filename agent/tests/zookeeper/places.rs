@@ -1,0 +1,111 @@
+//! Places: roots, sessions, witnesses.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rekeeper_agent::zookeeper::{
+    Access, CleanError, Connections, Ensembles, Outcome, WitnessFound, ZkError, ZooKeeper,
+};
+use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::step::Witness;
+
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::server;
+use crate::{delete, exists, fence, place, start, through};
+
+#[tokio::test]
+async fn a_root_that_is_missing_is_said_and_one_that_is_there_is_entered() {
+    let (direct, _) = start("/chroot/deep/t").await;
+    let config = |root: &str| {
+        format!(
+            "<clickhouse><zookeeper><node><host>127.0.0.1</host><port>{}</port></node><root>{root}</root></zookeeper>\
+             </clickhouse>",
+            server::port()
+        )
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.xml");
+    std::fs::write(&file, config("/chroot/deep")).unwrap();
+    let ensembles = Ensembles::read(&file).unwrap();
+    let there = ensembles.place("default").unwrap();
+    let zookeeper = ZooKeeper::connect(&there, &ensembles.access(&there)).await.unwrap();
+    fence(&zookeeper, "/t", 1).await.unwrap();
+    delete(&zookeeper, "/t", 2).await.unwrap();
+    assert!(!exists(&direct, "/chroot/deep/t").await && exists(&direct, "/chroot/deep").await);
+
+    std::fs::write(&file, config("/chroot/nowhere")).unwrap();
+    let nowhere = Ensembles::read(&file).unwrap().place("default").unwrap();
+    let error = ZooKeeper::connect(&nowhere, &Access::default()).await.unwrap_err();
+    assert!(matches!(error, ZkError::NoChroot { .. }));
+    assert!(error.to_string().contains("the root /chroot/nowhere of"));
+    assert!(Ensembles::read(Path::new("/no/such/config.xml")).is_err());
+}
+
+#[tokio::test]
+async fn an_ensemble_that_does_not_answer_or_wants_tls_is_said_soon() {
+    let mut nowhere = place(1);
+    let begun = Instant::now();
+    let error = ZooKeeper::connect(&nowhere, &Access::default()).await.unwrap_err();
+    assert!(error.may_pass() && error.outcome() == Outcome::NotApplied, "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(11));
+    nowhere.secure = true;
+    let error = ZooKeeper::connect(&nowhere, &Access::default()).await.unwrap_err();
+    assert!(matches!(error, ZkError::TlsUnsupported { .. }));
+}
+
+#[tokio::test]
+async fn a_session_is_shared_until_it_ends_and_nothing_is_sent_while_it_is_cut() {
+    let (_, _) = start("/pool/t").await;
+    let proxy = Proxy::start(server::port(), Fault::CrashBefore(1)).await;
+    let access = Access {
+        session_timeout: Duration::from_secs(1),
+        ..Access::default()
+    };
+    let connections = Connections::new();
+    let place = place(proxy.port);
+    let first = connections.get(&place, &access).await.unwrap();
+    let path = ZkPath::parse("/pool/t").unwrap();
+    assert!(!first.path_absent(&path).await.unwrap());
+    let error = fence(&first, "/pool/t", 1).await.unwrap_err();
+    let CleanError::ZooKeeper(error) = error else {
+        panic!("{error}")
+    };
+    assert!(error.may_pass(), "{error}");
+    assert!(first.path_absent(&path).await.is_err());
+    assert!(first.is_ended());
+    // The proxy accepts nobody any more: the pool tries anew instead of handing out the dead session.
+    assert!(matches!(
+        connections.get(&place, &access).await,
+        Err(ZkError::Unreachable { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_witness_proves_a_place() {
+    let zookeeper = through(server::port()).await;
+    let mut witness = Witness {
+        ensemble: "default".into(),
+        path: ZkPath::parse("/witness/t").unwrap(),
+        node: "rekeeper-witness-move-1-0".into(),
+        content: "nonce".into(),
+    };
+    assert_eq!(zookeeper.read_witness(&witness).await.unwrap(), WitnessFound::Absent);
+    for _ in 0..2 {
+        zookeeper.write_witness(&witness).await.unwrap();
+        assert_eq!(zookeeper.read_witness(&witness).await.unwrap(), WitnessFound::Matches);
+    }
+    witness.content = "another".into();
+    let found = zookeeper.read_witness(&witness).await.unwrap();
+    assert_eq!(found, WitnessFound::Differs { found: "nonce".into() });
+    zookeeper.write_witness(&witness).await.unwrap();
+    assert_eq!(zookeeper.read_witness(&witness).await.unwrap(), WitnessFound::Matches);
+    for _ in 0..2 {
+        zookeeper.remove_witness(&witness).await.unwrap();
+        assert_eq!(zookeeper.read_witness(&witness).await.unwrap(), WitnessFound::Absent);
+    }
+    for node in ["clickhouse", "rekeeper-a/b"] {
+        witness.node = node.into();
+        assert!(zookeeper.write_witness(&witness).await.is_err(), "{node}");
+    }
+    assert!(zookeeper.path_absent(&witness.path).await.unwrap());
+}
