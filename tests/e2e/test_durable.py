@@ -104,8 +104,8 @@ class Trace:
     def _is_agent(said: Side, agents: set[str]) -> bool:
         if not said.bytes.startswith(PREFACE):
             return False
-        first = next((message for message, *_ in said.messages()), b"\0")
-        return first[0] == HELLO << 3 | 2 and any(agent.encode() in first for agent in agents)
+        first = next((message for message, *_ in said.messages()), b"")
+        return first[:1] == bytes([HELLO << 3 | 2]) and any(agent.encode() in first for agent in agents)
 
     def synced_between(self, earlier: Call, later: Call) -> bool:
         """Whether a sync of the log was entered after the one call was left, and left before the other was entered."""
