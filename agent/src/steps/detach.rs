@@ -11,8 +11,8 @@ use super::wait::{POLL, until_alone};
 use super::{Context, StepResult, failed};
 use crate::clickhouse::{Class, Error, Statement, code};
 
-/// For how long a table that is still used is tried again.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// For how long a table that is still used is tried again in one attempt. The rest of its set may be detached already.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Detaches the table permanently. A table that is detached, but not permanently, would come back with the next
 /// restart while its nodes are deleted under it; it is attached and detached again.
@@ -47,6 +47,7 @@ pub async fn detach(context: &Context, table: &TableRef) -> StepResult {
             // Somebody was quicker, or it is not known: look again.
             Err(error) if error.code() == Some(code::UNKNOWN_TABLE) || error.class() == Class::Unknown => {
                 last = error.in_full();
+                tokio::time::sleep(POLL).await;
             }
             Err(error) if error.class() == Class::Passing => {
                 last = error.in_full();
