@@ -1,5 +1,6 @@
 //! A follower's way back: it clones the reference, and is only waited for.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rekeeper_shared::accounting::{Account, Fate};
@@ -21,6 +22,8 @@ impl Work<'_> {
         let clickhouse = &self.context.clickhouse;
         let mut seen = (Vec::new(), Account::default());
         let mut since = Instant::now();
+        // What was queued at the first look; users may write all the time, and a queue is never empty then.
+        let mut goal: Option<HashSet<String>> = None;
         loop {
             if let Err(error) = sync_round(self.context, self.table, SYNC_ROUND).await {
                 return Err(failed(CODE)(error));
@@ -32,6 +35,8 @@ impl Work<'_> {
                 .queued_but_merges(&self.table.name)
                 .await
                 .map_err(failed(CODE))?;
+            let goal = goal.get_or_insert_with(|| queued.iter().cloned().collect());
+            let queued: Vec<String> = queued.into_iter().filter(|entry| goal.contains(entry)).collect();
             let account = self.account().await?;
             if queued.is_empty() && account.is_complete() {
                 return Ok(());

@@ -17,7 +17,7 @@ use super::wait::{POLL, until_alone, until_in_service};
 use super::{Context, StepResult, failed, leftovers, state_failed};
 use crate::clickhouse::{Cache, DetachedPart, Statement, code};
 use crate::state::RestoreNote;
-use crate::zookeeper::RestoredState;
+use crate::zookeeper::{RestoredReplica, RestoredState};
 
 /// What is ordered.
 #[derive(Debug, Clone)]
@@ -205,7 +205,13 @@ impl<'a> Work<'a> {
             if let Some(stranger) = stranger {
                 return Err(self.path_exists(&format!("it has a replica {} that the plan has not", stranger.name)));
             }
-            nodes.log_end = *goal.get_or_insert(nodes.log_end);
+            let (log_end, waiting) = goal.get_or_insert_with(|| (nodes.log_end, names_of_waiting(&nodes)));
+            nodes.log_end = *log_end;
+            for replica in &mut nodes.replicas {
+                replica
+                    .waiting
+                    .retain(|entry| waiting.contains(&(replica.name.clone(), entry.name.clone())));
+            }
             let missing = nodes.missing(&expected);
             if missing.is_empty() {
                 return Ok(());
@@ -317,6 +323,17 @@ impl<'a> Work<'a> {
             .write_restore_note(&self.context.migration, self.table, note);
         written.map_err(state_failed(CODE))
     }
+}
+
+/// The entries that replicas have queued: replica and entry.
+fn names_of_waiting(nodes: &RestoredState) -> HashSet<(String, String)> {
+    let of = |replica: &RestoredReplica| {
+        let entries = replica.waiting.iter();
+        entries
+            .map(|entry| (replica.name.clone(), entry.name.clone()))
+            .collect::<Vec<_>>()
+    };
+    nodes.replicas.iter().flat_map(of).collect()
 }
 
 /// The first few of a list that may be long.
