@@ -22,7 +22,7 @@ use crate::executor::{Answer, Executor, Host, Identity};
 use crate::inspect::inspect;
 use crate::known::Known;
 use crate::state::{State, StateError};
-use crate::steps::{self, Context, Hooks, RestartCommand, Restore, ServerPlaces, StepResult, set};
+use crate::steps::{self, Configured, Context, Hooks, RestartCommand, Restore, ServerPlaces, StepResult, set};
 use crate::stream::{KEEPALIVE, Options, Stream};
 use crate::zookeeper::Connections;
 
@@ -246,5 +246,22 @@ impl Host for ThisHost {
 
     fn inspect(&self) -> BoxFuture<'_, Result<Vec<u8>, String>> {
         Box::pin(self.inventory())
+    }
+
+    fn rehearse<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<Vec<u8>, String>> {
+        Box::pin(async move {
+            self.known.check(&command.order)?;
+            let places = ServerPlaces::new(self.config.clone(), self.connections.clone());
+            let configured = Configured {
+                places: &places,
+                restart: self.restart.as_ref(),
+                hooks: &self.hooks,
+            };
+            let actions = steps::rehearse(configured, &command.migration, command.attempt, &command.order)
+                .await
+                .map_err(|failure| failure.problem.message)?;
+            let packed = pack(&actions).map_err(|e| format!("the list of actions cannot be packed: {e}"))?;
+            Ok(packed.bytes)
+        })
     }
 }

@@ -45,6 +45,9 @@ pub trait Host: Send + Sync + 'static {
 
     /// The packed inventory, or why there is none.
     fn inspect(&self) -> BoxFuture<'_, Result<Vec<u8>, String>>;
+
+    /// The packed list of what a command would change, or why that is not known; it changes nothing.
+    fn rehearse<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<Vec<u8>, String>>;
 }
 
 /// A handle to the executor, cheap to clone.

@@ -14,6 +14,7 @@ use rekeeper_shared::backoff::Backoff;
 use rekeeper_shared::ids::HostName;
 use rekeeper_shared::step::{Command, Hello, SeenToken};
 use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinError;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Endpoint, Uri};
@@ -138,10 +139,10 @@ impl Stream {
         };
         tracing::info!(coordinator = %self.options.coordinator, "stream to the coordinator is open");
         self.executor.outbox().begin_connection();
-        let (inspected, inspections) = mpsc::channel(1);
+        let (answers, answered) = mpsc::channel(1);
         tokio::select! {
-            lost = self.receive(&mut incoming, &token, &inspected) => return Err(lost),
-            sent = self.send(&outgoing, inspections, stop) => sent?,
+            lost = self.receive(&mut incoming, &token, &answers) => return Err(lost),
+            sent = self.send(&outgoing, answered, stop) => sent?,
         }
         // The goodbye is through when the coordinator ends its side as well.
         drop(outgoing);
@@ -211,7 +212,7 @@ impl Stream {
         &self,
         incoming: &mut Streaming<FromCoordinator>,
         token: &SeenToken,
-        inspected: &mpsc::Sender<FromAgent>,
+        answers: &mpsc::Sender<FromAgent>,
     ) -> Lost {
         loop {
             match next(incoming).await {
@@ -224,8 +225,9 @@ impl Stream {
                     self.command(command).await;
                 }
                 Ok(from_coordinator::Kind::Inspect(v1::Inspect { request })) => {
-                    self.inspect(request, inspected.clone());
+                    self.inspect(request, answers.clone());
                 }
+                Ok(from_coordinator::Kind::Rehearse(question)) => self.rehearse(question, answers.clone()),
                 Ok(from_coordinator::Kind::Acknowledged(v1::Acknowledged { sequence })) => {
                     self.executor.outbox().acknowledge(sequence);
                 }
@@ -247,27 +249,37 @@ impl Stream {
     }
 
     /// Inspects the host beside everything else; the answer is of use to this connection only.
-    fn inspect(&self, request: u64, inspected: mpsc::Sender<FromAgent>) {
+    fn inspect(&self, request: u64, answers: mpsc::Sender<FromAgent>) {
         let (host, one_at_a_time) = (Arc::clone(&self.host), Arc::clone(&self.inspection));
         tokio::spawn(async move {
             let _turn = one_at_a_time.lock().await;
             // A task of its own, so that a panic ends the inspection and not the wait for it.
-            let (inventory, error) = match tokio::spawn(async move { host.inspect().await }).await {
-                Ok(Ok(inventory)) => (inventory, String::new()),
-                Ok(Err(error)) => (Vec::new(), error),
-                Err(error) => (
-                    Vec::new(),
-                    format!("the inspection broke off ({error}); this is a fault of Rekeeper"),
-                ),
-            };
+            let (inventory, error) = told(tokio::spawn(async move { host.inspect().await }).await);
             let answer = from_agent::Kind::Inspected(v1::Inspected {
                 request,
                 inventory,
                 error,
             });
-            if inspected.send(FromAgent { kind: Some(answer) }).await.is_err() {
-                tracing::debug!(request, "the connection that asked for the inspection is no more");
-            }
+            tell(answers, answer).await;
+        });
+    }
+
+    /// Tells what a command would change. It is not obeyed, so it is no sign of the coordinator that is to be obeyed.
+    fn rehearse(&self, v1::Rehearse { request, command }: v1::Rehearse, answers: mpsc::Sender<FromAgent>) {
+        let host = Arc::clone(&self.host);
+        tokio::spawn(async move {
+            let rehearsed = match command.map(Command::try_from) {
+                Some(Ok(command)) => tokio::spawn(async move { host.rehearse(&command).await }).await,
+                Some(Err(error)) => Ok(Err(error.to_string())),
+                None => Ok(Err("the question names no command".to_owned())),
+            };
+            let (actions, error) = told(rehearsed);
+            let answer = from_agent::Kind::Rehearsed(v1::Rehearsed {
+                request,
+                actions,
+                error,
+            });
+            tell(answers, answer).await;
         });
     }
 
@@ -275,7 +287,7 @@ impl Stream {
     async fn send(
         &self,
         outgoing: &mpsc::Sender<FromAgent>,
-        mut inspections: mpsc::Receiver<FromAgent>,
+        mut answered: mpsc::Receiver<FromAgent>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), Lost> {
         let (outbox, board) = (self.executor.outbox(), self.executor.board());
@@ -286,7 +298,7 @@ impl Stream {
             }
             tokio::select! {
                 () = outbox.changed() => {}
-                Some(answer) = inspections.recv() => put(outgoing, answer.kind).await?,
+                Some(answer) = answered.recv() => put(outgoing, answer.kind).await?,
                 (version, texts) = async { sleep_until(next_texts).await; board.newer_than(told).await } => {
                     for text in texts {
                         put(outgoing, from_agent::Kind::Doing(text)).await?;
@@ -298,6 +310,24 @@ impl Stream {
                 }
             }
         }
+    }
+}
+
+/// A document, or why there is none.
+fn told(outcome: Result<Result<Vec<u8>, String>, JoinError>) -> (Vec<u8>, String) {
+    match outcome {
+        Ok(Ok(document)) => (document, String::new()),
+        Ok(Err(error)) => (Vec::new(), error),
+        Err(error) => (
+            Vec::new(),
+            format!("the agent broke off ({error}); this is a fault of Rekeeper"),
+        ),
+    }
+}
+
+async fn tell(answers: mpsc::Sender<FromAgent>, answer: from_agent::Kind) {
+    if answers.send(FromAgent { kind: Some(answer) }).await.is_err() {
+        tracing::debug!("the connection that asked is no more");
     }
 }
 

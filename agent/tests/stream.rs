@@ -6,7 +6,7 @@ mod coordinator;
 
 use std::sync::atomic::Ordering;
 
-use coordinator::{Agent, Coordinator, FAILS, Line, PANICS, Start, soon};
+use coordinator::{Agent, Coordinator, FAILS, Line, PANICS, Start, detach, soon};
 use rekeeper_proto::v1::{self, event, from_agent, from_coordinator};
 
 fn numbers(events: &[v1::Event]) -> Vec<(u64, u64)> {
@@ -302,6 +302,26 @@ async fn an_order_that_a_newer_one_has_overtaken_is_not_run() {
     let refused = if one.attempt == 7 { one } else { other };
     assert!(matches!(refused.outcome, Some(event::Outcome::Failed(f)) if f.code == "COMMAND_REFUSED"));
     assert_eq!(agent.host.runs(), [8]);
+}
+
+#[tokio::test]
+async fn a_question_what_a_command_would_change_is_no_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut coordinator = Coordinator::start().await;
+    let agent = Agent::start(&coordinator.url, folder.path(), Start::default());
+    let mut connection = coordinator.welcomed(1, "run").await;
+    let question = |request, command| from_coordinator::Kind::Rehearse(v1::Rehearse { request, command });
+    connection.send(question(1, Some(detach(8, 1).into()))).await;
+    let answer = connection.message().await;
+    assert!(matches!(&answer, Some(from_agent::Kind::Rehearsed(r)) if r.request == 1 && r.actions == b"attempt 8"));
+    connection.send(question(2, None)).await;
+    let answer = connection.message().await;
+    assert!(matches!(&answer, Some(from_agent::Kind::Rehearsed(r)) if r.request == 2 && !r.error.is_empty()));
+    assert!(agent.host.runs().is_empty());
+    // Neither the attempt nor the coordinator was noted as one that is obeyed.
+    drop(connection);
+    let connection = coordinator.welcomed(1, "run").await;
+    assert!(connection.hello.attempts.is_empty() && connection.hello.seen_token == 0);
 }
 
 #[tokio::test]

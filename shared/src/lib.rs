@@ -14,6 +14,7 @@ pub mod part;
 pub mod place;
 pub mod plan;
 pub mod problem;
+pub mod rehearsal;
 pub mod settle;
 pub mod step;
 pub mod telemetry;

@@ -25,15 +25,21 @@ impl ServerPlaces {
         Self { config, connections }
     }
 
-    /// The session with the ensemble of that name.
-    pub(super) async fn at(&self, ensemble: &str, code: Code) -> Result<ZooKeeper, Failure> {
+    /// The place of the ensemble of that name.
+    pub(super) fn place(&self, ensemble: &str, code: Code) -> Result<Place, Failure> {
         let ensembles = Ensembles::read(&self.config).map_err(|e| Failure::lasting(code, in_full(&e)))?;
-        let Some(place) = ensembles.place(ensemble) else {
-            return Err(Failure::lasting(
+        ensembles.place(ensemble).ok_or_else(|| {
+            Failure::lasting(
                 code,
                 format!("{} names no ZooKeeper ensemble {ensemble}", self.config.display()),
-            ));
-        };
+            )
+        })
+    }
+
+    /// The session with the ensemble of that name.
+    pub(super) async fn at(&self, ensemble: &str, code: Code) -> Result<ZooKeeper, Failure> {
+        let place = self.place(ensemble, code)?;
+        let ensembles = Ensembles::read(&self.config).map_err(|e| Failure::lasting(code, in_full(&e)))?;
         let access = ensembles.access(&place);
         self.connections.get(&place, &access).await.map_err(failed(code))
     }

@@ -13,6 +13,7 @@ mod fence;
 mod freeze;
 mod log_entry;
 mod marker;
+mod rehearse;
 mod replicas;
 mod request;
 mod snapshot;

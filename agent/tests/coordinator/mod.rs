@@ -116,16 +116,7 @@ impl Connection {
     }
 
     pub async fn order_of(&self, attempt: u64, table: u64) {
-        let command = Command {
-            migration: "m".parse().unwrap(),
-            attempt,
-            order: Order::Detach(TableRef {
-                name: TableName::new("d", format!("t{table}")),
-                uuid: format!("{table:08x}-0000-4000-8000-000000000000"),
-                path: ZkPath::parse("/t").unwrap(),
-                replica_name: "r1".into(),
-            }),
-        };
+        let command = detach(attempt, table);
         self.send(from_coordinator::Kind::Command(command.into())).await;
     }
 
@@ -243,6 +234,24 @@ impl Host for FakeHost {
 
     fn inspect(&self) -> BoxFuture<'_, Result<Vec<u8>, String>> {
         Box::pin(async { Ok(b"inventory".to_vec()) })
+    }
+
+    fn rehearse<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<Vec<u8>, String>> {
+        Box::pin(async { Ok(format!("attempt {}", command.attempt).into_bytes()) })
+    }
+}
+
+/// The command to detach a table.
+pub fn detach(attempt: u64, table: u64) -> Command {
+    Command {
+        migration: "m".parse().unwrap(),
+        attempt,
+        order: Order::Detach(TableRef {
+            name: TableName::new("d", format!("t{table}")),
+            uuid: format!("{table:08x}-0000-4000-8000-000000000000"),
+            path: ZkPath::parse("/t").unwrap(),
+            replica_name: "r1".into(),
+        }),
     }
 }
 

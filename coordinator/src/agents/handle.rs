@@ -6,7 +6,9 @@ use std::sync::Arc;
 use rekeeper_proto::v1::{self, from_coordinator::Kind};
 use rekeeper_shared::ids::HostName;
 use rekeeper_shared::inventory::HostInventory;
+use rekeeper_shared::rehearsal::Action;
 use rekeeper_shared::step::Command;
+use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::registry::Registry;
@@ -44,17 +46,19 @@ impl AgentsHandle {
         &self,
         host: &HostName,
     ) -> impl Future<Output = Result<HostInventory, NotInspected>> + Send + 'static {
-        let asked = self.0.inspect(host);
-        let host = host.clone();
-        async move {
-            match asked {
-                None => Err(NotInspected::NotConnected(host)),
-                Some(answer) => match answer.await {
-                    Ok(inspected) => inspected.map_err(NotInspected::Failed),
-                    Err(_) => Err(NotInspected::Lost(host)),
-                },
-            }
-        }
+        answer(host.clone(), self.0.inspect(host))
+    }
+
+    /// Asks what a command would change if it were ordered. The agent is asked by the call itself.
+    ///
+    /// # Errors
+    /// [`NotInspected`] says why it is not known.
+    pub fn rehearse(
+        &self,
+        host: &HostName,
+        command: Command,
+    ) -> impl Future<Output = Result<Vec<Action>, NotInspected>> + Send + 'static {
+        answer(host.clone(), self.0.rehearse(host, command.into()))
     }
 
     /// Ends a connection and tells the agent why.
@@ -77,5 +81,15 @@ impl AgentsHandle {
     /// Ends every connection and takes no new one, so that the server can stop.
     pub fn close_all(&self) {
         self.0.close_all();
+    }
+}
+
+async fn answer<T>(host: HostName, asked: Option<oneshot::Receiver<Result<T, String>>>) -> Result<T, NotInspected> {
+    match asked {
+        None => Err(NotInspected::NotConnected(host)),
+        Some(answer) => match answer.await {
+            Ok(told) => told.map_err(NotInspected::Failed),
+            Err(_) => Err(NotInspected::Lost(host)),
+        },
     }
 }

@@ -10,6 +10,7 @@ use rekeeper_shared::PROTOCOL_VERSION;
 use rekeeper_shared::ids::HostName;
 use rekeeper_shared::inventory::HostInventory;
 use rekeeper_shared::problem::Code;
+use rekeeper_shared::rehearsal::Action;
 use rekeeper_shared::step::{Hello, SeenToken};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,7 +24,15 @@ const OUTGOING: usize = 1_024;
 /// How long a refused agent is told of; one that is still there tries again more often than this.
 const REFUSED_FOR: Duration = Duration::from_secs(120);
 
+/// What an agent is asked; its answer is for whoever waits for it on this connection.
+#[derive(Debug)]
+enum Question {
+    Inspection(oneshot::Sender<Inspected>),
+    Rehearsal(oneshot::Sender<Rehearsed>),
+}
+
 type Inspected = Result<HostInventory, String>;
+type Rehearsed = Result<Vec<Action>, String>;
 
 /// The connected agents.
 #[derive(Debug)]
@@ -49,7 +58,7 @@ struct Agent {
     closing: watch::Sender<Option<Status>>,
     /// Resolves when everything was told of the connection, [`super::FromAgents::Gone`] included.
     told: oneshot::Receiver<()>,
-    inspections: HashMap<u64, oneshot::Sender<Inspected>>,
+    questions: HashMap<u64, Question>,
 }
 
 impl fmt::Debug for Agent {
@@ -121,7 +130,7 @@ impl Registry {
                 outgoing,
                 closing,
                 told,
-                inspections: HashMap::new(),
+                questions: HashMap::new(),
             },
         );
         let outgoing = Outgoing::new(queue, closed.clone());
@@ -166,28 +175,57 @@ impl Registry {
 
     /// Asks an agent to inspect its host; none when it is not connected.
     pub(super) fn inspect(&self, host: &HostName) -> Option<oneshot::Receiver<Inspected>> {
+        let (tell, told) = oneshot::channel();
+        let ask = |request| Kind::Inspect(v1::Inspect { request });
+        self.ask(host, Question::Inspection(tell), ask).then_some(told)
+    }
+
+    /// Asks an agent what a command would change; none when it is not connected.
+    pub(super) fn rehearse(&self, host: &HostName, command: v1::Command) -> Option<oneshot::Receiver<Rehearsed>> {
+        let (tell, told) = oneshot::channel();
+        let ask = |request| {
+            Kind::Rehearse(v1::Rehearse {
+                request,
+                command: Some(command),
+            })
+        };
+        self.ask(host, Question::Rehearsal(tell), ask).then_some(told)
+    }
+
+    fn ask(&self, host: &HostName, question: Question, ask: impl FnOnce(u64) -> Kind) -> bool {
         let mut state = self.state();
         state.next_request += 1;
         let request = state.next_request;
-        let agent = state.agents.get_mut(host)?;
-        if !agent.post(Kind::Inspect(v1::Inspect { request })) {
-            return None;
+        let Some(agent) = state.agents.get_mut(host) else {
+            return false;
+        };
+        if !agent.post(ask(request)) {
+            return false;
         }
-        let (tell, told) = oneshot::channel();
         // Nobody waits any more for those that were dropped.
-        agent.inspections.retain(|_, waiting| !waiting.is_closed());
-        agent.inspections.insert(request, tell);
-        Some(told)
+        agent.questions.retain(|_, waiting| !waiting.is_dropped());
+        agent.questions.insert(request, question);
+        true
     }
 
     /// Hands an inspection to whoever waits for it.
     pub(super) fn inspected(&self, connected: &Connected, request: u64, result: Inspected) {
-        let mut state = self.state();
-        if let Some(agent) = state.agent(&connected.hello.host, connected.connection)
-            && let Some(waiting) = agent.inspections.remove(&request)
-        {
+        if let Some(Question::Inspection(waiting)) = self.question(connected, request) {
             drop(waiting.send(result));
         }
+    }
+
+    /// Hands a rehearsal to whoever waits for it.
+    pub(super) fn rehearsed(&self, connected: &Connected, request: u64, result: Rehearsed) {
+        if let Some(Question::Rehearsal(waiting)) = self.question(connected, request) {
+            drop(waiting.send(result));
+        }
+    }
+
+    fn question(&self, connected: &Connected, request: u64) -> Option<Question> {
+        let mut state = self.state();
+        let agent = state.agent(&connected.hello.host, connected.connection)?;
+        agent.questions.remove(&request)
     }
 
     pub(super) fn close(&self, host: &HostName, connection: ConnectionId, status: Status) {
@@ -214,6 +252,15 @@ impl Registry {
         let mut state = self.state();
         state.forget_refused();
         state.refused.iter().map(|(_, refused)| refused.clone()).collect()
+    }
+}
+
+impl Question {
+    fn is_dropped(&self) -> bool {
+        match self {
+            Self::Inspection(waiting) => waiting.is_closed(),
+            Self::Rehearsal(waiting) => waiting.is_closed(),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use rekeeper_proto::v1::{self, from_agent::Kind};
 use rekeeper_shared::document::{self, BadDocument, Packed};
 use rekeeper_shared::ids::HostName;
 use rekeeper_shared::inventory::HostInventory;
+use rekeeper_shared::rehearsal::Action;
 use rekeeper_shared::step::{Event, Hello};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::{mpsc, watch};
@@ -152,6 +153,7 @@ impl Reader<'_> {
                 Some(Kind::Event(event)) => self.event(event).await.map(Some),
                 Some(Kind::Doing(doing)) => self.doing(doing).map(Some),
                 Some(Kind::Inspected(inspected)) => self.inspected(inspected).await.map(|()| None),
+                Some(Kind::Rehearsed(rehearsed)) => self.rehearsed(rehearsed).await.map(|()| None),
                 None => Err(bad(BadMessage::missing("kind"))),
             };
             match said {
@@ -220,6 +222,17 @@ impl Reader<'_> {
             Err(inspected.error)
         };
         self.registry.inspected(self.connected, inspected.request, result);
+        Ok(())
+    }
+
+    async fn rehearsed(&self, rehearsed: v1::Rehearsed) -> Result<(), Status> {
+        let result = if rehearsed.error.is_empty() {
+            let (_, actions) = unpack::<Vec<Action>>(rehearsed.actions, None).await?;
+            Ok(actions.map_err(|e| unreadable("actions", &e))?)
+        } else {
+            Err(rehearsed.error)
+        };
+        self.registry.rehearsed(self.connected, rehearsed.request, result);
         Ok(())
     }
 }

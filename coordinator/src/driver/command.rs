@@ -21,10 +21,52 @@ pub(super) async fn build(
     intent: Intent,
     store: &impl Store,
 ) -> Result<Command, Failure> {
+    let document = match needed(plan, progress, intent) {
+        Some((digest, what)) => document(store, digest, what).await?,
+        None => nothing(),
+    };
+    with(plan, progress, intent, document)
+}
+
+/// The command of an intent without the documents that it would take along, for a question and not for an order.
+///
+/// # Errors
+/// When the intent does not fit its target.
+pub fn build_without_documents(plan: &Plan, progress: &Progress, intent: Intent) -> Result<Command, Failure> {
+    with(plan, progress, intent, nothing())
+}
+
+fn nothing() -> Packed {
+    Packed {
+        digest: String::new(),
+        bytes: Vec::new(),
+    }
+}
+
+/// The document that the command of an intent takes along: its digest, and what it is.
+fn needed<'a>(plan: &Plan, progress: &'a Progress, intent: Intent) -> Option<(Option<&'a str>, &'static str)> {
+    let Target::Table(table) = intent.target else {
+        return None;
+    };
+    let set = &progress.sets[plan.tables[table].set];
+    match (intent.step, set.reference) {
+        (StepKind::Attach, _) => Some((set.record.as_deref(), "part set of record")),
+        (StepKind::Restore, Some(first)) if first != table => {
+            Some((manifest_of(progress, first), "manifest of the reference"))
+        }
+        _ => None,
+    }
+}
+
+fn manifest_of(progress: &Progress, table: TableIx) -> Option<&str> {
+    progress.tables[table].manifest.as_ref().map(|m| m.digest.as_str())
+}
+
+fn with(plan: &Plan, progress: &Progress, intent: Intent, document: Packed) -> Result<Command, Failure> {
     let order = match intent.target {
         Target::Host(_) => Order::Restart,
         Target::Set(set) => set_order(plan, progress, intent.step, set)?,
-        Target::Table(table) => table_order(plan, progress, intent.step, table, store).await?,
+        Target::Table(table) => table_order(plan, progress, intent.step, table, document)?,
     };
     Ok(Command {
         migration: plan.name.clone(),
@@ -46,12 +88,12 @@ fn set_order(plan: &Plan, progress: &Progress, step: StepKind, set: SetIx) -> Re
     })
 }
 
-async fn table_order(
+fn table_order(
     plan: &Plan,
     progress: &Progress,
     step: StepKind,
     table: TableIx,
-    store: &impl Store,
+    document: Packed,
 ) -> Result<Order, Failure> {
     let reference = table_ref(plan, table);
     let set = plan.tables[table].set;
@@ -63,22 +105,18 @@ async fn table_order(
         StepKind::Attach => Order::Attach {
             table: reference,
             witness: witness(plan, set),
-            record: document(store, progress.sets[set].record.as_deref(), "part set of record").await?,
-            manifest: progress.tables[table].manifest.as_ref().map(|m| m.digest.clone()),
+            record: document,
+            manifest: manifest_of(progress, table).map(str::to_owned),
         },
         StepKind::Restore => {
-            let digest_of = |table: TableIx| progress.tables[table].manifest.as_ref().map(|m| m.digest.as_str());
-            let first = progress.sets[set].reference;
-            let role = match first {
-                Some(first) if first != table => Role::Follower {
-                    reference: document(store, digest_of(first), "manifest of the reference").await?,
-                },
+            let role = match progress.sets[set].reference {
+                Some(first) if first != table => Role::Follower { reference: document },
                 _ => Role::Reference,
             };
             Order::Restore {
                 table: reference,
                 role,
-                manifest: digest_of(table).unwrap_or_default().to_owned(),
+                manifest: manifest_of(progress, table).unwrap_or_default().to_owned(),
                 witness: witness(plan, set),
                 merges_keep_rows: plan.tables[table].merges_keep_rows(),
                 replicas: plan.replica_names(set),

@@ -8,7 +8,7 @@ use rekeeper_shared::problem::Finding;
 use rekeeper_shared::view::{HostView, MigrationLine, State, StatusView};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::progress::OperatorOrder;
+use crate::progress::{OperatorOrder, Progress};
 
 /// Why an operator does not get what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +43,8 @@ pub enum Request {
     Status(MigrationName, oneshot::Sender<Option<StatusView>>),
     /// The plan of a migration, and its state.
     Plan(MigrationName, oneshot::Sender<Option<(Arc<Plan>, State)>>),
+    /// The plan of a migration, and how far it is.
+    Progress(MigrationName, oneshot::Sender<Option<(Arc<Plan>, Box<Progress>)>>),
     /// What stops a plan of that name on these hosts: another migration under way on one of them.
     Overlaps(MigrationName, Vec<HostName>, oneshot::Sender<Vec<Finding>>),
     /// Save a plan.
@@ -119,6 +121,16 @@ impl DriverHandle {
     /// [`OperatorError::Stopping`].
     pub async fn plan(&self, name: &MigrationName) -> Result<Option<(Arc<Plan>, State)>, OperatorError> {
         self.ask(|answer| Request::Plan(name.clone(), answer)).await
+    }
+
+    /// The plan of a migration, and how far it is.
+    ///
+    /// # Errors
+    /// [`OperatorError::Unknown`].
+    pub async fn progress(&self, name: &MigrationName) -> Result<(Arc<Plan>, Box<Progress>), OperatorError> {
+        self.ask(|answer| Request::Progress(name.clone(), answer))
+            .await?
+            .ok_or_else(|| OperatorError::Unknown(name.clone()))
     }
 
     /// What stops a plan of that name on these hosts: another migration under way on one of them.

@@ -24,6 +24,7 @@ use crate::agents::{AgentsHandle, ConnectionId, FromAgents};
 use crate::progress::{IllegalTransition, Intent, Record};
 use crate::store::{Append, Store, StoreError};
 
+pub use command::build_without_documents;
 use handle::Request;
 pub use handle::{DriverHandle, OperatorError};
 use hosts::Hosts;

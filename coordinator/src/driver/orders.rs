@@ -43,6 +43,10 @@ impl<S: Store> Driver<S> {
                 let plan = self.migrations.get(&name);
                 drop(answer.send(plan.map(|m| (m.plan.clone(), m.progress.state(&m.plan)))));
             }
+            Request::Progress(name, answer) => {
+                let migration = self.migrations.get(&name);
+                drop(answer.send(migration.map(|m| (m.plan.clone(), Box::new(m.progress.clone())))));
+            }
             Request::Overlaps(name, hosts, answer) => drop(answer.send(self.overlaps(&name, &hosts))),
             Request::Save(plan, answer) => {
                 let saved = match self.store.save_plan(&plan).await {

@@ -1,5 +1,6 @@
 //! The operator's service: decode, call the handle, map the error, and no more.
 
+mod dry_run;
 mod events;
 mod planning;
 
@@ -72,13 +73,7 @@ impl<S: Store> Operator for OperatorService<S> {
 
     async fn start(&self, request: Request<v1::StartRequest>) -> Result<Response<Accepted>, Status> {
         let by = caller(&request);
-        let v1::StartRequest { name, until } = request.into_inner();
-        let until = if until.is_empty() {
-            None
-        } else {
-            Some(parse_until(&until)?)
-        };
-        let name = migration_name(&name)?;
+        let (name, until) = start_request(request.into_inner())?;
         if let Some((plan, State::Planned)) = self.driver.plan(&name).await? {
             planning::check_again(&self.agents, &plan).await?;
         }
@@ -118,6 +113,14 @@ impl<S: Store> Operator for OperatorService<S> {
     async fn abort(&self, request: Request<v1::MigrationRequest>) -> Result<Response<Accepted>, Status> {
         let by = caller(&request);
         self.order(&request.into_inner().name, by, OperatorOrder::Abort).await
+    }
+
+    type DryRunStream = Pin<Box<dyn Stream<Item = Result<View, Status>> + Send>>;
+
+    async fn dry_run(&self, request: Request<v1::StartRequest>) -> Result<Response<Self::DryRunStream>, Status> {
+        let (name, until) = start_request(request.into_inner())?;
+        let steps = dry_run::stream(&self.driver, &self.agents, &name, until).await?;
+        Ok(Response::new(steps))
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<View, Status>> + Send>>;
@@ -187,6 +190,15 @@ fn migration_name(text: &str) -> Result<MigrationName, Status> {
 
 fn host_name(text: &str) -> Result<HostName, Status> {
     parse("host", text).map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+fn start_request(v1::StartRequest { name, until }: v1::StartRequest) -> Result<(MigrationName, Option<Until>), Status> {
+    let until = if until.is_empty() {
+        None
+    } else {
+        Some(parse_until(&until)?)
+    };
+    Ok((migration_name(&name)?, until))
 }
 
 fn parse_until(text: &str) -> Result<Until, Status> {

@@ -7,6 +7,7 @@ mod apply;
 pub mod guard;
 pub mod next;
 mod record;
+mod rehearsal;
 #[cfg(test)]
 mod simulation;
 pub mod view;
@@ -21,6 +22,7 @@ use rekeeper_shared::view::Until;
 
 pub use apply::IllegalTransition;
 pub use record::{Intent, OperatorOrder, Record};
+pub use rehearsal::rehearse;
 
 /// A step that failed this often in a row gets a problem.
 pub const MAX_FAILURES: u32 = 3;

@@ -1,6 +1,7 @@
 //! The canned documents.
 
 use rekeeper_shared::problem::{Code, Finding, Problem};
+use rekeeper_shared::rehearsal::{Action, RehearsedStep};
 use rekeeper_shared::view::{
     Counts, EventView, HostStatus, HostView, MigrationLine, Phase, PlanView, PlannedReplicaView, PlannedSetView,
     SetStatus, State, StatusView, TableStatus, TableStatusView, Until,
@@ -216,5 +217,47 @@ pub(crate) fn events() -> Vec<EventView> {
         event(1, "ordered", None, "start by ann@bastion"),
         event(2, "intent", Some("detach"), ""),
         event(3, "failed", Some("detach"), "Code: 57.\nstill used by some query"),
+    ]
+}
+
+pub(crate) fn steps() -> Vec<RehearsedStep> {
+    let step = |host: &str, attempt, step: &str, target: &str, place: Option<&str>, actions| RehearsedStep {
+        host: host.parse().unwrap(),
+        attempt,
+        step: step.into(),
+        target: target.into(),
+        place: place.map(str::to_owned),
+        actions,
+    };
+    let (place, path) = (Some("zk-1:2181/ch"), "/clickhouse/tables/01/nasty");
+    vec![
+        step(
+            "ch-01-1",
+            1,
+            "detach",
+            NASTY,
+            None,
+            vec![Action::Statement(format!("DETACH TABLE {NASTY} PERMANENTLY SYNC"))],
+        ),
+        step("ch-01-1", 3, "settle", path, place, vec![]),
+        step(
+            "ch-01-1",
+            4,
+            "clean",
+            path,
+            place,
+            vec![
+                Action::CreateNode(format!("/ch{path}/rekeeper-m1-4")),
+                Action::DeleteNode(format!("/ch{path}")),
+            ],
+        ),
+        step(
+            "ch-01-2",
+            2,
+            "restart",
+            "ch-01-2",
+            None,
+            vec![Action::Run("systemctl restart clickhouse-server".into())],
+        ),
     ]
 }

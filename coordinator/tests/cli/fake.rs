@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::Stream;
 use rekeeper_proto::v1;
 use rekeeper_proto::v1::operator_server::{Operator, OperatorServer};
+use rekeeper_shared::rehearsal::RehearsedStep;
 use rekeeper_shared::view::{EventView, HostView, MigrationLine, PlanView, StatusView};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -30,6 +31,7 @@ pub(crate) struct Canned {
     pub(crate) statuses: VecDeque<StatusView>,
     pub(crate) lines: Vec<MigrationLine>,
     pub(crate) events: Vec<EventView>,
+    pub(crate) steps: Vec<RehearsedStep>,
     pub(crate) notice: String,
     /// Instead of any answer.
     pub(crate) refusal: Option<(Code, String)>,
@@ -119,6 +121,14 @@ impl Operator for Service {
 
     async fn abort(&self, request: Request<v1::MigrationRequest>) -> Answer<v1::Accepted> {
         self.accept(&request, format!("abort {}", request.get_ref().name))
+    }
+
+    type DryRunStream = Self::EventsStream;
+
+    async fn dry_run(&self, request: Request<v1::StartRequest>) -> Answer<Self::DryRunStream> {
+        let canned = self.asked(&request, format!("dry run {:?}", request.get_ref()))?;
+        let steps: Vec<_> = canned.steps.iter().map(|step| Ok(view(step))).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(steps))))
     }
 
     async fn events(&self, request: Request<v1::EventsRequest>) -> Answer<Self::EventsStream> {

@@ -8,6 +8,7 @@ mod following;
 mod on_terminal;
 mod run;
 
+use rekeeper_shared::rehearsal::DryRunView;
 use rekeeper_shared::view::{PlanView, StatusView};
 use tonic::Code;
 
@@ -56,7 +57,6 @@ fn wrong_usage_exits_2_before_anybody_is_asked() {
         &["plan", "m1", "--allow", "NO_SUCH_CODE"],
         &["plan", "m1", "--allow", "PATCH_PARTS"],
         &["start", "m1", "--until", "tomorrow"],
-        &["start", "m1", "--dry-run"],
         &["skip", "m1", "--table", "d.t"],
         &["report", "m1"],
         &["status", "-o", "xml"],
@@ -349,6 +349,37 @@ fn orders_print_the_notice_to_stderr() {
             "RetryRequest { name: \"m1\", table: \"d.t\", host: \"h\" }"
         ]
     );
+}
+
+#[test]
+fn dry_run() {
+    let fake = Fake::new(Canned {
+        steps: documents::steps(),
+        ..Canned::default()
+    });
+    let arguments = ["start", "m1", "--dry-run", "--until", "zk-cleaned"];
+    let ran = run(&fake, &arguments).exits(0).says("nothing was changed");
+    snapshot("dry-run", &ran.stdout);
+    let json = run(&fake, &["start", "m1", "--dry-run", "-o", "json"]).exits(0).stdout;
+    snapshot("dry-run-json", &json);
+    let view: DryRunView = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        view.hosts.into_iter().flat_map(|host| host.steps).collect::<Vec<_>>(),
+        documents::steps()
+    );
+    // Only this was asked: nothing is started, and nothing is confirmed.
+    assert_eq!(
+        fake.with(|canned| canned.calls.clone()),
+        [
+            "dry run StartRequest { name: \"m1\", until: \"zk-cleaned\" }",
+            "dry run StartRequest { name: \"m1\", until: \"\" }"
+        ]
+    );
+    fake.with(|canned| canned.steps.clear());
+    run(&fake, &["start", "m1", "--dry-run"])
+        .exits(0)
+        .prints_nothing()
+        .says("nothing would be ordered of migration m1 now");
 }
 
 #[test]

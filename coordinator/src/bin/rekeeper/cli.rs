@@ -204,6 +204,9 @@ pub(crate) struct StartArgs {
     /// Pauses there; the next start, or resume, goes on
     #[arg(long, value_enum, value_name = "BARRIER")]
     pub(crate) until: Option<Barrier>,
+    /// Prints for each host every statement and node in order, and changes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Does not ask
     #[arg(long)]
     pub(crate) yes: bool,

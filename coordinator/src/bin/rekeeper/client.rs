@@ -136,6 +136,18 @@ impl Client {
             .map_err(|status| self.failed(status))
     }
 
+    /// The steps that `start` would order, host by host.
+    pub(crate) async fn dry_run(&mut self, name: &MigrationName, until: &str) -> Result<Streaming<v1::View>, Failure> {
+        let request = v1::StartRequest {
+            name: name.to_string(),
+            until: until.to_owned(),
+        };
+        let answer = self.operator.dry_run(request).await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| self.failed(status))
+    }
+
     /// What a status means that a call, or a stream of one, ended with.
     pub(crate) fn failed(&self, status: Status) -> Failure {
         Failure::of_call(&self.url, status)

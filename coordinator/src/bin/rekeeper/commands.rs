@@ -10,6 +10,7 @@ use rekeeper_shared::view::{MigrationLine, State, StatusView};
 use crate::cli::{Cli, Command, Common, Format, PlanArgs, Restart, ResumeArgs, StartArgs};
 use crate::client::Client;
 use crate::confirm;
+use crate::dry_run::dry_run;
 use crate::events;
 use crate::failure::{Exit, Failure};
 use crate::follow::{Followed, follow};
@@ -30,6 +31,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Hosts => hosts(client, format).await,
         Command::Plan(args) => plan(client, args, format).await,
+        Command::Start(args) if args.dry_run => dry_run(client, &args, format).await.map(|()| Exit::Done),
         Command::Start(args) => start(client, &args, format).await,
         Command::Status {
             name: None,

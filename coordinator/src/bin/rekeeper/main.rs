@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod commands;
 mod confirm;
+mod dry_run;
 mod events;
 mod failure;
 mod follow;

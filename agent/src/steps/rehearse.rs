@@ -1,0 +1,114 @@
+//! What each step changes when nothing fails, without changing anything: the other files of this folder, told in advance.
+//!
+//! `test_dry_run` (tests/e2e) compares it with what a migration really sends and deletes.
+
+use rekeeper_shared::ids::{MigrationName, TableName};
+use rekeeper_shared::place::Place;
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::rehearsal::Action;
+use rekeeper_shared::step::{Failure, Order, Role, SetRef, Witness};
+
+use super::place::ServerPlaces;
+use super::restart::{Hooks, RestartCommand};
+use crate::clickhouse::{Cache, Statement};
+use crate::words::in_full;
+use crate::zookeeper::{ZkError, ZooKeeper};
+
+/// What the configuration of the agent adds to an order.
+#[derive(Debug, Clone, Copy)]
+pub struct Configured<'a> {
+    /// ZooKeeper, as the server is configured for it now.
+    pub places: &'a ServerPlaces,
+    /// The restart command.
+    pub restart: Option<&'a RestartCommand>,
+    /// The hooks.
+    pub hooks: &'a Hooks,
+}
+
+/// What an order would change, in order. Reads nodes, and nothing else.
+///
+/// # Errors
+/// When the nodes cannot be read.
+pub async fn rehearse(
+    configured: Configured<'_>,
+    migration: &MigrationName,
+    attempt: u64,
+    order: &Order,
+) -> Result<Vec<Action>, Failure> {
+    Ok(match order {
+        Order::Sync(table) => statements([Statement::SyncReplicaLightweight(&table.name)]),
+        Order::Detach(table) => statements([Statement::DetachPermanently(&table.name)]),
+        Order::Reattach(table) => statements([Statement::AttachTable(&table.name)]),
+        Order::Finish(table) => statements([Statement::StartMerges(&table.name)]),
+        Order::Attach { table, .. } => {
+            statements([Statement::AttachTable(&table.name), Statement::StopMerges(&table.name)])
+        }
+        Order::Restore {
+            table, role, witness, ..
+        } => restore(configured, &table.name, role, witness)?,
+        Order::Settle(_) => Vec::new(),
+        Order::Witness(witness) => vec![Action::CreateNode(witness_node(configured, witness)?)],
+        Order::Restart => restart(configured),
+        Order::Freeze(set) => zookeeper(configured, set).await?.rehearse_freeze(set),
+        Order::Record(set) => read(
+            zookeeper(configured, set)
+                .await?
+                .rehearse_fence(set, migration, attempt)
+                .await,
+        )?,
+        Order::Clean(set) => read(
+            zookeeper(configured, set)
+                .await?
+                .rehearse_delete(set, migration, attempt)
+                .await,
+        )?,
+        Order::Release(set) => read(zookeeper(configured, set).await?.rehearse_release(set, migration).await)?,
+    })
+}
+
+async fn zookeeper(configured: Configured<'_>, set: &SetRef) -> Result<ZooKeeper, Failure> {
+    configured.places.planned(&set.place, Code::RecordFailed).await
+}
+
+fn read(found: Result<Vec<Action>, ZkError>) -> Result<Vec<Action>, Failure> {
+    found.map_err(|error| Failure::lasting(Code::RecordFailed, in_full(&error)))
+}
+
+fn statements<const N: usize>(all: [Statement<'_>; N]) -> Vec<Action> {
+    all.iter().map(|statement| Action::Statement(statement.sql())).collect()
+}
+
+fn restore(
+    configured: Configured<'_>,
+    table: &TableName,
+    role: &Role,
+    witness: &Witness,
+) -> Result<Vec<Action>, Failure> {
+    let drop_caches = || Cache::ALL.map(Statement::DropCache);
+    let mut actions = statements([
+        Statement::StopMerges(table),
+        Statement::RestoreReplica(table),
+        Statement::StopMerges(table),
+    ]);
+    actions.extend(statements(drop_caches()));
+    match role {
+        Role::Reference => actions.push(Action::DeleteNode(witness_node(configured, witness)?)),
+        Role::Follower { .. } => {
+            actions.extend(statements([Statement::SyncReplicaLightweight(table)]));
+            actions.extend(statements(drop_caches()));
+        }
+    }
+    Ok(actions)
+}
+
+/// Where the server is configured for now; a hook may change that before it is written.
+fn witness_node(configured: Configured<'_>, witness: &Witness) -> Result<String, Failure> {
+    let Place { chroot, .. } = configured.places.place(&witness.ensemble, Code::WitnessFailed)?;
+    Ok(format!("{chroot}/{}", witness.node))
+}
+
+fn restart(configured: Configured<'_>) -> Vec<Action> {
+    let hooks = configured.hooks.before_restart.iter();
+    let command = configured.restart.map(|restart| &restart.command);
+    hooks.chain(command).map(|words| Action::Run(words.join(" "))).collect()
+}
