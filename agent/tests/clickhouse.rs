@@ -11,10 +11,11 @@ use rekeeper_agent::clickhouse::{Class, Statement};
 use rekeeper_agent::inspect::inspect;
 use rekeeper_agent::state::{RestoreNote, State};
 use rekeeper_agent::steps::{self, Hooks, Restore};
-use rekeeper_shared::document::Packed;
+use rekeeper_shared::document::{Manifest, Packed, unpack};
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::inventory::ZookeeperFacts;
 use rekeeper_shared::problem::Code;
+use rekeeper_shared::report::{PartFate, RestoreAccount, fates, parts_and_folders};
 use rekeeper_shared::step::{Done, Failure, Restored, Role, TableRef, Witness};
 
 use rig::{Rig, migration, witness};
@@ -81,7 +82,7 @@ async fn restore(
         replicas: &["r1".to_owned(), "r2".to_owned()],
     };
     match steps::restore(&rig.context(state, host, attempt), &order).await?.done {
-        Done::Restored(restored) => Ok(restored),
+        Done::Restored { counts, .. } => Ok(counts),
         other => panic!("{other:?}"),
     }
 }
@@ -321,6 +322,18 @@ async fn what_a_killed_restore_left_is_attached_again_identical_parts_too() {
         "{restored:?}"
     );
     assert_eq!(checksum(&rig, 0, &name).await, before);
+    // Every part of the manifest is on the account, and those that were attached one by one are told from the others.
+    let account = state.account(&migration(), &table).unwrap().unwrap();
+    let account: RestoreAccount = unpack(&account.bytes, None).unwrap();
+    let (parts, _) = parts_and_folders(&unpack::<Manifest>(&manifest.bytes, None).unwrap(), Some(&account));
+    let expected = [
+        (PartFate::Active, restored.active),
+        (PartFate::AttachedAgain, restored.attached_again),
+    ];
+    assert_eq!(
+        fates(&parts),
+        expected.into_iter().filter(|(_, number)| *number > 0).collect()
+    );
     let again = restore(&rig, &state, 0, 31, &table, &manifest, Role::Reference).await;
     assert_eq!(again.unwrap(), restored);
     let as_before = format!("SELECT count() FROM system.tables WHERE engine_full LIKE '%{window} = 7%'");

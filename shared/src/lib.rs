@@ -15,6 +15,7 @@ pub mod place;
 pub mod plan;
 pub mod problem;
 pub mod rehearsal;
+pub mod report;
 pub mod settle;
 pub mod step;
 pub mod telemetry;

@@ -263,7 +263,12 @@ pub enum Done {
         missing: Vec<String>,
     },
     /// Restore: every part is accounted for.
-    Restored(Restored),
+    Restored {
+        /// How many parts came back in which way.
+        counts: Restored,
+        /// Digest of the whole account ([`crate::report::RestoreAccount`]).
+        account: String,
+    },
 }
 
 /// How the parts of a table replica came back.
@@ -319,7 +324,7 @@ pub struct Event {
     pub attempt: u64,
     /// What came of it.
     pub outcome: Outcome,
-    /// The document that a step made: part set of record or manifest.
+    /// The document that a step made: part set of record, manifest or account.
     pub document: Option<Packed>,
 }
 

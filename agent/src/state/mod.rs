@@ -6,6 +6,7 @@
 //! <migration>/<table>.manifest          packed manifest of a table replica, written once
 //! <migration>/<table>.checksums         digests by which the folders of its parts are known under any name
 //! <migration>/<table>.restore           how far its restore has come
+//! <migration>/<table>.account           packed account of its parts, once all of them are accounted for
 //! <migration>/<attempt>.record          packed part set of record of a replica set
 //! <migration>/<attempt>.restart         when a restart was ordered
 //! <migration>/<attempt>.<what>.output   what a hook or restart command printed
@@ -117,6 +118,29 @@ impl State {
         self.write_once(&self.manifest_file(migration, table), manifest)
     }
 
+    /// The account of a table's parts, if it was made.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub fn account(&self, migration: &MigrationName, table: &TableRef) -> Result<Option<Packed>, StateError> {
+        let file = self.account_file(migration, table);
+        read(&file)?.map(|bytes| repack(&file, bytes)).transpose()
+    }
+
+    /// Saves the account of a table's parts.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write_account(
+        &self,
+        migration: &MigrationName,
+        table: &TableRef,
+        account: &Packed,
+    ) -> Result<(), StateError> {
+        self.make_migration_folder(migration)?;
+        write(&self.account_file(migration, table), &account.bytes)
+    }
+
     /// The part set of record that this agent saved in that attempt.
     ///
     /// # Errors
@@ -168,6 +192,11 @@ impl State {
     fn manifest_file(&self, migration: &MigrationName, table: &TableRef) -> PathBuf {
         self.migration_folder(migration)
             .join(format!("{}.manifest", file_stem(table)))
+    }
+
+    fn account_file(&self, migration: &MigrationName, table: &TableRef) -> PathBuf {
+        self.migration_folder(migration)
+            .join(format!("{}.account", file_stem(table)))
     }
 
     fn record_file(&self, migration: &MigrationName, attempt: u64) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Notes that steps leave for their next attempt, or for themselves after a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -30,7 +30,11 @@ pub struct RestoreNote {
     pub late: Vec<String>,
     /// Settings of the table were changed, and this is what its definition said before.
     pub settings: Option<FormerSettings>,
-    /// Every part was accounted for, like this: what users do with the table since is their business.
+    /// Parts of the manifest that were attached from `detached/`, one by one, or were about to be.
+    #[serde(default)]
+    pub attached: BTreeSet<String>,
+    /// Every part was accounted for, like this: what users do with the table since is their business. The whole account
+    /// is in a file of its own.
     pub accounted: Option<Restored>,
 }
 

@@ -21,18 +21,17 @@ const ATTACHING: &str = "attaching_";
 /// How long entries that could fetch or attach a part by themselves may be queued.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Attaches what is left; answers how many parts. When it answers well, every part of the manifest is accounted for.
-pub(super) async fn attach(work: &Work<'_>) -> Result<u64, Failure> {
+/// Attaches what is left. When it answers well, every part of the manifest is accounted for.
+pub(super) async fn attach(work: &Work<'_>) -> Result<(), Failure> {
     give_names_back(work).await?;
     let left = work.account().await?.to_attach();
-    let mut attached = 0;
     if !left.is_empty() {
         change_settings(work).await?;
-        attached = attach_all(work, &left).await?;
+        attach_all(work, &left).await?;
     }
     let account = work.account().await?;
     if account.is_complete() {
-        Ok(attached)
+        Ok(())
     } else {
         Err(work.unaccounted(&account).await)
     }
@@ -148,11 +147,13 @@ pub(super) async fn put_settings_back(work: &Work<'_>) -> Result<(), Failure> {
     work.write_restore_note(&note)
 }
 
-async fn attach_all(work: &Work<'_>, left: &[String]) -> Result<u64, Failure> {
+async fn attach_all(work: &Work<'_>, left: &[String]) -> Result<(), Failure> {
     // The reference is alone, so what is queued from here on comes of its own attaching.
     until_nothing_is_queued(work).await?;
     let folders = work.detached_parts().await?;
-    let mut attached = 0;
+    let mut note = work.restore_note()?;
+    note.attached.extend(left.iter().cloned());
+    work.write_restore_note(&note)?;
     for (done, name) in left.iter().enumerate() {
         work.doing(format!("attaches {name} again, {done} of {} done", left.len()));
         let Some(folder) = folders.iter().find(|folder| folder.name == *name) else {
@@ -161,9 +162,8 @@ async fn attach_all(work: &Work<'_>, left: &[String]) -> Result<u64, Failure> {
         check_rows(work, name, &folder.path)?;
         // If this fails, it is not sent again before the next attempt has looked: it could double the rows.
         work.execute(Statement::AttachPart(&work.table.name, name)).await?;
-        attached += 1;
     }
-    Ok(attached)
+    Ok(())
 }
 
 /// A folder with a manifest's name and other rows is another part. Skipped where the agent cannot read the folder, or

@@ -3,6 +3,7 @@
 //! Every step begins by looking at what is really there, so that it may be ordered any number of times. Which step
 //! comes when is the coordinator's business.
 
+mod account;
 mod attach;
 mod detach;
 mod finish;
@@ -83,7 +84,7 @@ impl Context {
 pub struct Finished {
     /// What it tells.
     pub done: Done,
-    /// The manifest, of an attach.
+    /// The manifest of an attach, the account of a restore.
     pub document: Option<Packed>,
 }
 

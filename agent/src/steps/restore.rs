@@ -8,13 +8,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use rekeeper_shared::accounting::{Account, Evidence, Fate, account};
-use rekeeper_shared::document::{Manifest, unpack};
+use rekeeper_shared::document::{Manifest, Packed, unpack};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, Restored, Role, TableRef, Witness};
 use tokio::time::Instant;
 
 use super::wait::{POLL, until_alone, until_in_service};
-use super::{Context, StepResult, failed, leftovers, state_failed};
+use super::{Context, Finished, StepResult, failed, leftovers, state_failed};
 use crate::clickhouse::{Cache, DetachedPart, Statement, code};
 use crate::state::RestoreNote;
 use crate::zookeeper::{RestoredReplica, RestoredState};
@@ -51,11 +51,11 @@ pub(super) const CODE: Code = Code::RestoreFailed;
 pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
     let work = Work::new(context, order)?;
     until_alone(context, order.table, CODE).await?;
-    let restored = match work.restore_note()?.accounted {
+    let (counts, account) = match work.accounted()? {
         // Accounted for already; if only it is still there.
-        Some(restored) if work.until_in_service(BY_ITSELF).await?.is_ok() => restored,
+        Some(known) if work.until_in_service(BY_ITSELF).await?.is_ok() => known,
         _ => match work.run().await {
-            Ok(restored) => restored,
+            Ok(made) => made,
             Err(failure) => {
                 // The next attempt needs the settings as they are; a table that is left alone does not.
                 if !failure.retry
@@ -67,14 +67,18 @@ pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
             }
         },
     };
-    let mut note = work.restore_note()?;
-    note.accounted = Some(restored);
-    work.write_restore_note(&note)?;
+    work.note_accounted(counts, &account)?;
     leftovers::put_settings_back(&work).await?;
     if *order.role == Role::Reference {
         context.zookeeper.remove_witness(order.witness).await?;
     }
-    Ok(Done::Restored(restored).into())
+    Ok(Finished {
+        done: Done::Restored {
+            counts,
+            account: account.digest.clone(),
+        },
+        document: Some(account),
+    })
 }
 
 /// One attempt to restore a table.
@@ -123,30 +127,22 @@ impl<'a> Work<'a> {
     }
 
     /// Everything until every part is accounted for.
-    async fn run(&self) -> Result<Restored, Failure> {
+    async fn run(&self) -> Result<(Restored, Packed), Failure> {
         self.until_writable().await?;
         self.drop_caches().await?;
-        let attached_again = match self.order.role {
+        match self.order.role {
             Role::Reference => leftovers::attach(self).await?,
             Role::Follower { .. } => {
                 self.follow().await?;
                 self.drop_caches().await?;
-                0
             }
-        };
+        }
         self.until_registered().await?;
         let account = self.account().await?;
         if !account.is_complete() {
             return Err(self.unaccounted(&account).await);
         }
-        let count = |wanted: fn(&Fate) -> bool| account.count(wanted);
-        Ok(Restored {
-            active: count(|f| matches!(f, Fate::Active { .. })).saturating_sub(attached_again),
-            attached_again,
-            covered: count(|f| matches!(f, Fate::Covered { .. })),
-            merged: count(|f| matches!(f, Fate::Merged { .. })),
-            empty: count(|f| matches!(f, Fate::Empty)),
-        })
+        self.written_down(account).await
     }
 
     pub(super) fn doing(&self, text: impl AsRef<str>) {

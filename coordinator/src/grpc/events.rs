@@ -153,9 +153,9 @@ fn done_text(done: &Done) -> String {
             format!("manifest of {parts} parts, {rows} rows")
         }
         Done::Attached { missing, .. } => format!("{} parts of the record are not on the disk", missing.len()),
-        Done::Restored(restored) => format!(
+        Done::Restored { counts, .. } => format!(
             "{} parts active, {} attached again, {} covered, {} merged since, {} empty",
-            restored.active, restored.attached_again, restored.covered, restored.merged, restored.empty
+            counts.active, counts.attached_again, counts.covered, counts.merged, counts.empty
         ),
     }
 }

@@ -3,6 +3,7 @@
 mod dry_run;
 mod events;
 mod planning;
+mod report;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -136,6 +137,14 @@ impl<S: Store> Operator for OperatorService<S> {
             after,
             follow,
         )))
+    }
+
+    type ReportStream = Pin<Box<dyn Stream<Item = Result<View, Status>> + Send>>;
+
+    async fn report(&self, request: Request<v1::MigrationRequest>) -> Result<Response<Self::ReportStream>, Status> {
+        let name = migration_name(&request.into_inner().name)?;
+        let (plan, progress) = self.driver.progress(&name).await?;
+        Ok(Response::new(report::stream(Arc::clone(&self.store), &plan, &progress)))
     }
 }
 

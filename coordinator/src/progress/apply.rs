@@ -214,9 +214,10 @@ impl Progress {
                     },
                 );
             }
-            (StepKind::Restore, Target::Table(table), Done::Restored(restored)) => {
+            (StepKind::Restore, Target::Table(table), Done::Restored { counts, account }) => {
                 self.tables[table].at = TableAt::Restored;
-                self.tables[table].restored = Some(*restored);
+                self.tables[table].restored = Some(*counts);
+                self.tables[table].account = Some(account.clone());
             }
             (StepKind::Finish, Target::Table(table), Done::Plain) => self.tables[table].at = TableAt::Finished,
             _ => return Err(IllegalTransition::Outcome(intent.step)),

@@ -8,6 +8,7 @@ pub mod guard;
 pub mod next;
 mod record;
 mod rehearsal;
+pub mod report;
 #[cfg(test)]
 mod simulation;
 pub mod view;
@@ -84,6 +85,8 @@ pub struct TableProgress {
     pub manifest: Option<ManifestFacts>,
     /// How its parts came back.
     pub restored: Option<Restored>,
+    /// Digest of the account of its parts.
+    pub account: Option<String>,
     /// Commands ordered for it or its set.
     pub attempts: u64,
     /// Failures in a row.

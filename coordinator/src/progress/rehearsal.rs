@@ -87,6 +87,9 @@ fn done(step: StepKind) -> Done {
             rows: 0,
             missing: Vec::new(),
         },
-        StepKind::Restore => Done::Restored(Restored::default()),
+        StepKind::Restore => Done::Restored {
+            counts: Restored::default(),
+            account: String::new(),
+        },
     }
 }

@@ -11,6 +11,7 @@ use futures::Stream;
 use rekeeper_proto::v1;
 use rekeeper_proto::v1::operator_server::{Operator, OperatorServer};
 use rekeeper_shared::rehearsal::RehearsedStep;
+use rekeeper_shared::report::ReportView;
 use rekeeper_shared::view::{EventView, HostView, MigrationLine, PlanView, StatusView};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -32,6 +33,7 @@ pub(crate) struct Canned {
     pub(crate) lines: Vec<MigrationLine>,
     pub(crate) events: Vec<EventView>,
     pub(crate) steps: Vec<RehearsedStep>,
+    pub(crate) report: Option<ReportView>,
     pub(crate) notice: String,
     /// Instead of any answer.
     pub(crate) refusal: Option<(Code, String)>,
@@ -141,6 +143,20 @@ impl Operator for Service {
             .map(|event| Ok(view(event)))
             .collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(events))))
+    }
+
+    type ReportStream = Pin<Box<dyn Stream<Item = Result<v1::View, Status>> + Send>>;
+
+    async fn report(&self, request: Request<v1::MigrationRequest>) -> Answer<Self::ReportStream> {
+        let canned = self.asked(&request, format!("report {}", request.get_ref().name))?;
+        let mut head = canned.report.clone().unwrap();
+        let tables = std::mem::take(&mut head.tables);
+        let mut pieces = vec![Ok(view(&head))];
+        for table in tables {
+            head.tables = vec![table];
+            pieces.push(Ok(view(&head)));
+        }
+        Ok(Response::new(Box::pin(tokio_stream::iter(pieces))))
     }
 }
 

@@ -6,6 +6,7 @@ mod documents;
 mod fake;
 mod following;
 mod on_terminal;
+mod report;
 mod run;
 
 use rekeeper_shared::rehearsal::DryRunView;
@@ -28,8 +29,8 @@ fn with_status(status: StatusView) -> Fake {
 #[test]
 fn help_of_every_command() {
     for command in [
-        "", "hosts", "plan", "start", "status", "pause", "resume", "retry", "abort", "problems", "events", "explain",
-        "export",
+        "", "hosts", "plan", "start", "status", "pause", "resume", "retry", "abort", "problems", "report", "events",
+        "explain", "export",
     ] {
         let arguments: Vec<&str> = [command, "--help"]
             .into_iter()
@@ -58,7 +59,6 @@ fn wrong_usage_exits_2_before_anybody_is_asked() {
         &["plan", "m1", "--allow", "PATCH_PARTS"],
         &["start", "m1", "--until", "tomorrow"],
         &["skip", "m1", "--table", "d.t"],
-        &["report", "m1"],
         &["status", "-o", "xml"],
         &["explain", "NO_SUCH_CODE"],
         &["hosts", "--coordinator", "http://10.0.0.1:7443"],
@@ -81,7 +81,7 @@ fn wrong_usage_exits_2_before_anybody_is_asked() {
 
 #[test]
 fn an_unreachable_coordinator_exits_4() {
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 13] = [
         &["hosts"],
         &["plan", "m1"],
         &["start", "m1"],
@@ -92,6 +92,7 @@ fn an_unreachable_coordinator_exits_4() {
         &["retry", "m1"],
         &["abort", "m1"],
         &["problems", "m1"],
+        &["report", "m1"],
         &["events", "m1"],
         &["export", "m1"],
     ];
@@ -160,6 +161,7 @@ fn refusals_become_exit_codes() {
             &["start", "m1"],
             &["status", "m1"],
             &["events", "m1"],
+            &["report", "m1"],
         ] {
             run(&fake, arguments).exits(exit).prints_nothing().says(said);
         }

@@ -32,18 +32,23 @@ pub fn numbered(sequence: u64, event: Event) -> v1::Event {
             rows,
             missing,
         }),
-        Outcome::Done(Done::Restored(Restored {
+        Outcome::Done(Done::Restored {
+            counts:
+                Restored {
+                    active,
+                    attached_again,
+                    covered,
+                    merged,
+                    empty,
+                },
+            account: account_digest,
+        }) => event::Outcome::Restored(v1::Restored {
             active,
             attached_again,
             covered,
             merged,
             empty,
-        })) => event::Outcome::Restored(v1::Restored {
-            active,
-            attached_again,
-            covered,
-            merged,
-            empty,
+            account_digest,
         }),
         Outcome::Failed(Failure {
             problem: Problem { code, message, fix },
@@ -94,13 +99,17 @@ impl TryFrom<v1::Event> for Event {
                 covered,
                 merged,
                 empty,
-            }) => Outcome::Done(Done::Restored(Restored {
-                active,
-                attached_again,
-                covered,
-                merged,
-                empty,
-            })),
+                account_digest,
+            }) => Outcome::Done(Done::Restored {
+                counts: Restored {
+                    active,
+                    attached_again,
+                    covered,
+                    merged,
+                    empty,
+                },
+                account: account_digest,
+            }),
             event::Outcome::Failed(failed) => Outcome::Failed(Failure {
                 problem: Problem {
                     code: parse("failed.code", &failed.code)?,
@@ -173,13 +182,16 @@ mod tests {
                 rows: 2,
                 missing: vec!["all_0_0_0".into()],
             }),
-            Outcome::Done(Done::Restored(Restored {
-                active: 1,
-                attached_again: 2,
-                covered: 3,
-                merged: 4,
-                empty: 5,
-            })),
+            Outcome::Done(Done::Restored {
+                counts: Restored {
+                    active: 1,
+                    attached_again: 2,
+                    covered: 3,
+                    merged: 4,
+                    empty: 5,
+                },
+                account: "a".into(),
+            }),
             Outcome::Failed(Failure::lasting(Code::NotSettled, "x")),
         ];
         for outcome in outcomes {

@@ -134,6 +134,11 @@ pub(crate) enum Command {
     Abort(NameArgs),
     /// Lists every problem with its remedy
     Problems(NameArgs),
+    /// Accounts for every part of every table
+    ///
+    /// What became of it, and what is left in detached/ and why. The table names only what is not simply active;
+    /// -o json and -o yaml have every part.
+    Report(NameArgs),
     /// Lists what was ordered and done
     Events {
         #[command(flatten)]

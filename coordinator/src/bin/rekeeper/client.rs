@@ -7,6 +7,7 @@ use rekeeper_proto::MAX_MESSAGE_BYTES;
 use rekeeper_proto::v1;
 use rekeeper_proto::v1::operator_client::OperatorClient;
 use rekeeper_shared::ids::MigrationName;
+use rekeeper_shared::report::ReportView;
 use rekeeper_shared::view::{HostView, MigrationLine, PlanView, StatusView};
 use serde::de::DeserializeOwned;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -117,6 +118,22 @@ impl Client {
     pub(crate) async fn retry(&mut self, request: v1::RetryRequest) -> Result<String, Failure> {
         let answer = self.operator.retry(request).await;
         self.notice(answer)
+    }
+
+    /// The report, which comes in pieces.
+    pub(crate) async fn report(&mut self, name: &MigrationName) -> Result<ReportView, Failure> {
+        let request = v1::MigrationRequest { name: name.to_string() };
+        let answer = self.operator.report(request).await;
+        let mut pieces = answer.map_err(|status| self.failed(status))?.into_inner();
+        let mut report: Option<ReportView> = None;
+        while let Some(piece) = pieces.message().await.map_err(|status| self.failed(status))? {
+            let piece: ReportView = decode("a report", &piece)?;
+            match &mut report {
+                None => report = Some(piece),
+                Some(report) => report.tables.extend(piece.tables),
+            }
+        }
+        report.ok_or_else(|| self.failed(Status::data_loss("the coordinator sent no report")))
     }
 
     pub(crate) async fn events(

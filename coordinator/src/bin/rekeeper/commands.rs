@@ -95,6 +95,11 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
             }
             Ok(Exit::Done)
         }
+        Command::Report(args) => {
+            let report = client.report(&args.name).await?;
+            print(&render(format, &report, output::report::table)?)?;
+            Ok(Exit::Done)
+        }
         Command::Events { name, follow } => {
             events::events(client, &name.name, follow, format).await?;
             Ok(Exit::Done)

@@ -161,7 +161,10 @@ impl World {
                 if self.tables[t] == Table::ReadOnly {
                     self.tables[t] = Table::Restored;
                 }
-                Ok(Done::Restored(Restored::default()))
+                Ok(Done::Restored {
+                    counts: Restored::default(),
+                    account: String::new(),
+                })
             }
             (StepKind::Finish, Target::Table(t)) => {
                 for &other in &plan.sets[plan.tables[t].set].tables {

@@ -7,6 +7,7 @@ pub(crate) mod export;
 pub(crate) mod hosts;
 pub(crate) mod plan;
 pub(crate) mod problems;
+pub(crate) mod report;
 pub(crate) mod status;
 pub(crate) mod text;
 

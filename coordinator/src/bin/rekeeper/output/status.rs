@@ -169,7 +169,7 @@ fn tables(status: &StatusView) -> String {
         table.row([
             &TableName::new(&row.database, &row.table).to_string(),
             row.host.as_str(),
-            table_status(row.status),
+            status_word(row.status),
             &number(row.parts),
             &number(row.rows),
             row.problem.as_ref().map_or("", |problem| problem.code.as_str()),
@@ -186,7 +186,7 @@ pub(crate) fn tables_of(number: usize) -> String {
     text::count(number, "table")
 }
 
-fn table_status(status: TableStatus) -> &'static str {
+pub(crate) fn status_word(status: TableStatus) -> &'static str {
     match status {
         TableStatus::Init => "INIT",
         TableStatus::Detached => "DETACHED",

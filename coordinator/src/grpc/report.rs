@@ -1,0 +1,85 @@
+//! The report of a migration, one table replica at a time: together they may be larger than a message.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _};
+use rekeeper_proto::v1::View;
+use rekeeper_shared::document::{Manifest, unpack};
+use rekeeper_shared::plan::Plan;
+use rekeeper_shared::problem::{Code, Problem};
+use rekeeper_shared::report::{ReportView, RestoreAccount, TableReport, fates, parts_and_folders};
+use serde::de::DeserializeOwned;
+use tonic::Status;
+
+use crate::progress::Progress;
+use crate::progress::report::Reported;
+use crate::store::Store;
+
+/// Documents that are read before they are asked for.
+const AHEAD: usize = 4;
+
+/// The head without tables, then one view for each table; the reader puts them together.
+pub(super) fn stream<S: Store>(
+    store: Arc<S>,
+    plan: &Plan,
+    progress: &Progress,
+) -> Pin<Box<dyn Stream<Item = Result<View, Status>> + Send>> {
+    let (name, state, tables) = (plan.name.clone(), progress.state(plan), progress.reported(plan));
+    let of = move |tables: Vec<TableReport>| {
+        let view = ReportView {
+            name: name.clone(),
+            state,
+            tables,
+        };
+        let json = serde_json::to_string(&view).map_err(|e| Status::internal(e.to_string()))?;
+        Ok(View { json })
+    };
+    let head = of(Vec::new());
+    let tables = futures::stream::iter(tables)
+        .map(move |reported| filled(Arc::clone(&store), reported))
+        .buffered(AHEAD)
+        .map(move |table| of(vec![table]));
+    futures::stream::once(async { head }).chain(tables).boxed()
+}
+
+/// The table with its parts. A document that is lost is its problem, and no reason to be silent about the others.
+async fn filled<S: Store>(store: Arc<S>, reported: Reported) -> TableReport {
+    let Reported {
+        mut table,
+        manifest,
+        account,
+    } = reported;
+    let read = async {
+        let manifest: Option<Manifest> = document(&*store, manifest.as_deref(), "manifest").await?;
+        let account: Option<RestoreAccount> = document(&*store, account.as_deref(), "account").await?;
+        Ok::<_, String>((manifest, account))
+    };
+    match read.await {
+        Ok((Some(manifest), account)) => {
+            let (parts, folders) = parts_and_folders(&manifest, account.as_ref());
+            table.fates = fates(&parts);
+            (table.parts, table.detached) = (Some(parts), folders);
+        }
+        Ok((None, _)) => {}
+        Err(lost) => table.problem = Some(Problem::new(Code::StoredDocumentLost, lost)),
+    }
+    table
+}
+
+async fn document<T: DeserializeOwned>(
+    store: &impl Store,
+    digest: Option<&str>,
+    what: &str,
+) -> Result<Option<T>, String> {
+    let Some(digest) = digest else { return Ok(None) };
+    let lost = |why: String| format!("the {what} {digest} {why}");
+    let packed = store
+        .document(digest)
+        .await
+        .map_err(|e| lost(format!("cannot be read: {e}")))?;
+    let packed = packed.ok_or_else(|| lost("is not in the store".to_owned()))?;
+    unpack(&packed.bytes, None)
+        .map(Some)
+        .map_err(|e| lost(format!("cannot be read: {e}")))
+}
