@@ -19,6 +19,8 @@ python=$(tests/rig/setup.sh | tail -n 1)
 # With it Rust's integration tests start a ZooKeeper: tests/rig/rig.py zookeeper.
 export REKEEPER_RIG_PYTHON=$python
 
+stage "mutants apply"
+tests/mutants/run.py --check
 stage "cargo fmt"
 cargo fmt --all --check
 stage "cargo clippy"

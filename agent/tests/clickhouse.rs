@@ -455,6 +455,14 @@ async fn what_is_not_sure_is_refused() {
     .await;
     let refused = restore(&rig, &state, 0, 31, &table, &manifest, Role::Reference).await;
     assert_eq!(code(refused), Code::PathExists);
+    // Not found out afterwards: as a follower of that it would have lost its rows.
+    let sent = rig.statements(0);
+    assert!(
+        !sent
+            .iter()
+            .any(|sql| sql.starts_with("SYSTEM RESTORE REPLICA `d`.`collides`")),
+        "{sent:?}"
+    );
     rig.sql(0, "DROP TABLE d.squatter SYNC").await;
 
     // The manifest is lost, or another one.

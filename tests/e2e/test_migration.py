@@ -81,7 +81,9 @@ def test_one_table_on_one_host(one_host):
     order = [i for word in ("DETACH TABLE", "ATTACH TABLE", "SYSTEM RESTORE REPLICA") for i in first(sent, word)]
     assert order == sorted(order) and len(order) == 3
     assert all("PERMANENTLY" in sql for sql in sent if sql.upper().startswith("DETACH"))
-    after_restore = "\n".join(sent[order[-1] :]).upper()
+    _, attach, restore = order
+    assert any(sql.upper().startswith("SYSTEM STOP MERGES") for sql in sent[attach:restore])
+    after_restore = "\n".join(sent[restore:]).upper()
     assert {cache for cache in CACHES if f"SYSTEM DROP {cache} CACHE" in after_restore} == CACHES
 
 
