@@ -137,6 +137,12 @@ impl Plan {
             .map(|(ix, _)| ix)
     }
 
+    /// The sets that have a table replica of that name.
+    pub fn sets_of(&self, table: &TableName) -> impl Iterator<Item = SetIx> + '_ {
+        let is_it: Vec<bool> = self.tables.iter().map(|t| t.name == *table).collect();
+        (0..self.sets.len()).filter(move |&set| self.sets[set].tables.iter().any(|&t| is_it[t]))
+    }
+
     /// Index of the host of that name.
     #[must_use]
     pub fn host_ix(&self, name: &HostName) -> Option<HostIx> {

@@ -276,6 +276,9 @@ pub struct TableStatusView {
     pub parts: Option<u64>,
     /// Rows in its manifest.
     pub rows: Option<u64>,
+    /// It was left out with `skip`: it goes back into service, or is there.
+    #[serde(default)]
+    pub skipped: bool,
     /// Its problem, if it has one.
     pub problem: Option<Problem>,
 }

@@ -1,6 +1,6 @@
 //! What people ask of the driver, and what it answers.
 
-use rekeeper_shared::ids::{HostName, MigrationName};
+use rekeeper_shared::ids::{HostName, MigrationName, TableName};
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::view::{HostView, MigrationLine, State};
 use tokio::sync::mpsc;
@@ -120,6 +120,7 @@ impl<S: Store> Driver<S> {
             (OperatorOrder::Resume, _) => return refuse("is not paused, so it cannot be resumed"),
             (OperatorOrder::Retry { .. }, State::Planned) => return refuse("was never started"),
             (OperatorOrder::Retry { table, host }, _) => retried(migration, table.as_ref(), host.as_ref())?,
+            (OperatorOrder::Skip { table }, _) => skipped(migration, table)?,
             (OperatorOrder::Abort, State::Planned) => "it was never started: nothing had to be put back".to_owned(),
             (OperatorOrder::Abort, _) => abort_notice(migration),
         };
@@ -220,11 +221,7 @@ fn refuse_or_notice(order: &OperatorOrder, what: String) -> Result<String, Opera
     }
 }
 
-fn retried(
-    migration: &Migration,
-    table: Option<&rekeeper_shared::ids::TableName>,
-    host: Option<&HostName>,
-) -> Result<String, OperatorError> {
+fn retried(migration: &Migration, table: Option<&TableName>, host: Option<&HostName>) -> Result<String, OperatorError> {
     let plan = &migration.plan;
     let chosen: Vec<usize> = (0..plan.tables.len())
         .filter(|&t| table.is_none_or(|name| *name == plan.tables[t].name))
@@ -243,6 +240,34 @@ fn retried(
         "tried again: {}",
         count(with, "table with a problem", "tables with a problem")
     ))
+}
+
+fn skipped(migration: &Migration, table: &TableName) -> Result<String, OperatorError> {
+    let (plan, progress) = (&migration.plan, &migration.progress);
+    let (open, cleaned): (Vec<usize>, Vec<usize>) = plan.sets_of(table).partition(|&set| progress.may_be_skipped(set));
+    let paths = |sets: &[usize]| {
+        let paths: Vec<&str> = sets.iter().map(|&set| plan.sets[set].path.as_str()).collect();
+        paths.join(", ")
+    };
+    let forward = format!(
+        "forward is the only way for {table} ({}), since its deletion was ordered already: mend what holds it (`rekeeper \
+         problems {name}` says how, also by hand), then `rekeeper retry {name} --table {table}`",
+        paths(&cleaned),
+        name = plan.name
+    );
+    if open.is_empty() {
+        return Err(OperatorError::State(forward));
+    }
+    let left = format!(
+        "left out from here on and put back into service: {table}, {} ({})",
+        count(open.len(), "replica set", "replica sets"),
+        paths(&open)
+    );
+    Ok(if cleaned.is_empty() {
+        left
+    } else {
+        format!("{left}; {forward}")
+    })
 }
 
 fn abort_notice(migration: &Migration) -> String {

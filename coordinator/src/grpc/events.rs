@@ -132,6 +132,7 @@ fn ordered(order: &OperatorOrder) -> String {
             let host = host.as_ref().map(|host| format!(" on {host}")).unwrap_or_default();
             format!("retry{table}{host}")
         }
+        OperatorOrder::Skip { table } => format!("skip of {table}"),
         OperatorOrder::Abort => "abort".to_owned(),
     }
 }

@@ -75,8 +75,9 @@ impl<S: Store> Operator for OperatorService<S> {
     async fn start(&self, request: Request<v1::StartRequest>) -> Result<Response<Accepted>, Status> {
         let by = caller(&request);
         let (name, until) = start_request(request.into_inner())?;
-        if let Some((plan, State::Planned)) = self.driver.plan(&name).await? {
-            planning::check_again(&self.agents, &plan).await?;
+        let (plan, progress) = self.driver.progress(&name).await?;
+        if progress.state(&plan) == State::Planned {
+            planning::check_again(&self.agents, &plan, &progress).await?;
         }
         self.order(name.as_str(), by, OperatorOrder::Start { until }).await
     }
@@ -109,6 +110,13 @@ impl<S: Store> Operator for OperatorService<S> {
         };
         let host = if host.is_empty() { None } else { Some(host_name(&host)?) };
         self.order(&name, by, OperatorOrder::Retry { table, host }).await
+    }
+
+    async fn skip(&self, request: Request<v1::SkipRequest>) -> Result<Response<Accepted>, Status> {
+        let by = caller(&request);
+        let v1::SkipRequest { name, table } = request.into_inner();
+        let table = self.planned_table(&name, &table).await?;
+        self.order(&name, by, OperatorOrder::Skip { table }).await
     }
 
     async fn abort(&self, request: Request<v1::MigrationRequest>) -> Result<Response<Accepted>, Status> {

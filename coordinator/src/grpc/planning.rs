@@ -1,5 +1,6 @@
 //! Plans are made of fresh inventories: the agents are asked, all at once.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
@@ -12,6 +13,7 @@ use rekeeper_shared::view::PlanView;
 use crate::agents::{AgentsHandle, NotInspected};
 use crate::driver::{DriverHandle, OperatorError};
 use crate::plan::{Circumstances, Draft, build};
+use crate::progress::Progress;
 
 /// How long an agent may take to inspect its host.
 const INSPECTION: Duration = Duration::from_secs(120);
@@ -45,8 +47,8 @@ pub(super) async fn plan(
     Ok(view)
 }
 
-/// Makes every check of a plan again, before it is started.
-pub(super) async fn check_again(agents: &AgentsHandle, plan: &Plan) -> Result<(), OperatorError> {
+/// Makes every check of a plan again, before it is started. What is found of a table that is skipped stops nothing.
+pub(super) async fn check_again(agents: &AgentsHandle, plan: &Plan, progress: &Progress) -> Result<(), OperatorError> {
     let hosts: Vec<HostName> = plan.hosts.iter().map(|host| host.name.clone()).collect();
     let draft = draft(agents, &plan.name, &plan.request, &hosts, String::new(), Vec::new())
         .await
@@ -55,15 +57,30 @@ pub(super) async fn check_again(agents: &AgentsHandle, plan: &Plan) -> Result<()
             OperatorError::Invalid(why) => OperatorError::Blocked(why),
             other => other,
         })?;
-    let mut found = draft.blockers.clone();
+    let skipped = skipped(plan, progress);
+    let stops = |finding: &Finding| finding.table.as_ref().is_none_or(|table| !skipped.contains(table));
+    let mut found: Vec<Finding> = draft.blockers.iter().filter(|f| stops(f)).cloned().collect();
     if found.is_empty() {
         found = draft.differences_from(plan);
+        found.retain(stops);
     }
     if found.is_empty() {
         return Ok(());
     }
     let lines: Vec<String> = found.iter().map(line).collect();
     Err(OperatorError::Blocked(lines.join("\n")))
+}
+
+/// The names of the tables of which every replica set is skipped.
+fn skipped(plan: &Plan, progress: &Progress) -> BTreeSet<String> {
+    let is_skipped = |skipped: bool| {
+        let of = plan
+            .tables
+            .iter()
+            .filter(move |t| progress.sets[t.set].skipped == skipped);
+        of.map(|t| t.name.to_string()).collect::<BTreeSet<_>>()
+    };
+    &is_skipped(true) - &is_skipped(false)
 }
 
 fn line(finding: &Finding) -> String {

@@ -75,6 +75,14 @@ impl Progress {
                     }
                 }
             }
+            OperatorOrder::Skip { table } => {
+                for set in plan.sets_of(table) {
+                    if self.may_be_skipped(set) {
+                        self.sets[set].skipped = true;
+                        self.forget_problems_of_set(plan, set);
+                    }
+                }
+            }
             OperatorOrder::Abort => {
                 self.aborting = true;
                 self.started = true;
@@ -89,6 +97,14 @@ impl Progress {
         (table.problem, table.failures, table.stuck) = (None, 0, false);
         (set.problem, set.failures, set.rounds) = (None, 0, 0);
         (host.problem, host.failures) = (None, 0);
+    }
+
+    fn forget_problems_of_set(&mut self, plan: &Plan, set: SetIx) {
+        for &table in &plan.sets[set].tables {
+            let table = &mut self.tables[table];
+            (table.problem, table.failures, table.stuck) = (None, 0, false);
+        }
+        (self.sets[set].problem, self.sets[set].failures) = (None, 0);
     }
 
     fn apply_intent(&mut self, plan: &Plan, intent: Intent) -> Result<(), IllegalTransition> {
@@ -299,6 +315,10 @@ impl Progress {
             for &table in &plan.sets[set].tables {
                 self.tables[table].synced = false;
             }
+        }
+        if self.sets[set].skipped && self.is_over(plan, set) {
+            // What failed on the way that it does not go any more is nobody's problem.
+            self.forget_problems_of_set(plan, set);
         }
         if self.sets[set].reference.is_none() && self.all_at_least(plan, set, TableAt::Attached) {
             // The set was settled, so any replica whose disk holds the record will do: the first.

@@ -142,7 +142,7 @@ impl Progress {
         if self.sets[set].cleaned || self.set_is_busy(plan, set) {
             return false;
         }
-        let given_up = self.aborting || self.set_has_problem(plan, set);
+        let given_up = self.aborting || self.sets[set].skipped || self.set_has_problem(plan, set);
         let rests = self.sets[set].irreversible || self.is_in_service(plan, set) || self.is_stuck_back(plan, set);
         given_up && rests
     }

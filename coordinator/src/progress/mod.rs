@@ -129,6 +129,8 @@ pub struct SetProgress {
     pub record: Option<String>,
     /// A deletion was ordered: from here on, forward is the only way.
     pub irreversible: bool,
+    /// It is left out from here on, and goes back into service.
+    pub skipped: bool,
     /// Its path is gone.
     pub cleaned: bool,
     /// Nodes deleted.
@@ -218,7 +220,7 @@ impl Progress {
     pub fn wants_back(&self, plan: &Plan, set: SetIx) -> bool {
         // A way back that was begun is gone to its end, or what is attached would be taken for detached.
         let begun = plan.sets[set].tables.iter().any(|&t| self.tables[t].maybe_attached);
-        self.aborting || self.sets[set].returning || begun || self.set_has_problem(plan, set)
+        self.aborting || self.sets[set].skipped || self.sets[set].returning || begun || self.set_has_problem(plan, set)
     }
 
     /// Which way the set goes: after the first deletion, forward is the only one.
@@ -235,6 +237,19 @@ impl Progress {
     #[must_use]
     pub fn is_in_service(&self, plan: &Plan, set: SetIx) -> bool {
         !self.sets[set].fenced && plan.sets[set].tables.iter().all(|&t| !self.tables[t].maybe_detached)
+    }
+
+    /// Whether nothing is left to do for the set: all of it is restored, or it is skipped and in service.
+    #[must_use]
+    pub fn is_over(&self, plan: &Plan, set: SetIx) -> bool {
+        let skipped = self.sets[set].skipped && self.is_in_service(plan, set) && !self.set_is_busy(plan, set);
+        skipped || self.all_at_least(plan, set, TableAt::Finished)
+    }
+
+    /// Whether the set can still be left out: until its deletion is ordered.
+    #[must_use]
+    pub fn may_be_skipped(&self, set: SetIx) -> bool {
+        !self.sets[set].irreversible
     }
 
     /// Whether the host was restarted, or need not be.

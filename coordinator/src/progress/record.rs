@@ -61,6 +61,11 @@ pub enum OperatorOrder {
         /// Only on this host.
         host: Option<HostName>,
     },
+    /// Leave a table out from here on, with its whole replica set.
+    Skip {
+        /// The table.
+        table: TableName,
+    },
     /// Put back what is not cleaned, carry forward what is.
     Abort,
 }

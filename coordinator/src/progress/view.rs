@@ -25,7 +25,7 @@ impl Progress {
             return State::Planned;
         }
         let sets = || 0..plan.sets.len();
-        let finished = |set: SetIx| self.all_at_least(plan, set, TableAt::Finished);
+        let finished = |set: SetIx| self.is_over(plan, set);
         if self.in_flight.is_empty() && sets().all(finished) {
             return State::Completed;
         }
@@ -59,7 +59,7 @@ impl Progress {
     /// The phase of the migration: that of its furthest-behind set that can still move, in the wave that is under way.
     #[must_use]
     pub fn phase(&self, plan: &Plan) -> Phase {
-        let unfinished = |&set: &SetIx| !self.all_at_least(plan, set, TableAt::Finished);
+        let unfinished = |&set: &SetIx| !self.is_over(plan, set);
         let moving = |&set: &SetIx| unfinished(&set) && !(self.is_held(plan, set) || self.aborting);
         let of = |sets: &dyn Fn(&SetIx) -> bool| {
             let wave = (0..plan.sets.len())
@@ -77,7 +77,7 @@ impl Progress {
     fn set_phase(&self, plan: &Plan, set: SetIx) -> Phase {
         let progress = &self.sets[set];
         let ready = plan.set_hosts(set).iter().all(|&host| self.host_is_ready(plan, host));
-        if self.all_at_least(plan, set, TableAt::Finished) {
+        if self.is_over(plan, set) {
             Phase::Done
         } else if self.all_at_least(plan, set, TableAt::Attached) {
             Phase::Restore
@@ -191,6 +191,7 @@ impl Progress {
             attempts: progress.attempts,
             parts: progress.manifest.as_ref().map(|m| m.parts),
             rows: progress.manifest.as_ref().map(|m| m.rows),
+            skipped: self.sets[planned.set].skipped,
             problem: self.problem_of(plan, table).cloned(),
         }
     }

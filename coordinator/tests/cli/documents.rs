@@ -80,6 +80,7 @@ pub(crate) fn table(host: &str, table: &str, status: TableStatus) -> TableStatus
         attempts: 1,
         parts: manifest.then_some(12),
         rows: manifest.then_some(1_234_567),
+        skipped: false,
         problem: None,
     }
 }

@@ -121,6 +121,10 @@ impl Operator for Service {
         self.accept(&request, format!("{:?}", request.get_ref()))
     }
 
+    async fn skip(&self, request: Request<v1::SkipRequest>) -> Answer<v1::Accepted> {
+        self.accept(&request, format!("{:?}", request.get_ref()))
+    }
+
     async fn abort(&self, request: Request<v1::MigrationRequest>) -> Answer<v1::Accepted> {
         self.accept(&request, format!("abort {}", request.get_ref().name))
     }

@@ -29,8 +29,8 @@ fn with_status(status: StatusView) -> Fake {
 #[test]
 fn help_of_every_command() {
     for command in [
-        "", "hosts", "plan", "start", "status", "pause", "resume", "retry", "abort", "problems", "report", "events",
-        "explain", "export",
+        "", "hosts", "plan", "start", "status", "pause", "resume", "retry", "skip", "abort", "problems", "report",
+        "events", "explain", "export",
     ] {
         let arguments: Vec<&str> = [command, "--help"]
             .into_iter()
@@ -58,7 +58,7 @@ fn wrong_usage_exits_2_before_anybody_is_asked() {
         &["plan", "m1", "--allow", "NO_SUCH_CODE"],
         &["plan", "m1", "--allow", "PATCH_PARTS"],
         &["start", "m1", "--until", "tomorrow"],
-        &["skip", "m1", "--table", "d.t"],
+        &["skip", "m1"],
         &["status", "-o", "xml"],
         &["explain", "NO_SUCH_CODE"],
         &["hosts", "--coordinator", "http://10.0.0.1:7443"],
@@ -341,6 +341,10 @@ fn orders_print_the_notice_to_stderr() {
         .says("ordered\n")
         .says("rekeeper start m1");
     run(&fake, &["retry", "m1", "--table", "d.t", "--host", "h"]).exits(0);
+    run(&fake, &["skip", "m1", "--table", "d.t"])
+        .exits(0)
+        .prints_nothing()
+        .says("ordered\n");
     assert_eq!(
         fake.with(|canned| canned.calls.clone()),
         [
@@ -348,7 +352,8 @@ fn orders_print_the_notice_to_stderr() {
             "abort m1",
             "resume m1",
             "RetryRequest { name: \"m1\", table: \"\", host: \"\" }",
-            "RetryRequest { name: \"m1\", table: \"d.t\", host: \"h\" }"
+            "RetryRequest { name: \"m1\", table: \"d.t\", host: \"h\" }",
+            "SkipRequest { name: \"m1\", table: \"d.t\" }"
         ]
     );
 }

@@ -128,6 +128,16 @@ pub(crate) enum Command {
         #[arg(long, value_parser = HostName::from_str)]
         host: Option<HostName>,
     },
+    /// Leaves a table out from here on and puts it back into service
+    ///
+    /// With its whole replica set, and only before the first of its nodes is deleted.
+    Skip {
+        #[command(flatten)]
+        name: NameArgs,
+        /// The table
+        #[arg(long, value_name = "DB.TABLE", value_parser = NonEmptyStringValueParser::new())]
+        table: String,
+    },
     /// Puts back into service what is not cleaned, carries forward what is
     ///
     /// The state is then ABORTED: the name is used up.

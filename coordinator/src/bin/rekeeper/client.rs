@@ -115,6 +115,15 @@ impl Client {
         self.notice(answer)
     }
 
+    pub(crate) async fn skip(&mut self, name: &MigrationName, table: String) -> Result<String, Failure> {
+        let request = v1::SkipRequest {
+            name: name.to_string(),
+            table,
+        };
+        let answer = self.operator.skip(request).await;
+        self.notice(answer)
+    }
+
     pub(crate) async fn retry(&mut self, request: v1::RetryRequest) -> Result<String, Failure> {
         let answer = self.operator.retry(request).await;
         self.notice(answer)

@@ -79,6 +79,11 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
             how_to_follow(&name.name);
             Ok(Exit::Done)
         }
+        Command::Skip { name, table } => {
+            notice(&client.skip(&name.name, table).await?);
+            how_to_follow(&name.name);
+            Ok(Exit::Done)
+        }
         Command::Abort(args) => {
             notice(&client.abort(&args.name).await?);
             how_to_follow(&args.name);
@@ -229,7 +234,8 @@ fn conclude(view: &StatusView) {
     match view.state {
         State::Failed => {
             notice(&format!(
-                "when the causes are mended: rekeeper retry {name}; or give up: rekeeper abort {name}"
+                "when the causes are mended: rekeeper retry {name}; or leave a table out: rekeeper skip {name} --table \
+                 DB.TABLE; or give up: rekeeper abort {name}"
             ));
         }
         State::Paused => notice(&format!("paused; go on with: rekeeper start {name}")),

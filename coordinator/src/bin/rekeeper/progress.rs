@@ -144,7 +144,7 @@ impl Bars {
             restored,
             failed,
         } = status.counts;
-        let total = status.counts.total();
+        let total = status.counts.total().saturating_sub(status::skipped(status));
         let state = if failed > 0 {
             format!("{failed} with a problem; ")
         } else {

@@ -75,6 +75,14 @@ impl Simulation {
         if self.progress.state(&self.plan) == State::Failed && !has_problem {
             return Err("nothing can go on, and no problem says why".into());
         }
+        if let Some(set) = self
+            .progress
+            .sets
+            .iter()
+            .position(|set| set.skipped && set.irreversible)
+        {
+            return Err(format!("set {set} is deleted although it is skipped"));
+        }
         let irreversible: BTreeSet<SetIx> = (0..self.plan.sets.len())
             .filter(|&s| self.progress.sets[s].irreversible)
             .collect();
@@ -142,7 +150,9 @@ impl Simulation {
     /// A server is restarted once, so every set of it that can still be cleaned has to be.
     fn check_restart(&self, host: usize) -> Result<(), String> {
         for set in self.plan.sets_on(host) {
-            let given_up = self.progress.aborting || self.progress.set_has_problem(&self.plan, set);
+            let given_up = self.progress.aborting
+                || self.progress.sets[set].skipped
+                || self.progress.set_has_problem(&self.plan, set);
             if !self.world.sets[set].gone && !given_up {
                 return Err(format!("host {host} is restarted before its set {set} is cleaned"));
             }
@@ -244,6 +254,11 @@ impl Simulation {
             }),
             _ => match detail % 24 {
                 0 => self.order(OperatorOrder::Abort),
+                3 => {
+                    let table = usize::from(detail / 24) % self.plan.tables.len();
+                    let table = self.plan.tables[table].name.clone();
+                    self.order(OperatorOrder::Skip { table })
+                }
                 1 => self.order(OperatorOrder::Start {
                     until: Some(Until::Detached),
                 }),
@@ -280,10 +295,11 @@ impl Simulation {
 
     fn check_end(&self, state: State) -> Result<(), String> {
         let finished = |&t: &usize| self.world.tables[t] == Table::Finished;
-        for set in &self.plan.sets {
+        for (ix, set) in self.plan.sets.iter().enumerate() {
+            let given_up = self.progress.aborting || self.progress.sets[ix].skipped;
             let all = set.tables.iter().all(finished);
             let back = set.tables.iter().all(|&t| self.world.tables[t] == Table::InService);
-            if !(all || (back && self.progress.aborting)) {
+            if !(all || (back && given_up)) {
                 return Err(format!(
                     "{} ended neither restored nor in service ({state:?}): {:?}",
                     set.path, self.world.tables

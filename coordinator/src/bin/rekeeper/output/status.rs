@@ -107,12 +107,25 @@ fn head(status: &StatusView) -> String {
         let _ = write!(out, ", until {}", until(barrier));
     }
     out.push('\n');
+    let skipped = match skipped(status) {
+        0 => String::new(),
+        number => format!("; {number} skipped"),
+    };
     let total = tables_of(usize::try_from(status.counts.total()).unwrap_or(usize::MAX));
-    out.push_str(&text::wrap(&format!("{total}: {}", counts(&status.counts)), "", WIDTH));
+    out.push_str(&text::wrap(
+        &format!("{total}: {}{skipped}", counts(&status.counts)),
+        "",
+        WIDTH,
+    ));
     if let Some(waiting_for) = &status.waiting_for {
         out.push_str(&text::wrap(&format!("Waiting for: {waiting_for}"), "", WIDTH));
     }
     out
+}
+
+/// How many tables were left out.
+pub(crate) fn skipped(status: &StatusView) -> u64 {
+    status.tables.iter().filter(|table| table.skipped).count() as u64
 }
 
 fn hosts(status: &StatusView) -> String {
@@ -172,7 +185,11 @@ fn tables(status: &StatusView) -> String {
             status_word(row.status),
             &number(row.parts),
             &number(row.rows),
-            row.problem.as_ref().map_or("", |problem| problem.code.as_str()),
+            match &row.problem {
+                Some(problem) => problem.code.as_str(),
+                None if row.skipped => "(skipped)",
+                None => "",
+            },
         ]);
     }
     let mut out = table.render();
