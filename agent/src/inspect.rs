@@ -1,11 +1,13 @@
 //! What the host has, for a plan: a handful of queries, however many tables there are, and what ZooKeeper says of each
 //! path. Changes nothing.
 
+mod around;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use rekeeper_shared::ids::{HostName, TableName};
-use rekeeper_shared::inventory::{HostInventory, TableInventory, ZookeeperFacts};
+use rekeeper_shared::inventory::{Around, HostInventory, TableInventory, ZookeeperFacts, is_too_old};
 use rekeeper_shared::place::{Place, ZkPath};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
@@ -29,6 +31,17 @@ pub async fn inspect(
 ) -> Result<HostInventory, Failure> {
     let failed = |error: Error| error.into_failure(Code::InspectionFailed);
     let clickhouse_version = clickhouse.version().await.map_err(failed)?;
+    if is_too_old(&clickhouse_version) {
+        // It does not understand the questions that follow.
+        return Ok(HostInventory {
+            host: host.clone(),
+            clickhouse_version,
+            can_restart,
+            tables: Vec::new(),
+            around: Around::default(),
+        });
+    }
+    let around = around::around(clickhouse).await.map_err(failed)?;
     let identities = Identity::all(clickhouse).await.map_err(failed)?;
     let facts = Facts::read(clickhouse).await.map_err(failed)?;
     // Everything but the identities is known by name only: a name that means another table now must not get its facts.
@@ -53,6 +66,7 @@ pub async fn inspect(
         clickhouse_version,
         can_restart,
         tables,
+        around,
     })
 }
 
@@ -125,6 +139,9 @@ struct Facts {
     disks_of_policy: HashMap<String, Vec<String>>,
     remote_disks: Vec<String>,
     zero_copy_by_default: bool,
+    bytes_on: HashMap<TableName, Vec<(String, u64)>>,
+    stuck: HashMap<TableName, Vec<String>>,
+    written_by: HashMap<TableName, Vec<String>>,
 }
 
 impl Facts {
@@ -159,6 +176,9 @@ impl Facts {
             disks_of_policy,
             remote_disks,
             zero_copy_by_default: zero_copy.iter().any(|value| is_on(value)),
+            bytes_on: around::bytes_on(clickhouse).await?,
+            stuck: around::stuck(clickhouse).await?,
+            written_by: around::written_by(clickhouse).await?,
         })
     }
 
@@ -195,6 +215,9 @@ impl Facts {
             collisions,
             mutations: self.mutations.get(&name).cloned().unwrap_or_default(),
             zero_copy: zero_copy && on_a_remote_disk,
+            bytes_on: self.bytes_on.get(&name).cloned().unwrap_or_default(),
+            stuck: self.stuck.get(&name).cloned().unwrap_or_default(),
+            written_by: self.written_by.get(&name).cloned().unwrap_or_default(),
             zookeeper: ZookeeperFacts::Unreachable(format!(
                 "the server's configuration names no ZooKeeper ensemble {}",
                 replica.ensemble

@@ -123,7 +123,7 @@ impl KnownTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rekeeper_shared::inventory::{TableInventory, ZookeeperFacts};
+    use rekeeper_shared::inventory::{Around, TableInventory, ZookeeperFacts};
     use rekeeper_shared::settle::Allowed;
 
     fn place(chroot: &str) -> Place {
@@ -159,8 +159,12 @@ mod tests {
                 collisions: vec![],
                 mutations: vec![],
                 zero_copy: false,
+                bytes_on: vec![],
+                stuck: vec![],
+                written_by: vec![],
                 zookeeper: ZookeeperFacts::Absent,
             }],
+            around: Around::default(),
         }
     }
 

@@ -17,6 +17,46 @@ pub struct HostInventory {
     pub can_restart: bool,
     /// Every table of a Replicated*MergeTree engine, attached at the time.
     pub tables: Vec<TableInventory>,
+    /// What else is there that a migration should know of.
+    pub around: Around,
+}
+
+/// What is on a host beside its replicated tables.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Around {
+    /// The disks.
+    pub disks: Vec<Disk>,
+    /// Distributed tables with blocks that are not sent yet, and how many.
+    pub distributed_pending: Vec<(TableName, u64)>,
+    /// `<user_directories>` that are kept in ZooKeeper.
+    pub users_in_zookeeper: Vec<String>,
+    /// ON CLUSTER statements that are not finished.
+    pub ddl_pending: Vec<String>,
+}
+
+/// A disk of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Its name.
+    pub name: String,
+    /// Free bytes.
+    pub free: u64,
+}
+
+/// The oldest release that has SYSTEM RESTORE REPLICA.
+pub const OLDEST_VERSION: (u32, u32) = (21, 8);
+
+/// The first two numbers of a version.
+#[must_use]
+pub fn version(text: &str) -> Option<(u32, u32)> {
+    let mut fields = text.split('.');
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// Whether the server is older than [`OLDEST_VERSION`].
+#[must_use]
+pub fn is_too_old(text: &str) -> bool {
+    version(text).is_some_and(|version| version < OLDEST_VERSION)
 }
 
 /// One table replica, inspected.
@@ -58,6 +98,12 @@ pub struct TableInventory {
     pub mutations: Vec<String>,
     /// Zero-copy replication is on for it.
     pub zero_copy: bool,
+    /// Bytes of its active parts per disk.
+    pub bytes_on: Vec<(String, u64)>,
+    /// Entries of its replication queue that fail again and again, or are old; merges and mutations left out.
+    pub stuck: Vec<String>,
+    /// Materialized views of the same server that write into it.
+    pub written_by: Vec<String>,
     /// What ZooKeeper says of it.
     pub zookeeper: ZookeeperFacts,
 }
@@ -85,6 +131,10 @@ pub struct PathFacts {
     pub definition: String,
     /// The replicas.
     pub replicas: Vec<ReplicaFacts>,
+    /// Nodes below which the agent's identity may not delete or create.
+    pub forbidden: Vec<String>,
+    /// The agent's identity may not change the permissions of the log.
+    pub no_admin: bool,
 }
 
 /// One replica's nodes.

@@ -84,6 +84,12 @@ codes! {
     ReplicaNotPlanned "REPLICA_NOT_PLANNED" false
         "ZooKeeper has a replica of the table that no host of the plan has"
         "start the agent of its host and plan that host too, or, if the replica is gone for good, SYSTEM DROP REPLICA it";
+    QueueStuck "QUEUE_STUCK" false
+        "entries of the table's replication queue fail again and again, or are old: the replica does not catch up"
+        "see system.replication_queue on the host (last_exception, postpone_reason); mend it, plan again";
+    AclDenied "ACL_DENIED" false
+        "the identity of ClickHouse's configuration has no right to delete the table's nodes in ZooKeeper"
+        "see getAcl of the node; give the identity of <zookeeper><identity> all rights on the path and all below";
     ReplicaUnknown "REPLICA_UNKNOWN" false
         "ClickHouse has a table replica that ZooKeeper does not know"
         "the table's metadata is lost already; see SYSTEM RESTORE REPLICA before planning it";
@@ -124,6 +130,28 @@ codes! {
         "new metadata begins with an empty memory of insert deduplication"
         "an INSERT that was refused or cut half-way (several partitions: several parts) and is sent again after the \
          migration may be there twice: let clients finish their retries first, or send only what is missing";
+    AclNoAdmin "ACL_NO_ADMIN" false
+        "without the right ADMIN on the table's log it cannot be frozen while its replicas catch up"
+        "a table that is written to may not settle then: give the identity ADMIN, or pause what writes into the table";
+    DiskSpace "DISK_SPACE" false
+        "a disk has less free space than the planned tables hold on it"
+        "outdated parts stay in detached/, and parts that differ are fetched again: make room, or move fewer tables at a \
+         time";
+    WrittenByView "WRITTEN_BY_VIEW" false
+        "materialized views write into a planned table; they fail while it is detached, and so does what feeds them"
+        "pause what feeds them (detach Kafka-like tables); a consumer that commits before the view has written loses rows";
+    DistributedPending "DISTRIBUTED_PENDING" false
+        "a Distributed table has blocks that are not sent to their shards yet"
+        "SYSTEM FLUSH DISTRIBUTED it first; what is sent while a table is detached is refused and tried again";
+    UsersInZookeeper "USERS_IN_ZOOKEEPER" false
+        "users and their rights are kept in ZooKeeper: they are not moved"
+        "export them (SHOW ACCESS) before the servers are moved to another ensemble or root, and create them there";
+    DdlPending "DDL_PENDING" false
+        "statements ON CLUSTER are not finished: one that reaches a table of the plan meanwhile fails, or changes it"
+        "wait for them (system.distributed_ddl_queue); start no new ones until the migration has ended";
+    WaveTied "WAVE_TIED" false
+        "one table has replicas on hosts that share nothing else, so that they have to move together"
+        "it is no danger; to move fewer hosts at a time leave the table out with --exclude and move it last";
     // Problems of a migration under way.
     SyncFailed "SYNC_FAILED" false
         "the replica did not catch up before it was to be detached"
@@ -188,6 +216,16 @@ codes! {
     CommandRefused "COMMAND_REFUSED" false
         "the agent refused a command"
         "see the message; an agent obeys only the newest coordinator, and only for tables that its own server reported";
+}
+
+impl Code {
+    /// Whether it is of a check before anything is changed (docs/checks.md), and not first of a migration under way
+    /// (docs/runbook.md).
+    #[must_use]
+    pub fn is_check(self) -> bool {
+        // The list above has the former first.
+        self < Self::SyncFailed
+    }
 }
 
 impl fmt::Display for Code {

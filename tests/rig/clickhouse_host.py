@@ -93,7 +93,7 @@ class Host:
                 text = f"Code: {SAME_ID_IS_RUNNING}. DB::Exception: Query with id = {query_id} is already running."
                 raise StatementFailed(f"{text} (QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING)")
             self._apply_faults(sql, query_id, number, executed=False)
-            result = self.engine.execute(sql, options, default_format)
+            result = self.engine.execute(self.faults.replaced(sql), options, default_format)
             self._apply_faults(sql, query_id, number, executed=True)
             return result
         except (StatementFailed, Dropped) as error:

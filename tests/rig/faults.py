@@ -6,6 +6,7 @@ The rules are a JSON list in a file that tests replace while the host runs; it i
                                      the first 2 matching statements fail with code 999 and never reach the engine
     {"pattern": ..., "wait": true}   is held until the rule is taken out of the file, then executed
     {"pattern": ..., "drop": true}   the connection is closed without an answer
+    {"pattern": ..., "instead": SQL} SQL is executed in its place: what a system table says that the engine does not have
     "after": true                    with any of these: the statement is executed first
 
 Without "times" a rule holds as long as it is in the file. Patterns are regular expressions, searched without regard to
@@ -37,11 +38,18 @@ class Faults:
         self._lock = threading.Lock()
         self._used: dict[str, int] = {}
 
+    def replaced(self, sql: str) -> str:
+        """The statement that is to be executed in the place of `sql`."""
+        for rule in self._rules():
+            if "instead" in rule and re.search(rule["pattern"], sql, re.IGNORECASE | re.DOTALL) and self._use(rule):
+                return rule["instead"]
+        return sql
+
     def apply(self, sql: str, *, executed: bool, on_held) -> None:
         """Do what the rules say of `sql` before it is executed, or after; `on_held` is called before waiting."""
         for rule in self._rules():
             matches = re.search(rule["pattern"], sql, re.IGNORECASE | re.DOTALL)
-            if matches and bool(rule.get("after")) == executed and self._use(rule):
+            if matches and "instead" not in rule and bool(rule.get("after")) == executed and self._use(rule):
                 self._act(rule, on_held)
 
     def _act(self, rule: dict, on_held) -> None:

@@ -42,9 +42,11 @@ class Host(ClickHouse):
         self.configure(zookeeper, **options)
         (directory / HOST_FILE).write_text(json.dumps({"command": self._command()}))
 
-    def configure(self, zookeeper: ZooKeeper, root: str = "", auxiliary: dict[str, ZooKeeper] | None = None) -> None:
-        """Write config.xml; a host that runs reads it at its next start."""
-        self.config.write_text(_config(self, zookeeper, root, auxiliary or {}))
+    def configure(
+        self, zookeeper: ZooKeeper, root: str = "", auxiliary: dict[str, ZooKeeper] | None = None, more: str = ""
+    ) -> None:
+        """Write config.xml, with `more` elements in it; a host that runs reads it at its next start."""
+        self.config.write_text(_config(self, zookeeper, root, auxiliary or {}, more))
 
     def start(self) -> None:
         """Start the process and wait until it answers; it ends with this process."""
@@ -184,7 +186,7 @@ def _pid(directory: Path) -> int:
     return json.loads((directory / HOST_FILE).read_text())["pid"]
 
 
-def _config(host: Host, zookeeper: ZooKeeper, root: str, auxiliary: dict[str, ZooKeeper]) -> str:
+def _config(host: Host, zookeeper: ZooKeeper, root: str, auxiliary: dict[str, ZooKeeper], more: str) -> str:
     def ensemble(server: ZooKeeper, root: str) -> str:
         # Hosts of the embedded engine that share a sessions_path end each other's sessions.
         return (
@@ -214,5 +216,6 @@ def _config(host: Host, zookeeper: ZooKeeper, root: str, auxiliary: dict[str, Zo
     </policies>
   </storage_configuration>
   {host.server_settings()}
+  {more}
 </clickhouse>
 """

@@ -73,6 +73,8 @@ pub mod code {
     pub const SYNTAX_ERROR: u32 = 62;
     /// UNKNOWN_DATABASE.
     pub const UNKNOWN_DATABASE: u32 = 81;
+    /// NO_ELEMENTS_IN_CONFIG.
+    pub const NO_ELEMENTS_IN_CONFIG: u32 = 139;
     /// TIMEOUT_EXCEEDED.
     pub const TIMEOUT_EXCEEDED: u32 = 159;
     /// NO_ZOOKEEPER.

@@ -160,6 +160,21 @@ impl ClickHouse {
         self.watched(what, &query_id, run).await
     }
 
+    /// The answer to a query of one value, as text.
+    pub(crate) async fn text(&self, sql: &'static str) -> Result<String, Error> {
+        let query_id = self.next_query_id();
+        let query = self.client.query_raw(sql).with_setting("query_id", &query_id);
+        let run = async {
+            let answer = match query.fetch_bytes("TabSeparatedRaw") {
+                Ok(mut bytes) => bytes.collect().await,
+                Err(error) => Err(error),
+            };
+            let bytes = answer.map_err(|e| Error::from_crate(sql, e))?;
+            Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+        };
+        self.watched(sql, &query_id, run).await
+    }
+
     /// The only row of a query.
     pub(crate) async fn row<T: RowOwned + RowRead>(&self, what: &'static str, sql: &str) -> Result<T, Error> {
         let mut rows = self.rows::<T>(what, sql).await?;

@@ -274,12 +274,12 @@ impl ClickHouse {
         Ok(setting(&engine, wanted.name()))
     }
 
-    /// `version()`.
+    /// `version()`, in a form that also a server answers that is too old for everything else.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn version(&self) -> Result<String, Error> {
-        self.row("SELECT version()", "SELECT version()").await
+        self.text("SELECT version()").await
     }
 
     /// `uptime()`, whole seconds.

@@ -29,6 +29,8 @@ struct Inner {
     client: Client,
     place: Place,
     acls: Acls<'static>,
+    /// The name before the colon of the identity.
+    user: Option<String>,
     in_flight: Semaphore,
     multi_read: AtomicBool,
 }
@@ -93,6 +95,10 @@ impl ZooKeeper {
                 client,
                 place: place.clone(),
                 acls,
+                user: access.identity.as_ref().and_then(|identity| {
+                    let (name, _) = identity.split_once(':')?;
+                    Some(name.to_owned())
+                }),
                 in_flight: Semaphore::new(IN_FLIGHT),
                 multi_read: AtomicBool::new(true),
             }),
@@ -135,6 +141,11 @@ impl ZooKeeper {
 
     pub(super) fn acls(&self) -> Acls<'static> {
         self.inner.acls
+    }
+
+    /// The user of the digest identity, if there is one.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.inner.user.as_deref()
     }
 
     pub(super) fn session_id(&self) -> i64 {

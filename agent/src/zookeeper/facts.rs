@@ -39,6 +39,7 @@ impl ZooKeeper {
                 missing: "metadata or columns",
             });
         };
+        let forbidden = self.forbidden(path, &names).await?;
         let replicas = names
             .into_iter()
             .map(|name| {
@@ -58,6 +59,8 @@ impl ZooKeeper {
             ctime: node.ctime,
             definition: short_digest(&[&metadata, &columns]),
             replicas,
+            forbidden: forbidden.below,
+            no_admin: forbidden.no_admin,
         }))
     }
 

@@ -16,6 +16,7 @@ mod marker;
 mod rehearse;
 mod replicas;
 mod request;
+mod rights;
 mod snapshot;
 mod sweep;
 mod witness;

@@ -1,16 +1,18 @@
 //! From inventories to a plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::inventory::HostInventory;
+use rekeeper_shared::ids::{HostName, MigrationName, TableName};
+use rekeeper_shared::inventory::{HostInventory, is_too_old};
 use rekeeper_shared::place::{Place, ZkPath};
 use rekeeper_shared::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, TableIx};
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::view::{PlanView, PlannedReplicaView, PlannedSetView};
 
+use super::around::check_around;
 use super::check::{Allowances, Chosen, SetKey, check_restart, check_sets, check_tables, check_versions, set_key};
 use super::pattern::Selection;
+use super::ties::ties;
 
 /// What is known beside the inventories.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +49,9 @@ pub fn build(
     let selection = Selection::parse(request).map_err(|e| e.to_string())?;
     let allowances = Allowances::parse(&request.allow)?;
     let every: Vec<_> = inventories.iter().flat_map(|i| &i.tables).collect();
-    let inspected_all = circumstances.findings.is_empty() && circumstances.overlaps.is_empty();
+    // What is too old to be inspected has no tables to choose from.
+    let old = inventories.iter().any(|i| is_too_old(&i.clickhouse_version));
+    let inspected_all = circumstances.findings.is_empty() && circumstances.overlaps.is_empty() && !old;
     let unmatched = selection.unmatched(&every);
     if inspected_all && !unmatched.is_empty() {
         return Err(format!(
@@ -82,6 +86,7 @@ pub fn build(
             Code::DeduplicationForgotten.cause(),
         ));
     }
+    warnings.extend(check_around(inventories, &chosen));
     warnings.sort();
     blockers.sort();
     let plan = assemble(
@@ -106,7 +111,7 @@ struct Header<'a> {
 
 /// Puts the chosen tables into sets and the hosts into waves.
 fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Plan {
-    let names: std::collections::BTreeSet<&HostName> = chosen.iter().map(|(host, _)| *host).collect();
+    let names: BTreeSet<&HostName> = chosen.iter().map(|(host, _)| *host).collect();
     let hosts: Vec<PlannedHost> = names
         .iter()
         .map(|name| PlannedHost {
@@ -159,6 +164,11 @@ fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<
     let hosts_of = |set: &PlannedSet| set.tables.iter().map(|&t| tables[t].host).collect::<Vec<_>>();
     let waves = super::waves::waves(hosts.len(), sets.iter().map(hosts_of));
     let wave_of = |set: &PlannedSet| waves.iter().position(|wave| wave.contains(&tables[set.tables[0]].host));
+    let mut warnings = header.warnings;
+    let names_of = |set: &PlannedSet| set.tables.iter().map(|&t| &tables[t].name).collect::<BTreeSet<_>>();
+    let tied: Vec<(Vec<usize>, BTreeSet<&TableName>)> = sets.iter().map(|set| (hosts_of(set), names_of(set))).collect();
+    warnings.extend(ties(&waves, &tied).into_iter().map(|tie| tie.finding(&hosts)));
+    warnings.sort();
     let of_sets: Vec<usize> = sets.iter().map(|set| wave_of(set).unwrap_or_default()).collect();
     for (set, wave) in sets.iter_mut().zip(of_sets) {
         set.wave = wave;
@@ -167,7 +177,7 @@ fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<
         name,
         request,
         circumstances,
-        warnings,
+        ..
     } = header;
     Plan {
         name: name.clone(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rekeeper_shared::ids::HostName;
-use rekeeper_shared::inventory::{HostInventory, PathFacts, TableInventory, ZookeeperFacts};
+use rekeeper_shared::inventory::{HostInventory, PathFacts, TableInventory, ZookeeperFacts, is_too_old, version};
 use rekeeper_shared::place::ZkPath;
 use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
 use rekeeper_shared::problem::{Code, Finding};
@@ -91,6 +91,15 @@ pub(super) fn check_tables(chosen: &[Chosen<'_>]) -> Vec<Finding> {
                 find(Code::ReplicaUnknown, format!("{} is not there", table.zookeeper_path));
             }
             ZookeeperFacts::Present(facts) => {
+                if let Some(first) = facts.forbidden.first() {
+                    find(
+                        Code::AclDenied,
+                        format!(
+                            "no right to delete or create below {} nodes (first: {first})",
+                            facts.forbidden.len()
+                        ),
+                    );
+                }
                 if table.readonly {
                     find(
                         Code::TableReadonly,
@@ -107,6 +116,9 @@ pub(super) fn check_tables(chosen: &[Chosen<'_>]) -> Vec<Finding> {
         }
         if table.lost_part_count > 0 {
             find(Code::LostParts, format!("lost_part_count = {}", table.lost_part_count));
+        }
+        if !table.stuck.is_empty() {
+            find(Code::QueueStuck, table.stuck.join("; "));
         }
         if table.patch_parts > 0 {
             find(Code::PatchParts, format!("{} active patch parts", table.patch_parts));
@@ -225,7 +237,7 @@ pub(super) fn check_versions(inventories: &[HostInventory], chosen: &[Chosen<'_>
         let text = inventory.clickhouse_version.as_str();
         versions.insert(&inventory.host, text);
         match version(text) {
-            Some(version) if version < (21, 8) => {
+            Some(_) if is_too_old(text) => {
                 blockers.push(Finding::new(Code::ClickhouseTooOld, format!("the server is {text}")).on(&inventory.host))
             }
             Some(version) if version >= (26, 9) => {}
@@ -250,9 +262,4 @@ pub(super) fn check_versions(inventories: &[HostInventory], chosen: &[Chosen<'_>
             .map(|versions| Finding::new(Code::VersionsDiffer, format!("within a set: {versions}"))),
     );
     (blockers, warnings)
-}
-
-fn version(text: &str) -> Option<(u32, u32)> {
-    let mut fields = text.split('.');
-    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }

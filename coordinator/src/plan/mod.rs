@@ -1,8 +1,10 @@
 //! Making a plan: inventories in, a plan or its blockers out. No I/O, no clock.
 
+mod around;
 mod build;
 mod check;
 mod pattern;
+mod ties;
 mod waves;
 
 pub use build::{Circumstances, Draft, build};

@@ -11,7 +11,7 @@ use rekeeper_proto::convert::event::numbered;
 use rekeeper_proto::v1::{self, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
 use rekeeper_shared::document::{self, Packed};
-use rekeeper_shared::inventory::HostInventory;
+use rekeeper_shared::inventory::{Around, HostInventory};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Command, SeenToken};
 
@@ -205,6 +205,7 @@ async fn a_message_that_cannot_be_understood_ends_the_stream_and_names_the_field
         clickhouse_version: String::new(),
         can_restart: true,
         tables: vec![],
+        around: Around::default(),
     };
     let cases = [
         (from_agent::Kind::Event(without_outcome), "field outcome"),
@@ -254,6 +255,7 @@ async fn hosts_are_inspected() {
         clickhouse_version: "26.9".into(),
         can_restart: true,
         tables: vec![],
+        around: Around::default(),
     };
     let answers = [
         (document::pack(&inventory).unwrap().bytes, "", Ok(inventory.clone())),

@@ -12,6 +12,7 @@ use super::text::{self, WIDTH};
 #[derive(Debug, Serialize)]
 pub(crate) struct Explanation {
     code: Code,
+    stage: &'static str,
     cause: &'static str,
     fix: &'static str,
     may_be_allowed: bool,
@@ -20,6 +21,7 @@ pub(crate) struct Explanation {
 pub(crate) fn explain(code: Code) -> Explanation {
     Explanation {
         code,
+        stage: if code.is_check() { "check" } else { "problem" },
         cause: code.cause(),
         fix: code.fix(),
         may_be_allowed: code.may_be_allowed(),

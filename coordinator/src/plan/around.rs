@@ -1,0 +1,101 @@
+//! What to know before starting that stops nothing: disks, what else writes, and what else keeps things in ZooKeeper.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rekeeper_shared::ids::HostName;
+use rekeeper_shared::inventory::{HostInventory, ZookeeperFacts};
+use rekeeper_shared::problem::{Code, Finding};
+
+use super::check::Chosen;
+
+/// Looks at the hosts of the plan, and around its tables.
+pub(super) fn check_around(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Vec<Finding> {
+    let hosts: BTreeSet<&HostName> = chosen.iter().map(|(host, _)| *host).collect();
+    let mut found = Vec::new();
+    for inventory in inventories.iter().filter(|i| hosts.contains(&i.host)) {
+        let around = &inventory.around;
+        let mut find = |code: Code, message: String| found.push(Finding::new(code, message).on(&inventory.host));
+        for (disk, needed) in planned_bytes(inventory, chosen) {
+            let free = around.disks.iter().find(|d| d.name == disk).map(|d| d.free);
+            if let Some(free) = free.filter(|free| *free < needed) {
+                find(
+                    Code::DiskSpace,
+                    format!(
+                        "disk {disk} has {} free, and the planned tables hold {} on it",
+                        bytes(free),
+                        bytes(needed)
+                    ),
+                );
+            }
+        }
+        for (table, blocks) in &around.distributed_pending {
+            find(
+                Code::DistributedPending,
+                format!("{blocks} blocks of {table} are not sent yet"),
+            );
+        }
+        if !around.users_in_zookeeper.is_empty() {
+            find(
+                Code::UsersInZookeeper,
+                format!("user directories: {}", around.users_in_zookeeper.join(", ")),
+            );
+        }
+        if let Some(first) = around.ddl_pending.first() {
+            find(
+                Code::DdlPending,
+                format!("{} not finished (first: {first})", around.ddl_pending.len()),
+            );
+        }
+    }
+    for (host, table) in chosen {
+        let mut find = |code: Code, message: String| found.push(Finding::new(code, message).on(host).of(&table.name));
+        if !table.written_by.is_empty() {
+            find(Code::WrittenByView, table.written_by.join("; "));
+        }
+        if let ZookeeperFacts::Present(facts) = &table.zookeeper
+            && facts.no_admin
+        {
+            find(
+                Code::AclNoAdmin,
+                format!("no right to change the permissions of {}/log", table.zookeeper_path),
+            );
+        }
+    }
+    found
+}
+
+/// Bytes that the chosen tables of a host hold on each disk.
+fn planned_bytes<'a>(inventory: &HostInventory, chosen: &[Chosen<'a>]) -> BTreeMap<&'a str, u64> {
+    let mut sums = BTreeMap::new();
+    for (_, table) in chosen.iter().filter(|(host, _)| **host == inventory.host) {
+        for (disk, bytes) in &table.bytes_on {
+            *sums.entry(disk.as_str()).or_default() += bytes;
+        }
+    }
+    sums
+}
+
+/// Bytes as people read them.
+pub(super) fn bytes(number: u64) -> String {
+    const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let unit = UNITS.iter().find(|(_, shift)| number >= 1 << shift);
+    unit.map_or_else(
+        || format!("{number} bytes"),
+        |(unit, shift)| {
+            let tenths = (u128::from(number) * 10) >> shift;
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_readable() {
+        assert_eq!(bytes(0), "0 bytes");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(u64::MAX), "16777215.9 TiB");
+    }
+}

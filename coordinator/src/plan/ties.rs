@@ -1,0 +1,108 @@
+//! Which tables tie hosts into one wave that would move in several waves without them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rekeeper_shared::ids::TableName;
+use rekeeper_shared::plan::{HostIx, PlannedHost};
+use rekeeper_shared::problem::{Code, Finding};
+
+use super::waves::waves;
+
+/// A table without which a wave would fall apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tie {
+    table: TableName,
+    hosts: Vec<HostIx>,
+    /// Into how many waves.
+    parts: usize,
+}
+
+/// Looks for such tables; of each set its hosts and the names of its tables.
+pub(super) fn ties(waves_now: &[Vec<HostIx>], sets: &[(Vec<HostIx>, BTreeSet<&TableName>)]) -> Vec<Tie> {
+    // Sets on the same hosts tie them in the same way, so only their kinds count: a few, however many tables there are.
+    let mut kinds: BTreeMap<Vec<HostIx>, BTreeSet<&TableName>> = BTreeMap::new();
+    for (hosts, names) in sets {
+        let mut hosts = hosts.clone();
+        hosts.sort_unstable();
+        hosts.dedup();
+        kinds.entry(hosts).or_default().extend(names);
+    }
+    let candidates: BTreeSet<&TableName> = kinds
+        .iter()
+        .filter(|(hosts, names)| hosts.len() > 1 && names.len() == 1)
+        .flat_map(|(_, names)| names.iter().copied())
+        .collect();
+    let mut found = Vec::new();
+    for table in candidates {
+        let hosts = waves_now.iter().map(Vec::len).sum();
+        let others = kinds
+            .iter()
+            .filter(|(_, names)| names.len() > 1 || !names.contains(table));
+        let without = waves(hosts, others.map(|(hosts, _)| hosts.clone()));
+        for wave in waves_now {
+            // A host on which nothing else is planned would not move at all.
+            let moves = |part: &&Vec<HostIx>| {
+                let mut others = kinds
+                    .iter()
+                    .filter(|(_, names)| names.iter().any(|name| *name != table));
+                part.iter().all(|host| wave.contains(host)) && others.any(|(on, _)| on.contains(&part[0]))
+            };
+            let parts = without.iter().filter(moves).count();
+            if parts > 1 {
+                found.push(Tie {
+                    table: table.clone(),
+                    hosts: wave.clone(),
+                    parts,
+                });
+            }
+        }
+    }
+    found
+}
+
+impl Tie {
+    pub(super) fn finding(&self, hosts: &[PlannedHost]) -> Finding {
+        let names: Vec<&str> = self.hosts.iter().map(|&host| hosts[host].name.as_str()).collect();
+        let message = format!(
+            "ties {} hosts into one wave ({}), which would be {} waves without it",
+            names.len(),
+            names.join(", "),
+            self.parts
+        );
+        Finding::new(Code::WaveTied, message).of(&self.table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(hosts: usize, sets: &[(&[HostIx], &str)]) -> Vec<(String, usize)> {
+        let names: Vec<TableName> = sets.iter().map(|(_, name)| TableName::new("d", *name)).collect();
+        let all: Vec<(Vec<HostIx>, BTreeSet<&TableName>)> = sets
+            .iter()
+            .zip(&names)
+            .map(|((hosts, _), name)| (hosts.to_vec(), BTreeSet::from([name])))
+            .collect();
+        let now = waves(hosts, all.iter().map(|(hosts, _)| hosts.clone()));
+        let told = ties(&now, &all).into_iter().map(|tie| (tie.table.table, tie.parts));
+        told.collect()
+    }
+
+    #[test]
+    fn one_table_over_all_shards_ties_them() {
+        let shards: [(&[HostIx], &str); 3] = [(&[0, 1], "a"), (&[2, 3], "a"), (&[0, 1, 2, 3], "wide")];
+        assert_eq!(found(4, &shards), [("wide".to_owned(), 2)]);
+        // Two such tables tie as well, and leaving out one of them changes nothing.
+        let two = [shards[0], shards[1], shards[2], (&[0, 1, 2, 3], "other")];
+        assert_eq!(found(4, &two), []);
+    }
+
+    #[test]
+    fn what_only_a_shard_has_ties_nothing() {
+        assert_eq!(found(4, &[(&[0, 1], "a"), (&[2, 3], "a")]), []);
+        // Without the only table there is nothing to move.
+        assert_eq!(found(3, &[(&[0, 1, 2], "a")]), []);
+        assert_eq!(found(3, &[(&[0, 1, 2], "a"), (&[0], "b")]), []);
+    }
+}
