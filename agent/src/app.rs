@@ -151,6 +151,7 @@ impl ThisHost {
                 manifest,
                 witness,
                 merges_keep_rows,
+                keep_order,
                 replicas,
             } => {
                 let order = Restore {
@@ -159,6 +160,7 @@ impl ThisHost {
                     manifest,
                     witness,
                     merges_keep_rows: *merges_keep_rows,
+                    keep_order: *keep_order,
                     replicas,
                 };
                 steps::restore(context, &order).await

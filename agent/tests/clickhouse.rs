@@ -79,6 +79,7 @@ async fn restore(
         manifest: &own.digest,
         witness: &witness(table),
         merges_keep_rows: true,
+        keep_order: false,
         replicas: &["r1".to_owned(), "r2".to_owned()],
     };
     match steps::restore(&rig.context(state, host, attempt), &order).await?.done {

@@ -1,6 +1,8 @@
 //! Where did every part of a manifest go? The rule of invariant 8, over lists; no I/O.
 
+mod dropped;
 mod merges;
+mod order;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -9,6 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::document::{Manifest, ManifestPart};
 use crate::inventory::ActivePart;
 use crate::part::PartName;
+
+pub use dropped::Dropped;
+use dropped::DroppedParts;
+pub use order::out_of_order;
 
 /// What became of one part of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +37,13 @@ pub enum Fate {
         /// The active part that has its rows now.
         into: String,
     },
+    /// A user dropped or detached it since, says the log.
+    Dropped {
+        /// The range of the log's entry.
+        by: String,
+    },
+    /// It is gone from the reference as well, which had accounted for all of its parts: merged, mutated or dropped since.
+    Gone,
     /// It lies in `detached/` and is not active: to be attached.
     Detached,
     /// Nothing explains where it is.
@@ -68,7 +81,7 @@ impl Account {
             .collect()
     }
 
-    /// Whether every part is on record as active, merged, covered or empty.
+    /// Whether every part is on record as active, merged, covered, dropped, gone or empty.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.fates
@@ -97,6 +110,8 @@ pub struct Evidence<'a> {
     pub manifest: &'a Manifest,
     /// The reference's manifest: the replica's own when it is the reference.
     pub reference: &'a Manifest,
+    /// The account is that of the reference, on its own host.
+    pub is_reference: bool,
     /// The active parts now.
     pub active: &'a [ActivePart],
     /// The folders under `detached/` now.
@@ -104,15 +119,15 @@ pub struct Evidence<'a> {
     /// On the reference: parts that lay in `detached/` already when RESTORE was sent, since an earlier one was cut while
     /// it moved them there. They got their blocks after the others.
     pub late: &'a HashSet<String>,
+    /// What users dropped since, by the log of the new path.
+    pub dropped: &'a [Dropped],
+    /// On a follower: the reference has no part any more that is not active here under the same name.
+    pub same_as_reference: bool,
     /// Whether a merge keeps the number of rows (plain MergeTree) or may lower it (Replacing, Collapsing ...).
     pub merges_keep_rows: bool,
 }
 
 impl Evidence<'_> {
-    fn is_reference(&self) -> bool {
-        self.manifest == self.reference
-    }
-
     /// Its folder lies in `detached/`, put there by a restore.
     fn left_behind(&self, part: &ManifestPart) -> bool {
         self.detached.contains(&part.name) && !self.manifest.detached_before.contains(&part.name)
@@ -143,19 +158,43 @@ pub fn account<'a>(evidence: Evidence<'a>) -> Account {
         actives.entry(content(part)).or_default().push_back(&part.name);
     }
     let is_active: HashSet<Content<'_>> = actives.keys().copied().collect();
-    let is_reference = evidence.is_reference();
-    let left_behind = |part: &ManifestPart| evidence.left_behind(part);
+    let is_reference = evidence.is_reference;
+    let mut dropped = DroppedParts::new(evidence);
+    let left: HashSet<&str> = {
+        let parts = evidence.manifest.parts.iter();
+        let left = parts.filter(|part| evidence.left_behind(part) && !dropped.is_of_user(&part.name));
+        left.map(|part| part.name.as_str()).collect()
+    };
+    let left_behind = |part: &ManifestPart| left.contains(part.name.as_str());
+    let mut is_here: HashSet<Content<'_>> = is_merged.union(&is_active).copied().collect();
+    is_here.extend(dropped.contents());
+    if evidence.same_as_reference {
+        is_here.extend(in_reference.keys());
+    }
+    let mut gone = in_reference.clone();
     let mut fate_of = |part: &'a ManifestPart| {
         let key = content(part);
+        let may_be_gone = gone.get_mut(&key).is_some_and(|left| {
+            let was_left = *left > 0;
+            *left = left.saturating_sub(1);
+            was_left && evidence.same_as_reference
+        });
         if part.rows == 0 {
             Fate::Empty
         } else if is_reference && left_behind(part) {
-            Fate::Detached
+            // To attach it would bring back what somebody has dropped since; its folder stays where it is.
+            dropped
+                .partition(part)
+                .map_or(Fate::Detached, |by| Fate::Dropped { by })
         } else if let Some(name) = actives.get_mut(&key).and_then(VecDeque::pop_front) {
             Fate::Active { name: name.to_owned() }
         } else if let Some(into) = merges.get_mut(&key).and_then(VecDeque::pop_front) {
             Fate::Merged { into }
-        } else if let Some(by) = covered(evidence, part, &in_reference, &is_active, &is_merged) {
+        } else if let Some(by) = dropped.take(part) {
+            Fate::Dropped { by }
+        } else if may_be_gone {
+            Fate::Gone
+        } else if let Some(by) = covered(evidence, part, &in_reference, &is_here) {
             Fate::Covered { by }
         } else if left_behind(part) {
             Fate::Detached
@@ -182,8 +221,7 @@ fn covered(
     evidence: Evidence<'_>,
     part: &ManifestPart,
     in_reference: &HashMap<Content<'_>, usize>,
-    is_active: &HashSet<Content<'_>>,
-    is_merged: &HashSet<Content<'_>>,
+    is_here: &HashSet<Content<'_>>,
 ) -> Option<String> {
     if in_reference.contains_key(&content(part)) {
         return None; // The reference has the very part: it must become active here, and is not covered by another.
@@ -194,7 +232,7 @@ fn covered(
         if by.name == part.name || !wide.contains(&range) {
             return None;
         }
-        let here = is_active.contains(&content(by)) || is_merged.contains(&content(by));
+        let here = is_here.contains(&content(by));
         let inside: u64 = evidence
             .manifest
             .parts
@@ -211,7 +249,7 @@ fn covered(
 mod tests {
     use super::*;
 
-    fn part(name: &str, rows: u64, hash: &str) -> ManifestPart {
+    pub(super) fn part(name: &str, rows: u64, hash: &str) -> ManifestPart {
         let partition_id = PartName::parse(name).unwrap().partition;
         ManifestPart {
             name: name.into(),
@@ -221,7 +259,7 @@ mod tests {
         }
     }
 
-    fn manifest(parts: Vec<ManifestPart>) -> Manifest {
+    pub(super) fn manifest(parts: Vec<ManifestPart>) -> Manifest {
         Manifest {
             migration: "m".parse().unwrap(),
             host: "h".parse().unwrap(),
@@ -238,9 +276,12 @@ mod tests {
         account(Evidence {
             manifest: own,
             reference,
+            is_reference: own == reference,
             active,
             detached: &detached,
             late: &HashSet::new(),
+            dropped: &[],
+            same_as_reference: false,
             merges_keep_rows: true,
         })
     }
@@ -369,9 +410,12 @@ mod tests {
         let evidence = Evidence {
             manifest: &m,
             reference: &m,
+            is_reference: true,
             active: &active,
             detached: &HashSet::new(),
             late: &late,
+            dropped: &[],
+            same_as_reference: false,
             merges_keep_rows: true,
         };
         assert!(account(evidence).is_complete());
@@ -385,6 +429,41 @@ mod tests {
             .len(),
             2
         );
+    }
+
+    #[test]
+    fn what_the_reference_has_not_got_any_more_is_gone_and_no_more_than_it_had() {
+        let reference = manifest(vec![part("all_0_0_0", 5, "a"), part("all_1_2_1", 6, "bc")]);
+        let own = manifest(vec![
+            part("all_0_0_0", 5, "a"),
+            part("all_1_1_0", 2, "b"),
+            part("all_2_2_0", 4, "c"),
+        ]);
+        let none = HashSet::new();
+        let evidence = Evidence {
+            manifest: &own,
+            reference: &reference,
+            is_reference: false,
+            active: &[],
+            detached: &none,
+            late: &none,
+            dropped: &[],
+            same_as_reference: true,
+            merges_keep_rows: true,
+        };
+        assert!(account(evidence).is_complete());
+        let unknown = account(Evidence {
+            same_as_reference: false,
+            ..evidence
+        });
+        assert_eq!(unknown.missing().len(), 3);
+        // The reference never had the second one.
+        let twice = manifest(vec![part("all_0_0_0", 5, "a"), part("all_1_1_0", 5, "a")]);
+        let found = account(Evidence {
+            manifest: &twice,
+            ..evidence
+        });
+        assert_eq!(found.missing(), ["all_1_1_0"]);
     }
 
     #[test]

@@ -204,6 +204,11 @@ codes! {
     PartsUnaccounted "PARTS_UNACCOUNTED" false
         "after the restore, parts of the manifest are neither active nor explained"
         "nothing was deleted: look for them in detached/ of the table, attach what is missing, then retry";
+    PartsOutOfOrder "PARTS_OUT_OF_ORDER" true
+        "a restore that was cut left parts of a table whose engine takes the later part for the newer one (Replacing, \
+         Collapsing, Aggregating ...), and they stand after what is newer"
+        "every row is there; detach and attach again, in this order, what the message names, then retry; or plan with \
+         --allow PARTS_OUT_OF_ORDER where the order does not matter";
     MergesFailed "MERGES_FAILED" false
         "merges could not be started again"
         "SYSTEM START MERGES on the table, then retry";

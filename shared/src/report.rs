@@ -116,6 +116,10 @@ pub enum PartFate {
     Merged,
     /// A part of the reference has its rows.
     Covered,
+    /// A user dropped or detached it since.
+    Dropped,
+    /// Gone from the reference as well, which had accounted for it: merged, mutated or dropped since.
+    Gone,
     /// Without rows: such parts vanish.
     Empty,
     /// In `detached/` and nowhere else.
@@ -135,6 +139,8 @@ impl PartFate {
             Self::Fetched => "fetched",
             Self::Merged => "merged",
             Self::Covered => "covered",
+            Self::Dropped => "dropped",
+            Self::Gone => "gone since",
             Self::Empty => "empty",
             Self::Detached => "detached",
             Self::Missing => "missing",
@@ -198,6 +204,8 @@ pub fn parts_and_folders(
             Fate::Active { name: now } => (PartFate::Active, Some(now)),
             Fate::Merged { into } => (PartFate::Merged, Some(into)),
             Fate::Covered { by } => (PartFate::Covered, Some(by)),
+            Fate::Dropped { .. } => (PartFate::Dropped, None),
+            Fate::Gone => (PartFate::Gone, None),
             Fate::Empty => (PartFate::Empty, None),
             Fate::Detached => (PartFate::Detached, None),
             Fate::Missing => (PartFate::Missing, None),
@@ -260,6 +268,8 @@ fn text_of(part: &PartReport) -> String {
             "a copy of {}, whose rows the reference has in its part {now}",
             part.name
         ),
+        PartFate::Dropped => format!("{}, or a part of its name, was dropped or detached since", part.name),
+        PartFate::Gone => format!("{} was merged, mutated or dropped since", part.name),
         PartFate::Empty => format!("{} has no rows", part.name),
         PartFate::Detached => format!("{} is nowhere else", part.name),
         PartFate::Missing => format!("a copy of {}, which nothing accounts for", part.name),

@@ -132,6 +132,8 @@ pub enum Order {
         witness: Witness,
         /// Whether merges of the engine keep the number of rows.
         merges_keep_rows: bool,
+        /// Whether the order of parts matters: the engine takes the later one for the newer.
+        keep_order: bool,
         /// The names of all replicas of the set.
         replicas: Vec<String>,
     },
@@ -282,6 +284,8 @@ pub struct Restored {
     pub covered: u64,
     /// Merged since.
     pub merged: u64,
+    /// Dropped by a user since, or gone from the reference since.
+    pub dropped: u64,
     /// Without rows.
     pub empty: u64,
 }

@@ -260,6 +260,20 @@ impl ClickHouse {
         self.rows("SELECT FROM system.replication_queue", &sql).await
     }
 
+    /// Its engine with all clauses and settings, while it is attached.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn engine_of(&self, table: &TableName) -> Result<Option<String>, Error> {
+        let sql = format!(
+            "SELECT engine_full FROM system.tables WHERE database = {} AND name = {}",
+            quote_literal(&table.database),
+            quote_literal(&table.table)
+        );
+        let mut rows = self.rows::<String>("SELECT FROM system.tables", &sql).await?;
+        Ok(rows.pop())
+    }
+
     /// A setting, if the table's own definition has it.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use rekeeper_shared::accounting::Dropped;
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::{Restored, TableRef};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ pub struct RestoreNote {
     pub sent: bool,
     /// Parts of the manifest that lay in `detached/` already when it was sent.
     pub late: Vec<String>,
+    /// What users dropped since, by the log of the new path, which forgets it soon.
+    #[serde(default)]
+    pub dropped: Vec<Dropped>,
     /// Settings of the table were changed, and this is what its definition said before.
     pub settings: Option<FormerSettings>,
     /// Parts of the manifest that were attached from `detached/`, one by one, or were about to be.

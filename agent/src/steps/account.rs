@@ -48,6 +48,7 @@ impl Work<'_> {
             attached_again: attached_again.len() as u64,
             covered: count(|f| matches!(f, Fate::Covered { .. })),
             merged: count(|f| matches!(f, Fate::Merged { .. })),
+            dropped: count(|f| matches!(f, Fate::Dropped { .. } | Fate::Gone)),
             empty: count(|f| matches!(f, Fate::Empty)),
         };
         let document = RestoreAccount {

@@ -165,7 +165,7 @@ async fn stop_merges(context: &Context, table: &TableRef) -> Result<(), Failure>
 
 /// Waits until the server has looked for the metadata and not found it. Read-only alone is no proof: a table is so for a
 /// moment after every start.
-async fn until_without_metadata(context: &Context, table: &TableRef) -> Result<(), Failure> {
+pub(super) async fn until_without_metadata(context: &Context, table: &TableRef) -> Result<(), Failure> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let Found::Attached(replica) = look(context, table, Code::AttachFailed).await? else {

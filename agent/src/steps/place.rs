@@ -4,12 +4,13 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use rekeeper_shared::accounting::Dropped;
 use rekeeper_shared::place::{Place, ZkPath};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Failure, Witness};
 
 use crate::words::in_full;
-use crate::zookeeper::{Connections, Ensembles, RestoredState, WitnessFound, ZkError, ZooKeeper};
+use crate::zookeeper::{Connections, Ensembles, ReferenceNow, RestoredState, WitnessFound, ZkError, ZooKeeper};
 
 /// The places of the server's current configuration; the file is read again at each use, since a hook may change it.
 #[derive(Debug, Clone)]
@@ -110,6 +111,30 @@ impl ServerPlaces {
         let mut replicas = nodes.into_iter().flat_map(|nodes| nodes.replicas);
         let own = replicas.find(|r| r.name == replica);
         Ok(own.into_iter().flat_map(|r| r.parts).map(|part| part.name).collect())
+    }
+
+    /// What the log of the table says was dropped, from the entry `from` on, and where to go on.
+    pub(super) async fn dropped_since(
+        &self,
+        ensemble: &str,
+        path: &ZkPath,
+        from: i64,
+    ) -> Result<(Vec<Dropped>, i64), Failure> {
+        let zookeeper = self.at(ensemble, Code::RestoreFailed).await?;
+        let found = zookeeper.dropped_since(path, from).await;
+        found.map_err(failed(Code::RestoreFailed))
+    }
+
+    /// What ZooKeeper has of the reference replica now.
+    pub(super) async fn reference_now(
+        &self,
+        ensemble: &str,
+        path: &ZkPath,
+        replica: &str,
+    ) -> Result<Option<ReferenceNow>, Failure> {
+        let zookeeper = self.at(ensemble, Code::RestoreFailed).await?;
+        let found = zookeeper.reference_now(path, replica).await;
+        found.map_err(failed(Code::RestoreFailed))
     }
 
     /// Takes the witness away.

@@ -7,10 +7,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use rekeeper_shared::accounting::{Account, Evidence, Fate, account};
+use rekeeper_shared::accounting::{Account, Evidence, Fate, account, out_of_order};
 use rekeeper_shared::document::{Manifest, Packed, unpack};
+use rekeeper_shared::ids::quote_literal;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, Restored, Role, TableRef, Witness};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::wait::{POLL, until_alone, until_in_service};
@@ -32,6 +34,8 @@ pub struct Restore<'a> {
     pub witness: &'a Witness,
     /// Whether merges of the engine keep the number of rows.
     pub merges_keep_rows: bool,
+    /// Whether the order of parts matters: the engine takes the later one for the newer.
+    pub keep_order: bool,
     /// The names of all replicas of the set.
     pub replicas: &'a [String],
 }
@@ -46,8 +50,8 @@ pub(super) const CODE: Code = Code::RestoreFailed;
 /// Restores a table replica; done when every part of its manifest is accounted for. Merges stay stopped.
 ///
 /// # Errors
-/// RESTORE_FAILED, PATH_EXISTS, PLACE_DIFFERS, DETACHED_COLLISION, PARTS_UNACCOUNTED, MANIFEST_LOST, TABLE_CHANGED,
-/// STORED_DOCUMENT_LOST.
+/// RESTORE_FAILED, PATH_EXISTS, PLACE_DIFFERS, DETACHED_COLLISION, PARTS_UNACCOUNTED, PARTS_OUT_OF_ORDER, MANIFEST_LOST,
+/// TABLE_CHANGED, STORED_DOCUMENT_LOST.
 pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
     let work = Work::new(context, order)?;
     until_alone(context, order.table, CODE).await?;
@@ -89,6 +93,8 @@ pub(super) struct Work<'a> {
     pub(super) manifest: Manifest,
     /// The reference's manifest, on a follower.
     pub(super) reference: Option<Manifest>,
+    /// Up to which entry this attempt has read the log.
+    pub(super) log_seen: Mutex<i64>,
 }
 
 impl<'a> Work<'a> {
@@ -123,6 +129,7 @@ impl<'a> Work<'a> {
             order,
             manifest,
             reference,
+            log_seen: Mutex::new(0),
         })
     }
 
@@ -142,6 +149,7 @@ impl<'a> Work<'a> {
         if !account.is_complete() {
             return Err(self.unaccounted(&account).await);
         }
+        self.check_order().await?;
         self.written_down(account).await
     }
 
@@ -226,6 +234,40 @@ impl<'a> Work<'a> {
         folders.map_err(failed(CODE))
     }
 
+    /// Whether rows may expire in merges, of whatever engine.
+    async fn has_ttl(&self) -> Result<bool, Failure> {
+        let engine = self.context.clickhouse.engine_of(&self.table.name).await;
+        Ok(engine
+            .map_err(failed(CODE))?
+            .is_some_and(|engine| engine.contains(" TTL ")))
+    }
+
+    /// Where the order of parts matters, it has to be that of the manifest, with what users wrote since at the end.
+    async fn check_order(&self) -> Result<(), Failure> {
+        if !self.order.keep_order || self.reference.is_some() {
+            return Ok(()); // A follower has its parts of the reference, under the same names.
+        }
+        let active = self.context.clickhouse.active_parts(&self.table.name).await;
+        let active = active.map_err(failed(CODE))?;
+        let again = out_of_order(&self.manifest.parts, &active);
+        if again.is_empty() {
+            return Ok(());
+        }
+        let table = self.table.name.sql();
+        let statements = again.iter().map(|part| {
+            let part = quote_literal(part);
+            format!("ALTER TABLE {table} DETACH PART {part}; ALTER TABLE {table} ATTACH PART {part}")
+        });
+        let statements: Vec<String> = statements.collect();
+        let text = format!(
+            "all rows of {} are there, but {} parts stand before older ones, so that their rows count as older: {}",
+            self.table.name,
+            again.len(),
+            statements.join("; ")
+        );
+        Err(Failure::lasting(Code::PartsOutOfOrder, text))
+    }
+
     /// Where every part of the manifest is now.
     pub(super) async fn account(&self) -> Result<Account, Failure> {
         let (clickhouse, name) = (&self.context.clickhouse, &self.table.name);
@@ -240,11 +282,34 @@ impl<'a> Work<'a> {
         let evidence = Evidence {
             manifest: &self.manifest,
             reference: self.reference.as_ref().unwrap_or(&self.manifest),
+            is_reference: self.reference.is_none(),
             active: &active,
             detached: &detached,
             late: &late,
-            merges_keep_rows: self.order.merges_keep_rows,
+            dropped: &[],
+            same_as_reference: false,
+            merges_keep_rows: self.order.merges_keep_rows && !self.has_ttl().await?,
         };
+        let own = self.own_and_reference(evidence);
+        if own.is_complete() {
+            return Ok(own);
+        }
+        let dropped = self.dropped().await?;
+        let evidence = Evidence {
+            dropped: &dropped,
+            ..evidence
+        };
+        let own = self.own_and_reference(evidence);
+        match &self.reference {
+            Some(reference) if !own.is_complete() => Ok(self.own_and_reference(Evidence {
+                same_as_reference: self.same_as_reference(reference, &active).await?,
+                ..evidence
+            })),
+            Some(_) | None => Ok(own),
+        }
+    }
+
+    fn own_and_reference(&self, evidence: Evidence<'_>) -> Account {
         let mut own = account(evidence);
         if let Some(reference) = &self.reference {
             // Whatever its own parts were, a follower has to hold what the reference has.
@@ -258,7 +323,7 @@ impl<'a> Work<'a> {
                 .filter(|(_, fate)| matches!(fate, Fate::Detached | Fate::Missing));
             own.fates.extend(lacking.map(|(name, _)| (name, Fate::Missing)));
         }
-        Ok(own)
+        own
     }
 
     /// The parts that are open, and the folders under `detached/` among which they may be: a server that was killed
@@ -270,7 +335,12 @@ impl<'a> Work<'a> {
             .filter_map(|(name, fate)| match fate {
                 Fate::Detached => Some(format!("{name} (in detached/)")),
                 Fate::Missing => Some(name.clone()),
-                Fate::Empty | Fate::Active { .. } | Fate::Covered { .. } | Fate::Merged { .. } => None,
+                Fate::Empty
+                | Fate::Active { .. }
+                | Fate::Covered { .. }
+                | Fate::Merged { .. }
+                | Fate::Dropped { .. }
+                | Fate::Gone => None,
             })
             .collect();
         let count = open.len();

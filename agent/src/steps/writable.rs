@@ -70,6 +70,7 @@ impl Work<'_> {
                 continue;
             }
             match (&nodes, &self.reference) {
+                (None, None) if sent && self.put_back().await? => continue,
                 (None, None) => {}
                 (Some(_), Some(reference)) if registered(&reference.replica_name) => {}
                 (Some(_), None) => return Err(self.path_exists("this replica is to be the first there")),

@@ -6,6 +6,7 @@
 
 mod clean;
 mod connection;
+mod dropped;
 mod ensembles;
 mod error;
 mod facts;
@@ -22,6 +23,7 @@ mod sweep;
 mod witness;
 
 pub use connection::{Connections, ZooKeeper};
+pub use dropped::ReferenceNow;
 pub use ensembles::{Access, BadEnsembles, Ensembles};
 pub use error::{CleanError, Outcome, ZkError};
 pub use log_entry::parse_log_entry;

@@ -31,9 +31,9 @@ pub(super) fn log_end(names: &[String]) -> i64 {
     names.iter().filter_map(number).max().map_or(0, |highest| highest + 1)
 }
 
-type Content = Option<(Vec<u8>, Stat)>;
+pub(super) type Content = Option<(Vec<u8>, Stat)>;
 
-fn text(content: Content) -> String {
+pub(super) fn text(content: Content) -> String {
     content.map_or_else(String::new, |(bytes, _)| String::from_utf8_lossy(&bytes).into_owned())
 }
 

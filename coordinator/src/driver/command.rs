@@ -119,6 +119,7 @@ fn table_order(
                 manifest: manifest_of(progress, table).unwrap_or_default().to_owned(),
                 witness: witness(plan, set),
                 merges_keep_rows: plan.tables[table].merges_keep_rows(),
+                keep_order: keep_order(plan, table),
                 replicas: plan.replica_names(set),
             }
         }
@@ -151,6 +152,15 @@ fn table_ref(plan: &Plan, table: TableIx) -> TableRef {
         path: plan.sets[planned.set].path.clone(),
         replica_name: planned.replica_name.clone(),
     }
+}
+
+/// Whether the parts of the table have to come in order: every engine but plain MergeTree may take the later part for the
+/// newer one.
+fn keep_order(plan: &Plan, table: TableIx) -> bool {
+    let planned = &plan.tables[table];
+    let allowances = Allowances::parse(&plan.request.allow).unwrap_or_default();
+    planned.engine != "ReplicatedMergeTree"
+        && !allowances.allows(Code::PartsOutOfOrder, Some(&planned.name.to_string()))
 }
 
 fn set_ref(plan: &Plan, progress: &Progress, set: SetIx) -> SetRef {

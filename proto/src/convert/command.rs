@@ -38,6 +38,7 @@ impl From<Command> for v1::Command {
                 manifest,
                 witness,
                 merges_keep_rows,
+                keep_order,
                 replicas,
             } => command::Order::Restore(v1::Restore {
                 table: Some(table.into()),
@@ -48,6 +49,7 @@ impl From<Command> for v1::Command {
                 manifest_digest: manifest,
                 witness: Some(witness.into()),
                 merges_keep_rows,
+                keep_order,
                 replicas,
             }),
             Order::Finish(table) => command::Order::Finish(table.into()),
@@ -92,6 +94,7 @@ impl TryFrom<v1::Command> for Command {
                 manifest: restore.manifest_digest,
                 witness: required("restore.witness", restore.witness)?.try_into()?,
                 merges_keep_rows: restore.merges_keep_rows,
+                keep_order: restore.keep_order,
                 replicas: restore.replicas,
             },
             command::Order::Finish(table) => Order::Finish(table.try_into()?),
@@ -260,6 +263,7 @@ mod tests {
             manifest: "m".into(),
             witness: witness.clone(),
             merges_keep_rows: true,
+            keep_order: true,
             replicas: vec!["r1".into()],
         };
         vec![

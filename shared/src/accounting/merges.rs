@@ -35,7 +35,7 @@ pub(super) fn merged_since<'a>(evidence: Evidence<'a>) -> HashMap<Content<'a>, V
         parts.sort_by_key(|p| (evidence.late.contains(&p.name), order_of(&p.name)));
         actives.sort_by_key(|(name, _)| name.min_block);
         let in_sequence = evidence.merges_keep_rows.then(|| {
-            let is_attached = |part: &&ManifestPart| !(evidence.is_reference() && evidence.left_behind(part));
+            let is_attached = |part: &&ManifestPart| !(evidence.is_reference && evidence.left_behind(part));
             by_sequence(parts.iter().copied().filter(is_attached).collect(), &actives)
         });
         let into = in_sequence.flatten();
@@ -79,7 +79,9 @@ fn by_sequence<'a>(parts: Vec<&'a ManifestPart>, actives: &Actives<'_>) -> Optio
 fn by_blocks<'a>(parts: &[&'a ManifestPart], actives: &Actives<'_>, merges_keep_rows: bool) -> Sources<'a> {
     let mut into = Vec::new();
     for (name, active) in actives {
-        if name.level == 0 || name.max_block == name.min_block {
+        // A restore gives names without a mutation, so one that has any was mutated since, by order of a user.
+        let mutated = name.mutation.is_some();
+        if !mutated && (name.level == 0 || name.max_block == name.min_block) {
             continue;
         }
         let blocks = name.min_block..=name.max_block;
@@ -87,7 +89,7 @@ fn by_blocks<'a>(parts: &[&'a ManifestPart], actives: &Actives<'_>, merges_keep_
         let sources: Vec<&ManifestPart> = sources.map(|(_, part)| *part).collect();
         let rows: u64 = sources.iter().map(|part| part.rows).sum();
         // Blocks that users wrote since may have been merged in: more rows than the sources had are right.
-        if active.rows >= rows || !merges_keep_rows {
+        if active.rows >= rows || mutated || !merges_keep_rows {
             into.extend(sources.into_iter().map(|part| (part, name.to_string())));
         }
     }

@@ -1,0 +1,50 @@
+//! What users did with a table since its restore: evidence for the account of its parts.
+
+use std::collections::HashSet;
+
+use rekeeper_shared::accounting::Dropped;
+use rekeeper_shared::document::Manifest;
+use rekeeper_shared::inventory::ActivePart;
+use rekeeper_shared::part::PartName;
+use rekeeper_shared::step::Failure;
+
+use super::restore::Work;
+use crate::clickhouse::is_zero_uuid;
+
+impl Work<'_> {
+    /// What the log says was dropped since, and said before: noted, since the log forgets it.
+    pub(super) async fn dropped(&self) -> Result<Vec<Dropped>, Failure> {
+        let mut seen = self.log_seen.lock().await;
+        let (ensemble, path) = (&self.order.witness.ensemble, &self.table.path);
+        let (new, next) = self.context.zookeeper.dropped_since(ensemble, path, *seen).await?;
+        let mut note = self.restore_note()?;
+        let known: HashSet<&Dropped> = note.dropped.iter().collect();
+        let new: Vec<Dropped> = new.into_iter().filter(|entry| !known.contains(entry)).collect();
+        if !new.is_empty() {
+            note.dropped.extend(new);
+            self.write_restore_note(&note)?;
+        }
+        *seen = next;
+        Ok(note.dropped)
+    }
+
+    /// Whether the reference has no part that is not active here. It was accounted for before any follower began, so
+    /// what neither has was merged, mutated or dropped since. Proved only if the replica is the very table of its manifest
+    /// (one that was dropped and made anew has nothing) and has not lost a part to a disk.
+    pub(super) async fn same_as_reference(&self, of: &Manifest, active: &[ActivePart]) -> Result<bool, Failure> {
+        let (ensemble, path) = (&self.order.witness.ensemble, &self.table.path);
+        let places = &self.context.zookeeper;
+        let Some(now) = places.reference_now(ensemble, path, &of.replica_name).await? else {
+            return Ok(false);
+        };
+        if now.created_by != of.uuid || is_zero_uuid(&of.uuid) || now.waits || now.lost_parts {
+            return Ok(false);
+        }
+        let here: HashSet<&str> = active.iter().map(|part| part.name.as_str()).collect();
+        let ranges: Vec<PartName> = active.iter().filter_map(|part| PartName::parse(&part.name)).collect();
+        Ok(now.parts.iter().all(|name| {
+            here.contains(name.as_str())
+                || PartName::parse(name).is_some_and(|part| ranges.iter().any(|wide| wide.contains(&part)))
+        }))
+    }
+}
