@@ -15,7 +15,7 @@ use rekeeper_shared::step::{Command, Failure, Order, Outcome};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::clickhouse::{Class, ClickHouse, Tag};
+use crate::clickhouse::{Class, ClickHouse, Statement, Tag};
 use crate::config::{Config, system_host_name};
 use crate::doing::Doing;
 use crate::executor::{Answer, Executor, Host, Identity};
@@ -24,6 +24,7 @@ use crate::known::Known;
 use crate::state::{State, StateError};
 use crate::steps::{self, Configured, Context, Hooks, RestartCommand, Restore, ServerPlaces, StepResult, set};
 use crate::stream::{KEEPALIVE, Options, Stream};
+use crate::watch::watch as watch_merges;
 use crate::zookeeper::Connections;
 
 /// How long the server may take to say who it is, before the agent connects without knowing.
@@ -61,9 +62,12 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), Cann
         parallel: config.parallel,
         keepalive: KEEPALIVE,
     };
+    let watched = watch_merges(ClickHouse::new(&config.clickhouse), state.clone());
+    let merges = tokio::spawn(watched);
     let host: Arc<dyn Host> = Arc::new(ThisHost::new(config, state.clone(), known));
     let executor = Executor::start(Arc::clone(&host), state.clone(), options.parallel);
     Stream::new(options, executor, state, host, stop).run().await;
+    merges.abort();
     tracing::info!("agent stops");
     Ok(())
 }
@@ -169,6 +173,19 @@ impl ThisHost {
         }
     }
 
+    /// People have to know that merges of the table are stopped, and how they are started.
+    fn with_merges(&self, command: &Command, mut failure: Failure) -> Failure {
+        if let Order::Attach { table, .. } | Order::Restore { table, .. } | Order::Finish(table) = &command.order
+            && self.state.holds_merges(&command.migration, table)
+        {
+            failure.problem.fix.push_str(&format!(
+                "; until then merges of the table stay stopped on all its replicas (by hand, once no row is missing: {})",
+                Statement::StartMerges(&table.name).sql()
+            ));
+        }
+        failure
+    }
+
     async fn inventory(&self) -> Result<Vec<u8>, String> {
         let inventory = inspect(
             &self.name,
@@ -231,7 +248,7 @@ impl Host for ThisHost {
         Box::pin(async move {
             match self.run(command, doing).await {
                 Ok(finished) => (Outcome::Done(finished.done), finished.document),
-                Err(failure) => (Outcome::Failed(failure), None),
+                Err(failure) => (Outcome::Failed(self.with_merges(command, failure)), None),
             }
         })
     }

@@ -11,5 +11,6 @@ pub mod outbox;
 pub mod state;
 pub mod steps;
 pub mod stream;
+pub mod watch;
 mod words;
 pub mod zookeeper;

@@ -280,3 +280,54 @@ def test_written_before_leftovers(cluster, database):
     cluster.rekeeper.wait_for_state(database, "COMPLETED", timeout=60)
     for host in cluster.hosts:
         assert seen(host, name) == [["0", "1000"], *([str(k), "5"] for k in range(1, 5))], host.name
+
+
+def merge(host, name: str) -> None:
+    """Order a merge of everything, and do not wait for it."""
+    host.query(f"OPTIMIZE TABLE {name} FINAL SETTINGS alter_sync = 0")
+
+
+def parts(host, name: str) -> int:
+    """How many are active."""
+    database, table = name.split(".")
+    of = f"database = '{database}' AND table = '{table}'"
+    return int(host.value(f"SELECT count() FROM system.parts WHERE active AND rows > 0 AND {of}"))
+
+
+def is_put_off(host, name: str) -> bool:
+    """Whether a merge was ordered, and the server did not begin it."""
+    database, table = name.split(".")
+    of = f"database = '{database}' AND table = '{table}' AND type = 'MERGE_PARTS'"
+    return int(host.value(f"SELECT max(num_postponed) FROM system.replication_queue WHERE {of}")) > 0
+
+
+def test_merges_meanwhile(cluster, database):
+    """A server that is started by somebody starts merges; those of a table that is not accounted for stop again."""
+    bare, name = partitioned(cluster, database, "bare"), partitioned(cluster, database, "t")
+    first, second = cluster.hosts
+    cluster.query_all(f"SYSTEM STOP MERGES {bare}")
+    merge(first, bare)
+    second.set_faults({"pattern": f"^SYSTEM RESTORE REPLICA .*{database}", "code": 497, "message": "Not enough privileges"})
+    cluster.rekeeper("plan", database, "--table", name, "--restart", "never").expect(DONE)
+    cluster.rekeeper("start", database, "--yes").expect(PROBLEMS)
+    assert f"SYSTEM START MERGES `{database}`.`t`" in cluster.rekeeper("problems", database).stdout
+    assert parts(first, bare) == parts(first, name) == 9
+    seen = len(first.query_log())
+    first.restart()
+    wait_for(lambda: parts(first, bare) == 3, "the start to start merges of the bare table", timeout=60)
+
+    def is_stopped() -> bool:
+        return any(r["sql"].startswith(f"SYSTEM STOP MERGES `{database}`.`t`") for r in first.query_log()[seen:])
+
+    wait_for(is_stopped, "merges to be stopped again", timeout=30)
+    merge(first, name)
+    wait_for(lambda: is_put_off(first, name), "the merge to be put off", timeout=30)
+    assert parts(first, name) == 9
+    second.clear_faults()
+    cluster.rekeeper("retry", database).expect(DONE, PROBLEMS)
+    cluster.rekeeper.wait_for_state(database, "COMPLETED", timeout=60)
+    for host in cluster.hosts:
+        wait_for(lambda host=host: parts(host, name) == 3, "merges to run again", timeout=60)
+        assert ids(host, name) == list(range(9))
+    # Once it is over, a start is nobody's business.
+    assert list(cluster.directory.glob("agent-*/state/*/*.held")) == []

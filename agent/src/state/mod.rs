@@ -7,6 +7,7 @@
 //! <migration>/<table>.checksums         digests by which the folders of its parts are known under any name
 //! <migration>/<table>.restore           how far its restore has come
 //! <migration>/<table>.account           packed account of its parts, once all of them are accounted for
+//! <migration>/<table>.held              merges of it are to stay stopped
 //! <migration>/<attempt>.record          packed part set of record of a replica set
 //! <migration>/<attempt>.restart         when a restart was ordered
 //! <migration>/<attempt>.<what>.output   what a hook or restart command printed
@@ -14,6 +15,7 @@
 //!
 //! All calls are short and wait for the disk.
 
+mod held;
 mod notes;
 mod seen;
 
@@ -59,6 +61,7 @@ pub struct State {
 struct Inner {
     folder: PathBuf,
     seen: Mutex<seen::Seen>,
+    merges: tokio::sync::Mutex<()>,
     /// Locked until the last clone is dropped, or the process ends in whatever way.
     _lock: File,
 }
@@ -82,6 +85,7 @@ impl State {
         let inner = Inner {
             folder: folder.to_owned(),
             seen: Mutex::new(seen),
+            merges: tokio::sync::Mutex::default(),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })

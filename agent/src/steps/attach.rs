@@ -155,6 +155,9 @@ async fn attach_statement(context: &Context, table: &TableRef) -> Result<(), Fai
 }
 
 async fn stop_merges(context: &Context, table: &TableRef) -> Result<(), Failure> {
+    // So that they are stopped again whenever the server is started.
+    let held = context.state.hold_merges(&context.migration, table);
+    held.map_err(state_failed(Code::AttachFailed))?;
     let statement = Statement::StopMerges(&table.name);
     context
         .clickhouse

@@ -4,7 +4,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef};
 
 use super::look::{Found, look};
-use super::{Context, StepResult, failed};
+use super::{Context, StepResult, failed, state_failed};
 use crate::clickhouse::Statement;
 
 /// Starts merges. ClickHouse does not tell whether they are stopped, so the answer to the statement has to do, and
@@ -17,6 +17,7 @@ pub async fn finish(context: &Context, table: &TableRef) -> StepResult {
     let Found::Attached(_) = look(context, table, Code::MergesFailed).await? else {
         return Err(detached());
     };
+    let _turn = context.state.merges_turn().lock().await;
     context.doing(format!("starts merges of {}", table.name));
     let statement = Statement::StartMerges(&table.name);
     context
@@ -24,6 +25,8 @@ pub async fn finish(context: &Context, table: &TableRef) -> StepResult {
         .execute(statement)
         .await
         .map_err(failed(Code::MergesFailed))?;
+    let let_go = context.state.let_merges_go(&context.migration, table);
+    let_go.map_err(state_failed(Code::MergesFailed))?;
     match look(context, table, Code::MergesFailed).await? {
         Found::Attached(_) => Ok(Done::Plain.into()),
         Found::Detached { .. } => Err(detached()),
