@@ -179,7 +179,7 @@ impl ThisHost {
             && self.state.holds_merges(&command.migration, table)
         {
             failure.problem.fix.push_str(&format!(
-                "; until then merges of the table stay stopped on all its replicas (by hand, once no row is missing: {})",
+                "; until then merges of the table stay stopped on all replicas (by hand, once no row is missing: {})",
                 Statement::StartMerges(&table.name).sql()
             ));
         }

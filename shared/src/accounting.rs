@@ -42,7 +42,8 @@ pub enum Fate {
         /// The range of the log's entry.
         by: String,
     },
-    /// It is gone from the reference as well, which had accounted for all of its parts: merged, mutated or dropped since.
+    /// It is gone from the reference as well, which had accounted for all of its parts: merged, mutated or dropped
+    /// since.
     Gone,
     /// It lies in `detached/` and is not active: to be attached.
     Detached,

@@ -154,12 +154,15 @@ async fn attach_all(work: &Work<'_>, left: &[String]) -> Result<(), Failure> {
     let mut note = work.restore_note()?;
     note.attached.extend(left.iter().cloned());
     work.write_restore_note(&note)?;
+    let noted = work.context.state.checksums(&work.context.migration, work.table);
+    let noted = noted.map_err(state_failed(Code::RestoreFailed))?;
     for (done, name) in left.iter().enumerate() {
         work.doing(format!("attaches {name} again, {done} of {} done", left.len()));
         let Some(folder) = folders.iter().find(|folder| folder.name == *name) else {
             continue; // The account that follows decides.
         };
         check_rows(work, name, &folder.path)?;
+        check_files(work, name, &folder.path, noted.get(name)).await?;
         // If this fails, it is not sent again before the next attempt has looked: it could double the rows.
         work.execute(Statement::AttachPart(&work.table.name, name)).await?;
     }
@@ -182,6 +185,22 @@ fn check_rows(work: &Work<'_>, name: &str, folder: &Path) -> Result<(), Failure>
             ),
         )),
         Some(_) | None => Ok(()),
+    }
+}
+
+/// The same for the hashes of its files, as they were noted at the attach.
+async fn check_files(work: &Work<'_>, name: &str, folder: &Path, noted: Option<&String>) -> Result<(), Failure> {
+    let found = digests_of_checksums(vec![(name.to_owned(), folder.to_owned())]).await;
+    match (noted, found.get(name)) {
+        (Some(noted), Some(found)) if noted != found => Err(Failure::lasting(
+            Code::PartsUnaccounted,
+            format!(
+                "detached/{name} of {} has other files than the part of that name had: it is another one, and was not \
+                 attached",
+                work.table.name
+            ),
+        )),
+        _ => Ok(()),
     }
 }
 

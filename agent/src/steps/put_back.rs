@@ -81,9 +81,9 @@ impl Work<'_> {
         Failure::lasting(
             Code::PartsOutOfOrder,
             format!(
-                "a restore of {} was cut while it moved parts to detached/, and they cannot be put back ({why}): DETACH \
-                 TABLE {table} PERMANENTLY SYNC; move these folders from detached/ to the folder above it: {}; ATTACH \
-                 TABLE {table}",
+                "a restore of {} was cut while it moved parts to detached/, and they cannot be put back ({why}): \
+                 DETACH TABLE {table} PERMANENTLY SYNC; move these folders from detached/ to the folder above it: {}; \
+                 ATTACH TABLE {table}",
                 self.table.name,
                 some_of(names)
             ),

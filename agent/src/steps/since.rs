@@ -29,8 +29,8 @@ impl Work<'_> {
     }
 
     /// Whether the reference has no part that is not active here. It was accounted for before any follower began, so
-    /// what neither has was merged, mutated or dropped since. Proved only if the replica is the very table of its manifest
-    /// (one that was dropped and made anew has nothing) and has not lost a part to a disk.
+    /// what neither has was merged, mutated or dropped since. Proved only if the replica is the very table of its
+    /// manifest (one that was dropped and made anew has nothing) and has not lost a part to a disk.
     pub(super) async fn same_as_reference(&self, of: &Manifest, active: &[ActivePart]) -> Result<bool, Failure> {
         let (ensemble, path) = (&self.order.witness.ensemble, &self.table.path);
         let places = &self.context.zookeeper;

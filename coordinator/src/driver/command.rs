@@ -154,8 +154,8 @@ fn table_ref(plan: &Plan, table: TableIx) -> TableRef {
     }
 }
 
-/// Whether the parts of the table have to come in order: every engine but plain MergeTree may take the later part for the
-/// newer one.
+/// Whether the parts of the table have to come in order: every engine but plain MergeTree may take the later part for
+/// the newer one.
 fn keep_order(plan: &Plan, table: TableIx) -> bool {
     let planned = &plan.tables[table];
     let allowances = Allowances::parse(&plan.request.allow).unwrap_or_default();

@@ -12,8 +12,8 @@ type Partition<'a> = (Vec<&'a ManifestPart>, Vec<(PartName, &'a ActivePart)>);
 /// The active parts that have to be detached and attached again, in this order, so that in every partition the parts of
 /// the manifest stand in the order of their inserts, and what users wrote since comes after them. None when they do.
 ///
-/// `RESTORE` attaches in order; what was left of one that was cut is attached after what is active already, and after what
-/// users wrote in between.
+/// `RESTORE` attaches in order; what was left of one that was cut is attached after what is active already, and after
+/// what users wrote in between.
 #[must_use]
 pub fn out_of_order(manifest: &[ManifestPart], active: &[ActivePart]) -> Vec<String> {
     let mut partitions: BTreeMap<&str, Partition<'_>> = BTreeMap::new();
