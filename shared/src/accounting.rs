@@ -12,8 +12,8 @@ use crate::document::{Manifest, ManifestPart};
 use crate::inventory::ActivePart;
 use crate::part::PartName;
 
-pub use dropped::Dropped;
 use dropped::DroppedParts;
+pub use dropped::{Dropped, is_single};
 pub use order::out_of_order;
 
 /// What became of one part of a manifest.
@@ -366,6 +366,35 @@ mod tests {
         assert!(found.is_complete());
         let lying = fates(&m, &m, &[part("all_0_2_1", 11, "ab")], &[]);
         assert_eq!(lying.missing().len(), 3);
+    }
+
+    #[test]
+    fn what_expired_or_was_deleted_since_is_known_by_its_blocks() {
+        let m = manifest(vec![
+            part("all_0_0_1", 0, "empty"),
+            part("all_5_5_0", 5, "a"),
+            part("all_6_6_0", 6, "b"),
+            part("all_7_7_0", 7, "c"),
+        ]);
+        // The empty part had block 0; what has a mutation was mutated since.
+        let deleted = fates(&m, &m, &[part("all_1_2_1", 11, "ab"), part("all_3_3_0_4", 0, "-")], &[]);
+        assert!(deleted.is_complete(), "{deleted:?}");
+        let none = HashSet::new();
+        let expired = account(Evidence {
+            manifest: &m,
+            reference: &m,
+            is_reference: true,
+            active: &[part("all_1_2_1", 3, "ab"), part("all_3_3_0", 7, "c")],
+            detached: &none,
+            late: &none,
+            dropped: &[],
+            same_as_reference: false,
+            merges_keep_rows: false,
+        });
+        assert!(expired.is_complete(), "{expired:?}");
+        // Where rows cannot expire, they have to add up.
+        let lost = fates(&m, &m, &[part("all_1_2_1", 3, "ab"), part("all_3_3_0", 7, "c")], &[]);
+        assert_eq!(lost.missing(), ["all_5_5_0", "all_6_6_0"]);
     }
 
     #[test]

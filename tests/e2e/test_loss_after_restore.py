@@ -292,6 +292,32 @@ def test_written_before_leftovers(cluster, database):
         assert seen(host, name) == [["0", "1000"], *([str(k), "5"] for k in range(1, 5))], host.name
 
 
+# What users do with a table meanwhile, and the rows that are left then.
+CHANGED = {
+    "merged": ("ReplicatedMergeTree", "", "OPTIMIZE TABLE {t} FINAL", [0, 1, 2, 3]),
+    "folded": ("ReplicatedReplacingMergeTree", "", "OPTIMIZE TABLE {t} FINAL", [0, 1, 2, 3]),
+    "expired": ("ReplicatedMergeTree", "TTL at + INTERVAL 1 DAY", "OPTIMIZE TABLE {t} FINAL", [0, 2]),
+    "deleted": ("ReplicatedMergeTree", "", "ALTER TABLE {t} DELETE WHERE id % 2 SETTINGS mutations_sync = 1", [0, 2]),
+}
+
+
+def changing(cluster: Cluster, database: str, kind: str, prefix: str = "") -> str:
+    """A table of four parts with a row each, of which every other one is long past."""
+    engine, clause, _, _ = CHANGED[kind]
+    name = f"{database}.{prefix}{kind}"
+    for host in cluster.hosts:
+        host.query(
+            f"CREATE TABLE {name} (id UInt64, at DateTime)"
+            f" ENGINE = {engine}('/{database}/{prefix}{kind}', '{{replica}}') ORDER BY id {clause} {NO_MERGES}"
+        )
+    cluster.query_all(f"SYSTEM STOP MERGES {name}")
+    for number in range(4):
+        at = "'2020-01-01 00:00:00'" if number % 2 else "now()"
+        cluster.hosts[0].query(f"INSERT INTO {name} SELECT {number}, {at}")
+    cluster.hosts[1].query(f"SYSTEM SYNC REPLICA {name} LIGHTWEIGHT")
+    return name
+
+
 def merge(host, name: str) -> None:
     """Order a merge of everything, and do not wait for it."""
     host.query(f"OPTIMIZE TABLE {name} FINAL SETTINGS alter_sync = 0")
@@ -343,3 +369,34 @@ def test_merges_meanwhile(cluster, database):
         assert ids(host, name) == list(range(9))
     # Once it is over, a start is nobody's business.
     assert list(cluster.directory.glob("agent-*/state/*/*.held")) == []
+
+
+def test_changed_meanwhile(cluster, database):
+    """What was merged, expired or deleted on the reference after RESTORE is accounted for, and nothing comes back."""
+    first, second = cluster.hosts
+    bare = changing(cluster, database, "deleted", "bare_")
+    saved = {row[0] for row in second.query(f"SELECT DISTINCT _part FROM {bare}")}
+    without_metadata(cluster, bare)
+    first.query(f"SYSTEM RESTORE REPLICA {bare}")
+    first.query(CHANGED["deleted"][2].format(t=bare))
+    second.query(f"SYSTEM RESTORE REPLICA {bare}")
+    second.query(f"SYSTEM SYNC REPLICA {bare} LIGHTWEIGHT")
+    for part in saved & set(detached(second, bare)):
+        second.query(f"ALTER TABLE {bare} ATTACH PART '{part}'")
+    assert ids(second, bare) != CHANGED["deleted"][3], "the bare statements bring nothing back: nothing is shown"
+    cluster.query_all(f"DROP TABLE {bare} SYNC")
+
+    names = {kind: changing(cluster, database, kind) for kind in CHANGED}
+    assert all(ids(first, name) == [0, 1, 2, 3] for name in names.values())
+    with Held(cluster, database, FIRST, f"^SYSTEM RESTORE REPLICA .*{database}", after=True) as held:
+        wait_for(lambda: len({r["sql"] for r in first.query_log("held") if database in r["sql"]}) == len(names), "all")
+        for kind, name in names.items():
+            first.query(f"SYSTEM START MERGES {name}")
+            first.query(CHANGED[kind][2].format(t=name))
+            assert ids(first, name) == CHANGED[kind][3], kind
+            first.query(f"INSERT INTO {name} SELECT 9, now()")
+    assert held.code == DONE
+    completed(cluster, database)
+    for host in cluster.hosts:
+        for kind, name in names.items():
+            assert ids(host, name) == [*CHANGED[kind][3], 9], (host.name, kind)

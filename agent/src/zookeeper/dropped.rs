@@ -1,6 +1,6 @@
 //! What was dropped since a restore, as the new path's log tells it, and what a reference replica has now.
 
-use rekeeper_shared::accounting::Dropped;
+use rekeeper_shared::accounting::{Dropped, is_single};
 use rekeeper_shared::document::{PartNode, QueueOrder};
 use rekeeper_shared::place::ZkPath;
 use rekeeper_shared::settle::uncovered;
@@ -42,8 +42,15 @@ impl ZooKeeper {
         let next = entries.last().map_or(from, |(number, _)| number + 1);
         let nodes = entries.iter().map(|(_, name)| format!("{folder}/{name}")).collect();
         let contents = self.many_data(nodes).await?;
-        let dropped = contents.into_iter().filter_map(|content| parse(&text(content)));
-        Ok((dropped.collect(), next))
+        let mut dropped: Vec<Dropped> = contents
+            .into_iter()
+            .filter_map(|content| parse(&text(content)))
+            .collect();
+        // ClickHouse puts an empty part in the place of one that it gave up, and drops it later: that is no user.
+        if self.lost_parts(path).await? {
+            dropped.retain(|entry| !is_single(&entry.range));
+        }
+        Ok((dropped, next))
     }
 
     /// What the replica has now; none when it is not registered.
@@ -57,8 +64,7 @@ impl ZooKeeper {
             QueueOrder::Merge { .. } => false,
             QueueOrder::Other { word } => word != "mutate",
         });
-        let lost = path.child("lost_part_count");
-        let lost = number(&lost, self.data(&lost).await?)?.unwrap_or(0);
+        let lost_parts = self.lost_parts(path).await?;
         let creator = text(self.data(&format!("{replica}/creator_info")).await?);
         let Some(parts) = self.children(&format!("{replica}/parts")).await? else {
             return Ok(None);
@@ -75,8 +81,13 @@ impl ZooKeeper {
             created_by: creator.split('|').next().unwrap_or_default().to_owned(),
             parts: uncovered(&parts).into_iter().map(|part| part.name.clone()).collect(),
             waits,
-            lost_parts: lost > 0,
+            lost_parts,
         }))
+    }
+
+    async fn lost_parts(&self, path: &ZkPath) -> Result<bool, ZkError> {
+        let node = path.child("lost_part_count");
+        Ok(number(&node, self.data(&node).await?)?.unwrap_or(0) > 0)
     }
 }
 

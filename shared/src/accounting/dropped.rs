@@ -8,6 +8,12 @@ use super::{Content, Evidence, content, order_of};
 use crate::document::ManifestPart;
 use crate::part::PartName;
 
+/// Whether an entry takes one part, not a range over a partition.
+#[must_use]
+pub fn is_single(range: &str) -> bool {
+    PartName::parse(range).is_some_and(|name| name.level < RANGE_LEVEL)
+}
+
 /// The level of a range that is no part: what is written into `DROP PARTITION`, `TRUNCATE` and the like.
 const RANGE_LEVEL: u32 = 999_999_999;
 

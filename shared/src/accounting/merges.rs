@@ -19,10 +19,10 @@ struct Partition<'a> {
 /// For parts of each content, the active parts that such parts were merged into.
 pub(super) fn merged_since<'a>(evidence: Evidence<'a>) -> HashMap<Content<'a>, VecDeque<String>> {
     let mut partitions: BTreeMap<&str, Partition<'_>> = BTreeMap::new();
-    for part in evidence.reference.parts.iter().filter(|p| p.rows > 0) {
+    for part in &evidence.reference.parts {
         partitions.entry(&part.partition_id).or_default().parts.push(part);
     }
-    for active in evidence.active.iter().filter(|a| a.rows > 0) {
+    for active in evidence.active {
         if let (Some(name), Some(partition)) = (
             PartName::parse(&active.name),
             partitions.get_mut(active.partition_id.as_str()),
@@ -36,7 +36,8 @@ pub(super) fn merged_since<'a>(evidence: Evidence<'a>) -> HashMap<Content<'a>, V
         actives.sort_by_key(|(name, _)| name.min_block);
         let in_sequence = evidence.merges_keep_rows.then(|| {
             let is_attached = |part: &&ManifestPart| !(evidence.is_reference && evidence.left_behind(part));
-            by_sequence(parts.iter().copied().filter(is_attached).collect(), &actives)
+            let attached = parts.iter().copied().filter(|part| part.rows > 0).filter(is_attached);
+            by_sequence(attached.collect(), &actives)
         });
         let into = in_sequence.flatten();
         for (part, name) in into.unwrap_or_else(|| by_blocks(&parts, &actives, evidence.merges_keep_rows)) {
@@ -75,7 +76,7 @@ fn by_sequence<'a>(parts: Vec<&'a ManifestPart>, actives: &Actives<'_>) -> Optio
     (next == parts.len()).then_some(into)
 }
 
-/// A restore gives the n-th part of a partition the block n, so that the range of an active part tells what went into it.
+/// A restore gives the n-th part of a partition the block n, also to one without rows, so that the range of an active part tells what went into it.
 fn by_blocks<'a>(parts: &[&'a ManifestPart], actives: &Actives<'_>, merges_keep_rows: bool) -> Sources<'a> {
     let mut into = Vec::new();
     for (name, active) in actives {
