@@ -99,6 +99,13 @@ def test_what_has_a_problem_is_left_out_and_what_is_cleaned_is_not(two):
     refused = rekeeper("skip", "m4", "--table", "shop.bad").expect(USAGE)
     assert "forward is the only way" in refused.stderr and "rekeeper retry m4 --table shop.bad" in refused.stderr
     two.host("ch-01-1").clear_faults()
+    # Finished by hand with the statements that are printed; what is found is accounted for.
+    (problem,) = rekeeper("problems", "m4", "-o", "json").expect(DONE).json
+    assert problem["code"] == "RESTORE_FAILED" and problem["host"] == "ch-01-1"
+    assert "SYSTEM RESTORE REPLICA `shop`.`bad`" in problem["by_hand"]
+    for statement in problem["by_hand"]:
+        assert statement in rekeeper("problems", "m4").stdout
+        two.host("ch-01-1").query(statement)
     rekeeper("retry", "m4").expect(DONE)
     rekeeper.wait_for_state("m4", "COMPLETED")
     assert report(proof.check(recorded, ledger))

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::problem::Code;
-use rekeeper_shared::view::StatusView;
+use rekeeper_shared::view::{StatusView, TableStatus, TableStatusView};
 use serde::Serialize;
 
 use super::text::{self, WIDTH};
@@ -19,6 +19,8 @@ pub(crate) struct Row<'a> {
     code: Code,
     message: &'a str,
     fix: &'a str,
+    /// Statements on the table's host that bring it further by hand; `retry` goes on from there.
+    by_hand: Vec<String>,
 }
 
 impl Row<'_> {
@@ -44,9 +46,47 @@ pub(crate) fn rows(status: &StatusView) -> Vec<Row<'_>> {
                 code: problem.code,
                 message: &problem.message,
                 fix: &problem.fix,
+                by_hand: by_hand(status, table, problem.code),
             })
         })
         .collect()
+}
+
+/// The statements for a table in its present status. None where a statement would do harm or change nothing: while its
+/// nodes are being deleted, before its server is at its new place, and where parts are missing.
+fn by_hand(status: &StatusView, table: &TableStatusView, code: Code) -> Vec<String> {
+    let name = TableName::new(&table.database, &table.table).sql();
+    let set = status
+        .replica_sets
+        .iter()
+        .find(|set| set.zookeeper_path == table.zookeeper_path);
+    let reference = set.and_then(|set| set.reference.as_ref());
+    let is_reference = reference == Some(&table.host);
+    let reference_is_restored = status.tables.iter().any(|other| {
+        other.zookeeper_path == table.zookeeper_path
+            && Some(&other.host) == reference
+            && other.status == TableStatus::Restored
+    });
+    match (code, table.status) {
+        (Code::AttachFailed, TableStatus::Init | TableStatus::Detached) => vec![format!("ATTACH TABLE {name}")],
+        // Not RESTORE yet: the manifest has to be written before it.
+        (Code::AttachFailed, TableStatus::ZkCleaned) => {
+            vec![format!("ATTACH TABLE {name}"), format!("SYSTEM STOP MERGES {name}")]
+        }
+        (Code::RestoreFailed, TableStatus::ZkCleaned)
+            if table.parts.is_some() && (is_reference || reference_is_restored) =>
+        {
+            let caches = ["MARK", "PRIMARY INDEX", "UNCOMPRESSED", "QUERY CONDITION"];
+            let mut all = vec![
+                format!("SYSTEM STOP MERGES {name}"),
+                format!("SYSTEM RESTORE REPLICA {name}"),
+            ];
+            all.extend(caches.map(|cache| format!("SYSTEM DROP {cache} CACHE")));
+            all
+        }
+        (Code::MergesFailed, _) => vec![format!("SYSTEM START MERGES {name}")],
+        _ => Vec::new(),
+    }
 }
 
 /// How much of the problems is shown.
@@ -74,12 +114,14 @@ impl Limit {
 /// For people: what several tables suffer from is said once, with the tables it is about.
 pub(crate) fn table(rows: &[Row<'_>], limit: Limit) -> String {
     let mut groups: Vec<(&Row<'_>, Vec<String>)> = Vec::new();
-    let mut known: HashMap<(Code, &str, &str), usize> = HashMap::new();
+    let mut known: HashMap<(Code, &str, &str, &[String]), usize> = HashMap::new();
     for row in rows {
-        let group = *known.entry((row.code, row.message, row.fix)).or_insert_with(|| {
-            groups.push((row, Vec::new()));
-            groups.len() - 1
-        });
+        let group = *known
+            .entry((row.code, row.message, row.fix, row.by_hand.as_slice()))
+            .or_insert_with(|| {
+                groups.push((row, Vec::new()));
+                groups.len() - 1
+            });
         groups[group]
             .1
             .push(text::escape(&format!("{} on {}", row.table, row.host)));
@@ -99,6 +141,12 @@ pub(crate) fn table(rows: &[Row<'_>], limit: Limit) -> String {
         }
         out.push_str(&text::wrap(row.message, "    ", WIDTH));
         out.push_str(&text::wrap(&format!("fix: {}", row.fix), "    ", WIDTH));
+        if !row.by_hand.is_empty() {
+            out.push_str("    by hand, on the host, then retry:\n");
+        }
+        for statement in &row.by_hand {
+            let _ = writeln!(out, "      {};", text::escape(statement));
+        }
     }
     if groups.len() > limit.problems {
         let more = text::count(groups.len() - limit.problems, "more problem");
