@@ -29,8 +29,23 @@ fn with_status(status: StatusView) -> Fake {
 #[test]
 fn help_of_every_command() {
     for command in [
-        "", "hosts", "plan", "start", "status", "pause", "resume", "retry", "skip", "abort", "problems", "report",
-        "events", "explain", "export",
+        "",
+        "hosts",
+        "plan",
+        "start",
+        "status",
+        "pause",
+        "resume",
+        "retry",
+        "skip",
+        "abort",
+        "problems",
+        "report",
+        "events",
+        "explain",
+        "export",
+        "completions",
+        "man",
     ] {
         let arguments: Vec<&str> = [command, "--help"]
             .into_iter()
@@ -424,6 +439,30 @@ fn events() {
     );
     // The migration has ended, so there is nothing more to wait for.
     snapshot("events", &run(&fake, &["events", "m1", "--follow"]).exits(0).stdout);
+}
+
+#[test]
+fn completions_and_man_pages_know_every_command() {
+    let commands = ["plan", "start", "skip", "abort", "problems", "explain"];
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run_command(rekeeper(NOWHERE, &["completions", shell])).exits(0).stdout;
+        assert!(commands.iter().all(|command| script.contains(command)), "{shell}");
+        assert!(script.contains("dry-run"), "{shell}");
+    }
+    run_command(rekeeper(NOWHERE, &["completions", "cmd"]))
+        .exits(2)
+        .prints_nothing();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    run_command(rekeeper(NOWHERE, &["man", path])).exits(0).prints_nothing();
+    for command in commands {
+        let page = std::fs::read_to_string(folder.path().join(format!("rekeeper-{command}.1"))).unwrap();
+        assert!(page.contains(command));
+    }
+    assert!(folder.path().join("rekeeper.1").exists());
+    run_command(rekeeper(NOWHERE, &["man", "/no/such/folder"]))
+        .exits(2)
+        .says("/no/such/folder is no folder");
 }
 
 #[test]

@@ -167,6 +167,18 @@ pub(crate) enum Command {
     /// YAML whatever --output says: a list of {db, table, status, zk_path} with status 1 INIT, 2 DETACHED, 3 ZK_CLEANED,
     /// 4 RESTORED; one document for each host, with the host's name in a comment.
     Export(NameArgs),
+    /// Prints the completions of a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Writes man pages, one for each command
+    Man {
+        /// A folder that exists
+        #[arg(value_name = "FOLDER")]
+        folder: std::path::PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

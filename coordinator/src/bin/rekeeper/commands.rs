@@ -14,6 +14,7 @@ use crate::dry_run::dry_run;
 use crate::events;
 use crate::failure::{Exit, Failure};
 use crate::follow::{Followed, follow};
+use crate::generate;
 use crate::output::problems::Limit;
 use crate::output::{self, notice, print, render};
 use crate::progress::Progress;
@@ -25,6 +26,11 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
     let format = cli.common.output;
     if let Command::Explain { code } = &cli.command {
         return explain(code.as_deref(), format);
+    }
+    match &cli.command {
+        Command::Completions { shell } => return generate::completions(*shell).map(|()| Exit::Done),
+        Command::Man { folder } => return generate::man(folder).map(|()| Exit::Done),
+        _ => {}
     }
     let mut client = connect(&cli.common)?;
     let client = &mut client;
@@ -114,6 +120,8 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
             Ok(Exit::Done)
         }
         Command::Explain { code } => explain(code.as_deref(), format),
+        // Done above, without a coordinator.
+        Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Done),
     }
 }
 

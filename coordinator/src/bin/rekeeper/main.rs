@@ -9,6 +9,7 @@ mod dry_run;
 mod events;
 mod failure;
 mod follow;
+mod generate;
 mod output;
 mod patience;
 mod progress;
