@@ -7,6 +7,7 @@
 )]
 
 mod delete;
+mod dropped;
 mod fence;
 mod freeze;
 mod interrupted;

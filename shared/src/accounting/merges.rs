@@ -76,7 +76,8 @@ fn by_sequence<'a>(parts: Vec<&'a ManifestPart>, actives: &Actives<'_>) -> Optio
     (next == parts.len()).then_some(into)
 }
 
-/// A restore gives the n-th part of a partition the block n, also to one without rows, so that the range of an active part tells what went into it.
+/// A restore gives the n-th part of a partition the block n, also to one without rows, so that the range of an active
+/// part tells what went into it.
 fn by_blocks<'a>(parts: &[&'a ManifestPart], actives: &Actives<'_>, merges_keep_rows: bool) -> Sources<'a> {
     let mut into = Vec::new();
     for (name, active) in actives {
