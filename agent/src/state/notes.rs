@@ -32,6 +32,9 @@ pub struct RestoreNote {
     /// What users dropped since, by the log of the new path, which forgets it soon.
     #[serde(default)]
     pub dropped: Vec<Dropped>,
+    /// RESTORE joined the table of somebody else, who had the path by then, and may have been given these parts of it.
+    #[serde(default)]
+    pub foreign: Option<BTreeSet<String>>,
     /// Settings of the table were changed, and this is what its definition said before.
     pub settings: Option<FormerSettings>,
     /// Parts of the manifest that were attached from `detached/`, one by one, or were about to be.

@@ -72,8 +72,9 @@ impl Work<'_> {
     /// What lies under `detached/`, and of which parts of the manifest these are copies: by their names, or, where the
     /// server has given a folder another name, by its `checksums.txt`.
     async fn folders(&self) -> Result<Vec<Folder>, Failure> {
+        // Without the digests, folders are known by their names only.
         let noted = self.context.state.checksums(&self.context.migration, self.table);
-        let noted: BTreeMap<String, String> = noted.map_err(state_failed(CODE))?;
+        let noted: BTreeMap<String, String> = noted.unwrap_or_default();
         let by_digest: HashMap<&str, &str> = noted.iter().map(|(name, digest)| (&**digest, &**name)).collect();
         let names: HashSet<&str> = self.manifest.parts.iter().map(|part| part.name.as_str()).collect();
         let folders = self.detached_parts().await?;

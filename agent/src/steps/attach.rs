@@ -10,6 +10,7 @@ use rekeeper_shared::step::{Done, Failure, TableRef, Witness};
 use tokio::time::Instant;
 
 use super::look::{Found, look};
+use super::strangers::check_absent;
 use super::wait::{POLL, until_alone};
 use super::{Context, Finished, StepResult, failed, state_failed};
 use crate::clickhouse::{Class, Replica, Statement, code};
@@ -56,7 +57,7 @@ pub async fn attach(
                 ));
             }
             context.zookeeper.check_witness(witness).await?;
-            context.zookeeper.check_absent(witness).await?;
+            check_absent(context, witness, Some(&table.name)).await?;
             if let Found::Detached { .. } = found {
                 attach_statement(context, table).await?;
             }

@@ -19,6 +19,7 @@ mod restart;
 mod restore;
 pub mod set;
 mod since;
+mod strangers;
 mod sync;
 mod unexpected;
 mod wait;

@@ -10,7 +10,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Failure, Witness};
 
 use crate::words::in_full;
-use crate::zookeeper::{Connections, Ensembles, ReferenceNow, RestoredState, WitnessFound, ZkError, ZooKeeper};
+use crate::zookeeper::{Connections, Ensembles, Owner, ReferenceNow, RestoredState, WitnessFound, ZkError, ZooKeeper};
 
 /// The places of the server's current configuration; the file is read again at each use, since a hook may change it.
 #[derive(Debug, Clone)]
@@ -74,18 +74,18 @@ impl ServerPlaces {
         }
     }
 
-    /// Nothing is at the table's path.
-    pub(super) async fn check_absent(&self, witness: &Witness) -> Result<(), Failure> {
+    /// Whether nothing is at the table's path.
+    pub(super) async fn is_absent(&self, witness: &Witness) -> Result<bool, Failure> {
         let code = Code::WitnessFailed;
         let zookeeper = self.at(&witness.ensemble, code).await?;
-        if zookeeper.path_absent(&witness.path).await.map_err(failed(code))? {
-            Ok(())
-        } else {
-            Err(Failure::lasting(
-                Code::PathExists,
-                format!("{} exists at {}", witness.path, zookeeper.place()),
-            ))
-        }
+        zookeeper.path_absent(&witness.path).await.map_err(failed(code))
+    }
+
+    /// Whose replicas are registered at the table's path.
+    pub(super) async fn owners(&self, ensemble: &str, path: &ZkPath) -> Result<Vec<Owner>, Failure> {
+        let code = Code::RestoreFailed;
+        let zookeeper = self.at(ensemble, code).await?;
+        zookeeper.owners(path).await.map_err(failed(code))
     }
 
     /// The nodes at the table's path; none when there is nothing.

@@ -138,7 +138,10 @@ impl<'a> Work<'a> {
         self.until_writable().await?;
         self.drop_caches().await?;
         match self.order.role {
-            Role::Reference => leftovers::attach(self).await?,
+            Role::Reference => {
+                self.alone().await?;
+                leftovers::attach(self).await?;
+            }
             Role::Follower { .. } => {
                 self.follow().await?;
                 self.drop_caches().await?;
@@ -205,9 +208,10 @@ impl<'a> Work<'a> {
                     ),
                 ));
             };
-            let stranger = nodes.replicas.iter().find(|r| !self.order.replicas.contains(&r.name));
-            if let Some(stranger) = stranger {
-                return Err(self.path_exists(&format!("it has a replica {} that the plan has not", stranger.name)));
+            let planned = |r: &RestoredReplica| self.order.replicas.contains(&r.name);
+            if !nodes.replicas.iter().all(planned) {
+                let owners = self.owners().await?;
+                return Err(self.taken(&self.strangers(&owners)));
             }
             let (log_end, waiting) = goal.get_or_insert_with(|| (nodes.log_end, names_of_waiting(&nodes)));
             nodes.log_end = *log_end;

@@ -7,6 +7,7 @@ use rekeeper_shared::step::Failure;
 
 use super::look::{Found, look};
 use super::restore::{BY_ITSELF, CODE, PATIENCE, Work, some_of};
+use super::strangers::check_absent;
 use super::wait::until_alone;
 use super::{collisions, failed};
 use crate::clickhouse::{Class, Error, Statement};
@@ -50,9 +51,7 @@ impl Work<'_> {
                     .is_some_and(|n| n.replicas.iter().any(|r| r.name == name))
             };
             if registered(&self.table.replica_name) {
-                if !sent {
-                    return Err(self.path_exists("this replica is registered there, and not by this migration"));
-                }
+                self.registered_by_us(sent).await?;
                 // The metadata is there: a server that has just started needs a moment, or has to be told.
                 if self.until_in_service(BY_ITSELF).await?.is_ok() {
                     return Ok(());
@@ -73,7 +72,10 @@ impl Work<'_> {
                 (None, None) if sent && self.put_back().await? => continue,
                 (None, None) => {}
                 (Some(_), Some(reference)) if registered(&reference.replica_name) => {}
-                (Some(_), None) => return Err(self.path_exists("this replica is to be the first there")),
+                (Some(_), None) => {
+                    let owners = self.owners().await?;
+                    return Err(self.taken(&self.strangers(&owners)));
+                }
                 (Some(_), Some(reference)) => {
                     let text = format!(
                         "the reference, replica {}, is not registered there",
@@ -104,6 +106,23 @@ impl Work<'_> {
         Err(Failure::lasting(CODE, last))
     }
 
+    /// The replica at the path is this table, and not another of the same replica name. A note that was lost is made up
+    /// for by what ClickHouse itself notes.
+    async fn registered_by_us(&self, sent: bool) -> Result<(), Failure> {
+        let owners = self.owners().await?;
+        let own = owners.iter().find(|owner| owner.replica == self.table.replica_name);
+        match own.and_then(|own| self.is_own(own).map(|is| (own, is))) {
+            Some((own, false)) => Err(self.taken(&[own])),
+            Some((_, true)) if !sent => {
+                let mut note = self.restore_note()?;
+                note.sent = true;
+                self.write_restore_note(&note)
+            }
+            None if !sent => Err(self.path_exists("this replica is registered there, and not by this migration")),
+            Some((_, true)) | None => Ok(()),
+        }
+    }
+
     async fn is_registered(&self) -> Result<bool, Failure> {
         let nodes = self.nodes().await?;
         Ok(nodes.is_some_and(|n| n.replicas.iter().any(|r| r.name == self.table.replica_name)))
@@ -114,7 +133,7 @@ impl Work<'_> {
     async fn send_restore(&self) -> Result<Result<(), Error>, Failure> {
         let former = self.restore_note()?;
         let mut note = former.clone();
-        note.sent = true;
+        (note.sent, note.foreign) = (true, None);
         let on_the_manifest: HashSet<&str> = self.manifest.parts.iter().map(|part| part.name.as_str()).collect();
         let folders = self.detached_parts().await?;
         let late = folders.into_iter().map(|folder| folder.name);
@@ -122,7 +141,7 @@ impl Work<'_> {
             .extend(late.filter(|name| on_the_manifest.contains(name.as_str())));
         self.write_restore_note(&note)?;
         if self.reference.is_none()
-            && let Err(failure) = self.context.zookeeper.check_absent(self.order.witness).await
+            && let Err(failure) = check_absent(self.context, self.order.witness, Some(&self.table.name)).await
         {
             // Nothing was sent, so what is there is not ours.
             self.write_restore_note(&former)?;

@@ -5,6 +5,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Witness};
 
 use super::zookeeper_failed;
+use crate::steps::strangers::check_absent;
 use crate::steps::{Context, StepResult};
 
 /// Writes the witness where the table is to be made anew, if nothing is there.
@@ -14,7 +15,7 @@ use crate::steps::{Context, StepResult};
 pub async fn witness(context: &Context, witness: &Witness) -> StepResult {
     let code = Code::WitnessFailed;
     context.doing(format!("writes the witness of {}", witness.path));
-    context.zookeeper.check_absent(witness).await?;
+    check_absent(context, witness, None).await?;
     let zookeeper = context.zookeeper.at(&witness.ensemble, code).await?;
     zookeeper.write_witness(witness).await.map_err(zookeeper_failed(code))?;
     Ok(Done::Plain.into())

@@ -1,0 +1,214 @@
+"""Loss 4: somebody's table is at the path when the "first" replica is restored, which then becomes its follower."""
+
+import contextlib
+from dataclasses import dataclass
+
+import pytest
+import tables
+from clickhouse import StatementFailed
+from processes import wait_for
+from programs import DONE, PROBLEMS
+from proof import Proof, report
+from rig import Cluster
+from tables import Table
+from writer import FIRST_WRITTEN_ID, Ledger
+
+ROWS = 100
+# The rows of a stranger; ids that the table itself cannot have.
+FOREIGN = 5
+
+
+def table(name: str) -> Table:
+    return Table("shop", name, settings=tables.NEVER_MERGES, rows=ROWS, inserts=5)
+
+
+TABLES = [table(name) for name in ("bare", "before", "between", "same_name", "vanished")]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two replicas of one shard with Rekeeper; each case has a table of its own."""
+    with Cluster(shards=1, replicas=2) as made:
+        tables.create(made.shards(), TABLES)
+        made.query_all("CREATE DATABASE other")
+        made.start_rekeeper()
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def without_faults(cluster):
+    """A case that failed leaves nothing held."""
+    yield
+    for host in cluster.hosts:
+        host.clear_faults()
+
+
+@dataclass
+class Case:
+    """One table, its path, and a stranger's table there."""
+
+    cluster: Cluster
+    name: str
+    replica: str = "stranger"
+
+    @property
+    def path(self) -> str:
+        return f"/tables/01/shop/{self.name}"
+
+    def count(self, host: str) -> int:
+        return int(self.cluster.host(host).value(f"SELECT count() FROM shop.{self.name}"))
+
+    def create_stranger(self, rows: int) -> None:
+        """On the second host, a table of the same columns."""
+        host = self.cluster.host("ch-01-2")
+        host.query(
+            f"CREATE TABLE other.{self.name} ({tables.COLUMNS})"
+            f" ENGINE = ReplicatedMergeTree('{self.path}', '{self.replica}')"
+            f" PARTITION BY tuple() ORDER BY id SETTINGS {tables.NEVER_MERGES}"
+        )
+        if rows:
+            host.query(f"INSERT INTO other.{self.name} (id) SELECT number + {FIRST_WRITTEN_ID} FROM numbers({rows})")
+
+    def drop_stranger(self) -> None:
+        self.cluster.host("ch-01-2").query(f"DROP TABLE other.{self.name} SYNC")
+
+    def plan(self) -> None:
+        """What has to be the same afterwards is written down, too."""
+        self.proof = Proof(self.cluster.directory)
+        record = self.proof.record()
+        self.before = record | {"replicas": [r for r in record["replicas"] if r["table"] == self.name]}
+        self.cluster.rekeeper("plan", self.name, "--table", f"shop.{self.name}", "--restart", "never").expect(DONE)
+
+    @contextlib.contextmanager
+    def restore_held(self):
+        """What is done within comes after Rekeeper's last look at the path and before RESTORE."""
+        host, before = self.cluster.host("ch-01-1"), len(self.cluster.host("ch-01-1").query_log("held"))
+        host.set_faults({"pattern": f"^SYSTEM RESTORE REPLICA .*{self.name}", "wait": True})
+        output = self.cluster.directory / "start.out"
+        following = self.cluster.rekeeper.background("start", self.name, "--yes", output=output)
+        try:
+            wait_for(lambda: len(host.query_log("held")) > before, "RESTORE to be sent", timeout=60)
+            yield
+            host.clear_faults()
+            assert following.wait(timeout=120) == PROBLEMS
+        finally:
+            following.terminate()
+            following.wait()
+
+    def problem(self) -> dict:
+        """The one problem that the set has, with a remedy that can be pasted."""
+        found = [t["problem"] for t in self.cluster.rekeeper.status(self.name)["tables"] if t["problem"]]
+        assert {problem["code"] for problem in found} == {"PATH_EXISTS"}
+        print(found[0]["message"], "|", found[0]["fix"])
+        return found[0]
+
+    def names_the_stranger(self) -> None:
+        problem = self.problem()
+        assert self.path in problem["message"] and f"other.{self.name}" in problem["message"]
+        assert f"DROP TABLE `other`.`{self.name}` SYNC" in problem["fix"]
+        assert f"rekeeper retry {self.name}" in problem["fix"]
+
+    def retry_fails(self) -> None:
+        """The cause is still there."""
+        self.cluster.rekeeper("retry", self.name).expect(DONE)
+        assert self.cluster.rekeeper.wait_for_state(self.name, "COMPLETED", "FAILED")["state"] == "FAILED"
+
+    def retry_finishes(self) -> None:
+        """Every row is there on every replica, and none that is not the table's own."""
+        self.cluster.rekeeper("retry", self.name).expect(DONE)
+        status = self.cluster.rekeeper.wait_for_state(self.name, "COMPLETED", "FAILED", timeout=120)
+        assert status["state"] == "COMPLETED"
+        assert {self.count(host.name) for host in self.cluster.hosts} == {ROWS}
+        assert report(self.proof.check(self.before, Ledger(self.cluster.directory / f"{self.name}.jsonl")))
+
+
+def test_bare_statements_make_a_follower_of_the_stranger_of_it(cluster):
+    case = Case(cluster, "bare")
+    for host in cluster.hosts:
+        host.query("DETACH TABLE shop.bare PERMANENTLY SYNC")
+    with cluster.zookeeper.client() as client:
+        client.delete(case.path, recursive=True)
+    host = cluster.host("ch-01-1")
+    host.query("ATTACH TABLE shop.bare")
+    assert case.count("ch-01-1") == ROWS
+    case.create_stranger(rows=0)
+    host.query("SYSTEM RESTORE REPLICA shop.bare")
+    host.query("SYSTEM SYNC REPLICA shop.bare")
+    # Nobody complains.
+    assert host.value("SELECT is_readonly FROM system.replicas WHERE table = 'bare'") == "0"
+    assert case.count("ch-01-1") == 0
+    case.drop_stranger()
+    cluster.query_all("DETACH TABLE IF EXISTS shop.bare PERMANENTLY SYNC")
+
+
+def test_path_that_exists_before_the_restore(cluster):
+    """Found before the tables are even attached."""
+    case, rekeeper = Case(cluster, "before"), cluster.rekeeper
+    case.plan()
+    rekeeper("start", "before", "--until", "restarted", "--yes").expect(DONE)
+    case.create_stranger(rows=FOREIGN)
+    rekeeper("start", "before", "--yes").expect(PROBLEMS)
+    case.names_the_stranger()
+    for host in cluster.hosts:
+        with pytest.raises(StatementFailed):
+            host.query("SELECT count() FROM shop.before")
+    case.drop_stranger()
+    case.retry_finishes()
+
+
+def test_table_that_is_created_between_the_last_look_and_restore(cluster):
+    """RESTORE makes a follower of the stranger of it. Nothing is attached into that table, nothing of it stays."""
+    case, rows = Case(cluster, "between"), FOREIGN
+    case.plan()
+    with case.restore_held():
+        case.create_stranger(rows)
+    case.names_the_stranger()
+    host = cluster.host("ch-01-1")
+    wait_for(lambda: case.count("ch-01-1") >= rows, "the stranger's rows to be fetched")
+    assert case.count("ch-01-1") == rows
+    detached = "SELECT count() FROM system.detached_parts WHERE table = 'between'"
+    assert host.value(detached) == "5"
+    assert cluster.host("ch-01-2").value("SELECT count() FROM other.between") == str(rows)
+
+    # As long as it is there, nothing goes on; and when it is gone, its rows are still to go.
+    case.retry_fails()
+    case.names_the_stranger()
+    case.drop_stranger()
+    case.retry_fails()
+    statements = [word for word in case.problem()["fix"].removeprefix("on this host: ").split("; ") if "DETACH" in word]
+    assert statements and case.count("ch-01-1") == rows
+    for statement in statements:
+        host.query(statement)
+    case.retry_finishes()
+
+
+def test_stranger_with_the_replica_name_of_the_table_itself(cluster):
+    """RESTORE finds its replica there and does nothing; the name alone does not make it ours."""
+    case = Case(cluster, "same_name", replica="r1")
+    case.plan()
+    with case.restore_held():
+        case.create_stranger(rows=FOREIGN)
+    case.names_the_stranger()
+    assert case.count("ch-01-1") == ROWS
+    case.drop_stranger()
+    case.retry_finishes()
+
+
+def test_stranger_that_is_gone_when_rekeeper_looks_again(cluster):
+    """Only that the reference has not made its path itself tells."""
+    case, host = Case(cluster, "vanished"), cluster.host("ch-01-1")
+    case.plan()
+    with case.restore_held():
+        case.create_stranger(rows=FOREIGN)
+        # The answer to RESTORE is kept back until the stranger has come and gone.
+        rule = {"pattern": "^SYSTEM RESTORE REPLICA .*vanished", "wait": True, "after": True}
+        held = len(host.query_log("held"))
+        host.set_faults(rule)
+        wait_for(lambda: len(host.query_log("held")) > held, "RESTORE to be executed", timeout=60)
+        wait_for(lambda: case.count("ch-01-1") == FOREIGN, "the stranger's rows to be fetched")
+        case.drop_stranger()
+    fix = case.problem()["fix"]
+    assert "DETACH PART" in fix and case.count("ch-01-1") == FOREIGN
+    for statement in (word for word in fix.removeprefix("on this host: ").split("; ") if "DETACH PART" in word):
+        host.query(statement)
+    case.retry_finishes()
