@@ -203,7 +203,8 @@ async fn two_replicas_go_all_the_way_and_every_step_may_be_repeated() {
     };
     // A follower never goes first.
     let follower = Role::Follower {
-        reference: manifests[0].clone(),
+        record: record.clone(),
+        before: vec![manifests[0].clone()],
     };
     let early = restore(&rig, &states[1], 1, 29, &tables[1], &manifests[1], follower.clone()).await;
     assert_eq!(code(early), Code::PlaceDiffers);
@@ -593,7 +594,8 @@ async fn a_restore_that_is_killed_at_any_moment_loses_nothing() {
         .await;
         assert_eq!(checksum(&rig, 0, &name).await, before);
         let follower = Role::Follower {
-            reference: manifests[0].clone(),
+            record: record.clone(),
+            before: vec![manifests[0].clone()],
         };
         restore_killed(&mut rig, &states[1], 1, after, &tables[1], &manifests[1], &follower).await;
         for host in [0, 1] {

@@ -101,6 +101,8 @@ async fn recorded(context: &Context, path: &str) -> Packed {
     let done = Done::Recorded {
         digest: Some(document.digest.clone()),
         unsettled: vec![],
+        order: vec!["r1".into(), "r2".into()],
+        one_by_one: false,
     };
     assert_eq!(finished.done, done);
     document
@@ -157,6 +159,8 @@ async fn a_set_that_is_not_settled_is_let_go() {
     let done = Done::Recorded {
         digest: None,
         unsettled: reasons,
+        order: vec![],
+        one_by_one: false,
     };
     assert_eq!((finished.done, finished.document), (done, None));
     assert_eq!(names(&zookeeper, path).await, before);
@@ -175,6 +179,8 @@ async fn a_set_that_a_server_has_attached_is_not_settled() {
     let done = Done::Recorded {
         digest: None,
         unsettled: vec![Unsettled::Active { replica: "r2".into() }],
+        order: vec![],
+        one_by_one: false,
     };
     assert_eq!(finished.done, done);
     assert_eq!(names(&zookeeper, path).await, before);

@@ -1,6 +1,7 @@
 //! Where did every part of a manifest go? The rule of invariant 8, over lists; no I/O.
 
 mod dropped;
+mod follower;
 mod merges;
 mod order;
 
@@ -14,6 +15,7 @@ use crate::part::PartName;
 
 use dropped::DroppedParts;
 pub use dropped::{Dropped, is_single};
+pub use follower::{Before, FollowerEvidence, account_follower};
 pub use order::out_of_order;
 
 /// What became of one part of a manifest.
@@ -37,7 +39,7 @@ pub enum Fate {
         /// The active part that has its rows now.
         into: String,
     },
-    /// A user dropped or detached it since, says the log.
+    /// A user dropped or detached it since, says the log; or its replica had still to drop it when it was detached.
     Dropped {
         /// The range of the log's entry.
         by: String,
@@ -247,10 +249,10 @@ fn covered(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    pub(super) fn part(name: &str, rows: u64, hash: &str) -> ManifestPart {
+    pub(in crate::accounting) fn part(name: &str, rows: u64, hash: &str) -> ManifestPart {
         let partition_id = PartName::parse(name).unwrap().partition;
         ManifestPart {
             name: name.into(),
@@ -260,7 +262,7 @@ mod tests {
         }
     }
 
-    pub(super) fn manifest(parts: Vec<ManifestPart>) -> Manifest {
+    pub(in crate::accounting) fn manifest(parts: Vec<ManifestPart>) -> Manifest {
         Manifest {
             migration: "m".parse().unwrap(),
             host: "h".parse().unwrap(),

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ids::{HostName, MigrationName, TableName};
 use crate::place::{Place, ZkPath};
+use crate::union::Union;
 
 /// What the nodes of a replica set said, read in one go. Under the marker it is the part set of record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +77,15 @@ pub struct QueueEntry {
     pub content: String,
 }
 
+/// An entry of a table's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// 7 of `log-0000000007`.
+    pub number: i64,
+    /// What it orders.
+    pub order: QueueOrder,
+}
+
 /// What an entry of the log or of a queue orders (`ReplicatedMergeTreeLogEntry`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -87,11 +97,48 @@ pub enum QueueOrder {
         /// The parts that it replaces.
         sources: Vec<String>,
     },
-    /// Anything else, by the word of its entry: `get`, `attach`, `drop`, `mutate`, `alter`, `REPLACE_RANGE` ...
+    /// A mutation of one part.
+    Mutate {
+        /// The part that will be.
+        new_part: String,
+        /// The part that it replaces.
+        source: String,
+    },
+    /// A part to fetch or to attach (`get`, `attach`).
+    Bring {
+        /// The part.
+        part: String,
+    },
+    /// DROP or DETACH of a part or a partition: all parts within the range go (`drop`, `detach`).
+    Drop {
+        /// A part's name, or one with the highest level for a whole range.
+        range: String,
+    },
+    /// REPLACE PARTITION, ATTACH or MOVE PARTITION from another table (`REPLACE_RANGE`).
+    Replace {
+        /// What is dropped first; of level 0 when nothing is.
+        range: String,
+    },
+    /// Anything else, by the word of its entry: `alter`, `clear_column` ...
     Other {
         /// The entry's own word.
         word: String,
     },
+}
+
+impl QueueOrder {
+    /// What it is called in ClickHouse, or nearly so.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        match self {
+            Self::Merge { .. } => "merge",
+            Self::Mutate { .. } => "mutate",
+            Self::Bring { .. } => "get or attach",
+            Self::Drop { .. } => "drop",
+            Self::Replace { .. } => "REPLACE_RANGE",
+            Self::Other { word } => word,
+        }
+    }
 }
 
 /// A node under `parts`.
@@ -112,6 +159,8 @@ pub struct PartSetOfRecord {
     pub attempt: u64,
     /// What the nodes said.
     pub snapshot: SetSnapshot,
+    /// How the set is restored by it.
+    pub union: Union,
 }
 
 /// The active parts of a table replica, written once, before its restore.

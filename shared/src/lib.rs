@@ -19,6 +19,7 @@ pub mod report;
 pub mod settle;
 pub mod step;
 pub mod telemetry;
+pub mod union;
 pub mod view;
 
 /// Version of the protocol between agent and coordinator; both must speak the same.

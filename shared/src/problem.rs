@@ -168,6 +168,10 @@ codes! {
     NotSettled "NOT_SETTLED" false
         "the replicas are not equal, and did not become so: deleting their metadata could lose rows"
         "see the message; pause what writes into the table or mend its replication, then retry";
+    Diverged "DIVERGED" true
+        "the replicas do not have the same parts; allowed, the union of them is made, but not of what ZooKeeper does not prove"
+        "compare the rows of the parts that the message names on their hosts; DETACH PART the ones whose rows are elsewhere, \
+         then retry; what was detached stays in detached/";
     RecordFailed "RECORD_FAILED" false
         "the part set of record could not be read or saved"
         "see the message (ZooKeeper, rights, disk of the agent), then retry";

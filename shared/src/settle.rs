@@ -89,6 +89,16 @@ pub enum Unsettled {
         /// The part.
         part: String,
     },
+    /// What a replica has and the others have not, and nothing proves what to do with it.
+    #[error("part {part} of replica {replica}: {why}")]
+    Undecided {
+        /// The replica.
+        replica: String,
+        /// The part.
+        part: String,
+        /// Why it cannot be decided.
+        why: String,
+    },
 }
 
 impl Unsettled {
@@ -102,7 +112,23 @@ impl Unsettled {
             | Self::Parts { .. }
             | Self::Active { .. }
             | Self::Lost { .. } => true,
-            Self::Replicas { .. } | Self::LostParts { .. } | Self::Content { .. } => false,
+            Self::Replicas { .. } | Self::LostParts { .. } | Self::Content { .. } | Self::Undecided { .. } => false,
+        }
+    }
+
+    /// Whether `--allow DIVERGED` may go on in spite of it: the parts differ, and the union of them is to be made. What
+    /// the table is, and that nobody uses it, is never left open.
+    #[must_use]
+    pub fn may_diverge(&self) -> bool {
+        match self {
+            Self::Lost { .. } | Self::Queue { .. } | Self::Log { .. } | Self::Parts { .. } | Self::Content { .. } => {
+                true
+            }
+            Self::Replicas { .. }
+            | Self::Active { .. }
+            | Self::Definition { .. }
+            | Self::LostParts { .. }
+            | Self::Undecided { .. } => false,
         }
     }
 }
@@ -112,6 +138,10 @@ impl Unsettled {
 pub struct Allowed {
     /// `--allow LOST_PARTS`.
     pub lost_parts: bool,
+    /// `--allow MUTATIONS_UNFINISHED`: mutations that are queued are forgotten.
+    pub mutations: bool,
+    /// `--allow DIVERGED`, once the set did not settle otherwise.
+    pub diverged: bool,
 }
 
 /// Everything that keeps the set from being settled; settled when empty.
@@ -130,7 +160,11 @@ pub fn judge(snapshot: &SetSnapshot, planned: &[String], allowed: Allowed) -> Ve
     for replica in &snapshot.replicas {
         found.extend(judge_replica(snapshot, replica, allowed));
     }
-    let after_merges: Vec<_> = snapshot.replicas.iter().map(|r| (r, parts_after_merges(r))).collect();
+    let after_merges: Vec<_> = snapshot
+        .replicas
+        .iter()
+        .map(|r| (r, parts_after_merges(r, allowed)))
+        .collect();
     for pair in after_merges.windows(2) {
         compare(&pair[0], &pair[1], &mut found);
     }
@@ -149,10 +183,9 @@ fn judge_replica(snapshot: &SetSnapshot, replica: &ReplicaSnapshot, allowed: All
     let others: Vec<&str> = replica
         .queue
         .iter()
-        .filter_map(|entry| match &entry.order {
-            QueueOrder::Merge { .. } => None,
-            QueueOrder::Other { word } => Some(word.as_str()),
-        })
+        .map(|entry| &entry.order)
+        .filter(|order| replaces(order, allowed).is_none())
+        .map(QueueOrder::word)
         .collect();
     if let Some(first) = others.first() {
         found.push(Unsettled::Queue {
@@ -189,6 +222,19 @@ fn judge_replica(snapshot: &SetSnapshot, replica: &ReplicaSnapshot, allowed: All
     found
 }
 
+/// The new part and its sources, of an entry that may still be queued: a merge, or a mutation that may be forgotten.
+fn replaces(order: &QueueOrder, allowed: Allowed) -> Option<(&str, &[String])> {
+    match order {
+        QueueOrder::Merge { new_part, sources } => Some((new_part, sources)),
+        QueueOrder::Mutate { new_part, source } if allowed.mutations => Some((new_part, std::slice::from_ref(source))),
+        QueueOrder::Mutate { .. }
+        | QueueOrder::Bring { .. }
+        | QueueOrder::Drop { .. }
+        | QueueOrder::Replace { .. }
+        | QueueOrder::Other { .. } => None,
+    }
+}
+
 /// The parts that no other part of the same replica covers. The nodes of outdated parts stay for minutes after a merge
 /// or a mutation (`old_parts_lifetime`), and each replica removes them in its own time.
 #[must_use]
@@ -220,7 +266,7 @@ pub fn uncovered(parts: &[PartNode]) -> Vec<&PartNode> {
 
 /// The replica's parts as they will be once the merges of its queue have run: name to digest, no digest for a part
 /// that does not exist yet. A merge whose sources are not all there changes nothing.
-fn parts_after_merges(replica: &ReplicaSnapshot) -> BTreeMap<&str, Option<&str>> {
+fn parts_after_merges(replica: &ReplicaSnapshot, allowed: Allowed) -> BTreeMap<&str, Option<&str>> {
     let mut parts: BTreeMap<&str, Option<&str>> = uncovered(&replica.parts)
         .into_iter()
         .map(|p| (p.name.as_str(), Some(p.digest.as_str())))
@@ -228,10 +274,7 @@ fn parts_after_merges(replica: &ReplicaSnapshot) -> BTreeMap<&str, Option<&str>>
     let mut merges: Vec<(&str, &[String])> = replica
         .queue
         .iter()
-        .filter_map(|entry| match &entry.order {
-            QueueOrder::Merge { new_part, sources } => Some((new_part.as_str(), sources.as_slice())),
-            QueueOrder::Other { .. } => None,
-        })
+        .filter_map(|entry| replaces(&entry.order, allowed))
         .collect();
     loop {
         let before = merges.len();
@@ -359,7 +402,9 @@ mod tests {
             ("active", |r| r.active = true),
             ("lost", |r| r.lost = true),
             ("queue", |r| {
-                r.queue.push(entry(QueueOrder::Other { word: "get".into() }))
+                r.queue.push(entry(QueueOrder::Bring {
+                    part: "all_5_5_0".into(),
+                }))
             }),
             ("log", |r| r.log_pointer = Some(3)),
             ("log", |r| r.log_pointer = None),
@@ -394,6 +439,23 @@ mod tests {
         // A merge whose source is missing explains nothing.
         waiting.parts.remove(1);
         assert!(!judged(vec![merged, waiting]).is_empty());
+    }
+
+    #[test]
+    fn a_mutation_that_may_be_forgotten_is_no_difference() {
+        let mutated = replica("r1", &[("all_0_0_0_7", "a7"), ("all_1_1_0", "b")]);
+        let mut waiting = replica("r2", &[("all_0_0_0", "a"), ("all_1_1_0", "b")]);
+        waiting.queue.push(entry(QueueOrder::Mutate {
+            new_part: "all_0_0_0_7".into(),
+            source: "all_0_0_0".into(),
+        }));
+        assert!(!judged(vec![mutated.clone(), waiting.clone()]).is_empty());
+        let allowed = Allowed {
+            mutations: true,
+            ..Allowed::default()
+        };
+        let both = set(vec![mutated, waiting]);
+        assert_eq!(judge(&both, &["r1".into(), "r2".into()], allowed), []);
     }
 
     #[test]

@@ -212,8 +212,10 @@ pub enum Role {
     Reference,
     /// After the reference.
     Follower {
-        /// The reference's packed manifest.
-        reference: Packed,
+        /// The packed part set of record, which says what becomes of the replica's parts.
+        record: Packed,
+        /// The packed manifests of the reference and then of those that were restored before it and brought parts.
+        before: Vec<Packed>,
     },
 }
 
@@ -235,13 +237,17 @@ pub enum Done {
     Plain,
     /// Settle: what keeps the set from being settled, if anything.
     Settled(Vec<Unsettled>),
-    /// Record: under the marker the set was still settled, and its part set of record is saved; or it was not, and the
-    /// marker is gone again.
+    /// Record: under the marker the set was still settled, or its union could be decided, and its part set of record is
+    /// saved; or not, and the marker is gone again.
     Recorded {
-        /// Digest of the document; none when the set was not settled.
+        /// Digest of the document; none when nothing was saved.
         digest: Option<String>,
-        /// What kept the set from being settled.
+        /// What keeps the set from being settled.
         unsettled: Vec<Unsettled>,
+        /// The names of the replicas in the order in which they are to be restored; empty when nothing was saved.
+        order: Vec<String>,
+        /// A replica after the first brings parts of its own, so that they are restored one after another.
+        one_by_one: bool,
     },
     /// Clean: the path is gone.
     Cleaned {

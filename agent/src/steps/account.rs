@@ -55,7 +55,7 @@ impl Work<'_> {
             migration: self.context.migration.clone(),
             host: self.context.host.clone(),
             manifest: self.order.manifest.to_owned(),
-            reference: self.reference.is_none(),
+            reference: self.following.is_none(),
             account,
             attached_again,
             folders: self.folders().await?,

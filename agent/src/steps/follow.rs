@@ -7,9 +7,9 @@ use rekeeper_shared::accounting::{Account, Fate};
 use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
 
-use super::failed;
 use super::restore::{CODE, PATIENCE, Work, some_of};
 use super::wait::{POLL, sync_round};
+use super::{failed, leftovers};
 
 /// How long one statement waits for the queue.
 const SYNC_ROUND: Duration = Duration::from_secs(20);
@@ -37,11 +37,16 @@ impl Work<'_> {
                 .map_err(failed(CODE))?;
             let goal = goal.get_or_insert_with(|| queued.iter().cloned().collect());
             let queued: Vec<String> = queued.into_iter().filter(|entry| goal.contains(entry)).collect();
+            if queued.is_empty() {
+                // Of what it has to bring itself, a server that was killed may have left a part under another name.
+                leftovers::give_names_back(self).await?;
+            }
             let account = self.account().await?;
-            if queued.is_empty() && account.is_complete() {
+            // What it has to bring itself is attached afterwards.
+            let open = account.count(|fate| matches!(fate, Fate::Missing));
+            if queued.is_empty() && open == 0 {
                 return Ok(());
             }
-            let open = account.fates.len() as u64 - account.count(|f| !matches!(f, Fate::Detached | Fate::Missing));
             self.doing(format!(
                 "{open} of {} parts are still to come, {} entries are queued",
                 account.fates.len(),

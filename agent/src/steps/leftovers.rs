@@ -41,9 +41,11 @@ pub(super) async fn attach(work: &Work<'_>) -> Result<(), Failure> {
 /// another one when it was killed while it attached them. Measured: `attaching_<name>`, which ATTACH PART refuses under
 /// both names, and after the next start `ignored_<its new name>`. A folder is known by its `checksums.txt`. Nothing is
 /// being attached now, since this attempt is alone.
-async fn give_names_back(work: &Work<'_>) -> Result<(), Failure> {
+pub(super) async fn give_names_back(work: &Work<'_>) -> Result<(), Failure> {
     let account = work.account().await?;
-    let missing = account.missing();
+    let mut missing = account.missing();
+    // A follower attaches only what it has to bring.
+    missing.retain(|name| work.following.as_ref().is_none_or(|following| following.brings(name)));
     if missing.is_empty() {
         return Ok(());
     }

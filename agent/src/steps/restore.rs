@@ -7,11 +7,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use rekeeper_shared::accounting::{Account, Evidence, Fate, account, out_of_order};
-use rekeeper_shared::document::{Manifest, Packed, unpack};
+use rekeeper_shared::accounting::{
+    Account, Before, Evidence, Fate, FollowerEvidence, account, account_follower, out_of_order,
+};
+use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, unpack};
 use rekeeper_shared::ids::quote_literal;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, Restored, Role, TableRef, Witness};
+use rekeeper_shared::union::{Share, Verdict};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -91,10 +94,82 @@ pub(super) struct Work<'a> {
     pub(super) table: &'a TableRef,
     pub(super) order: &'a Restore<'a>,
     pub(super) manifest: Manifest,
-    /// The reference's manifest, on a follower.
-    pub(super) reference: Option<Manifest>,
+    /// What a follower has to follow.
+    pub(super) following: Option<Following>,
     /// Up to which entry this attempt has read the log.
     pub(super) log_seen: Mutex<i64>,
+}
+
+/// What a follower has to follow.
+pub(super) struct Following {
+    /// What was decided of its parts.
+    pub(super) share: Share,
+    /// The manifests of the reference and of those that brought parts, with their shares.
+    pub(super) before: Vec<(Manifest, Option<Share>)>,
+}
+
+impl Following {
+    /// Reads what came with the order.
+    fn read(table: &TableRef, record: &Packed, before: &[Packed]) -> Result<Self, Failure> {
+        let lost = |what: &str, why: String| {
+            let text = format!("the {what} of {}: {why}", table.path);
+            Failure::lasting(Code::StoredDocumentLost, text)
+        };
+        let record: PartSetOfRecord =
+            unpack(&record.bytes, Some(&record.digest)).map_err(|e| lost("part set of record", e.to_string()))?;
+        let share = record.union.share(&table.replica_name).cloned();
+        let share = share.ok_or_else(|| {
+            let why = format!("it does not say what becomes of replica {}", table.replica_name);
+            lost("part set of record", why)
+        })?;
+        let mut manifests: Vec<(Manifest, Option<Share>)> = Vec::with_capacity(before.len());
+        for packed in before {
+            let manifest: Manifest = unpack(&packed.bytes, Some(&packed.digest))
+                .map_err(|e| lost("manifest of another replica", e.to_string()))?;
+            let share = record.union.share(&manifest.replica_name).cloned();
+            manifests.push((manifest, share));
+        }
+        if manifests.first().is_none_or(|(_, share)| share.is_some()) {
+            return Err(lost(
+                "manifest of the reference",
+                "it did not come with the order".to_owned(),
+            ));
+        }
+        Ok(Self {
+            share,
+            before: manifests,
+        })
+    }
+
+    /// Whether the part is attached again on this replica.
+    pub(super) fn brings(&self, part: &str) -> bool {
+        self.share.verdict(part) == Some(&Verdict::Bring)
+    }
+
+    /// Whether something was decided of this set beyond that its replicas are equal.
+    fn is_decided(&self) -> bool {
+        !self.share.parts.is_empty() || self.before.len() > 1
+    }
+
+    fn account(&self, evidence: Evidence<'_>) -> Account {
+        let before: Vec<Before<'_>> = self
+            .before
+            .iter()
+            .map(|(manifest, share)| Before {
+                manifest,
+                share: share.as_ref(),
+            })
+            .collect();
+        account_follower(FollowerEvidence {
+            manifest: evidence.manifest,
+            share: &self.share,
+            before: &before,
+            active: evidence.active,
+            detached: evidence.detached,
+            dropped: evidence.dropped,
+            merges_keep_rows: evidence.merges_keep_rows,
+        })
+    }
 }
 
 impl<'a> Work<'a> {
@@ -113,24 +188,24 @@ impl<'a> Work<'a> {
                 table.name
             ))
         })?;
-        let reference = match order.role {
+        let following = match order.role {
             Role::Reference => None,
-            Role::Follower { reference } => {
-                let found = unpack(&reference.bytes, Some(&reference.digest)).map_err(|e| {
-                    let text = format!("the manifest of the reference of {}: {e}", table.path);
-                    Failure::lasting(Code::StoredDocumentLost, text)
-                })?;
-                Some(found)
-            }
+            Role::Follower { record, before } => Some(Following::read(table, record, before)?),
         };
         Ok(Self {
             context,
             table,
             order,
             manifest,
-            reference,
+            following,
             log_seen: Mutex::new(0),
         })
+    }
+
+    /// The reference's manifest, on a follower.
+    pub(super) fn reference(&self) -> Option<&Manifest> {
+        let before = self.following.as_ref().map(|following| &following.before)?;
+        before.first().map(|(manifest, _)| manifest)
     }
 
     /// Everything until every part is accounted for.
@@ -145,6 +220,7 @@ impl<'a> Work<'a> {
             Role::Follower { .. } => {
                 self.follow().await?;
                 self.drop_caches().await?;
+                leftovers::attach(self).await?;
             }
         }
         self.until_registered().await?;
@@ -195,7 +271,8 @@ impl<'a> Work<'a> {
     /// what was in the log when the wait began (users may write all the time).
     async fn until_registered(&self) -> Result<(), Failure> {
         let mut expected = vec![self.table.replica_name.clone()];
-        expected.extend(self.reference.as_ref().map(|r| r.replica_name.clone()));
+        let before = self.following.iter().flat_map(|following| &following.before);
+        expected.extend(before.map(|(manifest, _)| manifest.replica_name.clone()));
         let deadline = Instant::now() + PATIENCE;
         let mut goal = None;
         loop {
@@ -248,7 +325,7 @@ impl<'a> Work<'a> {
 
     /// Where the order of parts matters, it has to be that of the manifest, with what users wrote since at the end.
     async fn check_order(&self) -> Result<(), Failure> {
-        if !self.order.keep_order || self.reference.is_some() {
+        if !self.order.keep_order || self.following.is_some() {
             return Ok(()); // A follower has its parts of the reference, under the same names.
         }
         let active = self.context.clickhouse.active_parts(&self.table.name).await;
@@ -285,8 +362,8 @@ impl<'a> Work<'a> {
         };
         let evidence = Evidence {
             manifest: &self.manifest,
-            reference: self.reference.as_ref().unwrap_or(&self.manifest),
-            is_reference: self.reference.is_none(),
+            reference: self.reference().unwrap_or(&self.manifest),
+            is_reference: self.following.is_none(),
             active: &active,
             detached: &detached,
             late: &late,
@@ -304,7 +381,7 @@ impl<'a> Work<'a> {
             ..evidence
         };
         let own = self.own_and_reference(evidence);
-        match &self.reference {
+        match self.reference() {
             Some(reference) if !own.is_complete() => Ok(self.own_and_reference(Evidence {
                 same_as_reference: self.same_as_reference(reference, &active).await?,
                 ..evidence
@@ -314,8 +391,11 @@ impl<'a> Work<'a> {
     }
 
     fn own_and_reference(&self, evidence: Evidence<'_>) -> Account {
+        if let Some(following) = self.following.as_ref().filter(|following| following.is_decided()) {
+            return following.account(evidence);
+        }
         let mut own = account(evidence);
-        if let Some(reference) = &self.reference {
+        if let Some(reference) = self.reference() {
             // Whatever its own parts were, a follower has to hold what the reference has.
             let held = account(Evidence {
                 manifest: reference,

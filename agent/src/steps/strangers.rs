@@ -40,7 +40,7 @@ impl Work<'_> {
 
     /// The reference has not made the path: what came first there was a stranger's.
     pub(super) async fn path_was_joined(&self) -> Result<bool, Failure> {
-        let reference = self.reference.as_ref().unwrap_or(&self.manifest);
+        let reference = self.reference().unwrap_or(&self.manifest);
         let owners = self.owners().await?;
         Ok(owners
             .iter()
@@ -59,7 +59,7 @@ impl Work<'_> {
             if owner.replica == self.table.replica_name {
                 self.is_own(owner) != Some(false)
             } else {
-                self.reference.is_some() && self.order.replicas.contains(&owner.replica)
+                self.following.is_some() && self.order.replicas.contains(&owner.replica)
             }
         };
         owners.iter().filter(|owner| !is_expected(owner)).collect()

@@ -68,7 +68,7 @@ impl Work<'_> {
                 }
                 continue;
             }
-            match (&nodes, &self.reference) {
+            match (&nodes, self.reference()) {
                 (None, None) if sent && self.put_back().await? => continue,
                 (None, None) => {}
                 (Some(_), Some(reference)) if registered(&reference.replica_name) => {}
@@ -77,10 +77,8 @@ impl Work<'_> {
                     return Err(self.taken(&self.strangers(&owners)));
                 }
                 (Some(_), Some(reference)) => {
-                    let text = format!(
-                        "the reference, replica {}, is not registered there",
-                        reference.replica_name
-                    );
+                    let name = &reference.replica_name;
+                    let text = format!("the reference, replica {name}, is not registered there");
                     return Err(self.path_exists(&text));
                 }
                 (None, Some(_)) => {
@@ -98,7 +96,7 @@ impl Work<'_> {
                     // What became of it is seen in the next round.
                     Class::Unknown => {}
                     // So is what a first replica has made of its metadata by then.
-                    Class::Lasting if self.reference.is_none() && self.is_registered().await? => {}
+                    Class::Lasting if self.following.is_none() && self.is_registered().await? => {}
                     Class::Passing | Class::Lasting => return Err(failed(CODE)(error)),
                 }
             }
@@ -140,7 +138,7 @@ impl Work<'_> {
         note.late
             .extend(late.filter(|name| on_the_manifest.contains(name.as_str())));
         self.write_restore_note(&note)?;
-        if self.reference.is_none()
+        if self.following.is_none()
             && let Err(failure) = check_absent(self.context, self.order.witness, Some(&self.table.name)).await
         {
             // Nothing was sent, so what is there is not ours.

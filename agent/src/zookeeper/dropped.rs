@@ -60,10 +60,10 @@ impl ZooKeeper {
     pub async fn reference_now(&self, path: &ZkPath, name: &str) -> Result<Option<ReferenceNow>, ZkError> {
         let replica = path.replica(name);
         // What waits and what was lost before the parts: a part leaves `parts` and enters the queue at once.
-        let waits = self.queue(&replica).await?.iter().any(|entry| match &entry.order {
-            QueueOrder::Merge { .. } => false,
-            QueueOrder::Other { word } => word != "mutate",
-        });
+        let queue = self.queue(&replica).await?;
+        let waits = queue
+            .iter()
+            .any(|entry| !matches!(entry.order, QueueOrder::Merge { .. } | QueueOrder::Mutate { .. }));
         let lost_parts = self.lost_parts(path).await?;
         let creator = text(self.data(&format!("{replica}/creator_info")).await?);
         let Some(parts) = self.children(&format!("{replica}/parts")).await? else {

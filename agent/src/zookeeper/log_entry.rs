@@ -1,6 +1,7 @@
 //! The text of a `ReplicatedMergeTreeLogEntry`, as `log` and `queue` hold it, as far as settling needs it.
 
 use rekeeper_shared::document::QueueOrder;
+use rekeeper_shared::part::PartName;
 
 /// Lines that come before the entry's own word; which of them are there depends on the format version.
 const HEADER: [&str; 4] = ["format version: ", "create_time: ", "source replica: ", "block_id: "];
@@ -12,27 +13,47 @@ pub fn parse_log_entry(content: &str) -> QueueOrder {
         .lines()
         .skip_while(|line| HEADER.iter().any(|header| line.starts_with(header)));
     let word = lines.next().unwrap_or_default();
-    if word == "merge" {
-        let sources: Vec<String> = lines
-            .by_ref()
-            .take_while(|line| *line != "into")
-            .map(str::to_owned)
-            .collect();
-        if let Some(new_part) = lines.next().filter(|name| !name.is_empty())
-            && !sources.is_empty()
-        {
-            return QueueOrder::Merge {
-                new_part: new_part.to_owned(),
-                sources,
-            };
+    let rest: Vec<&str> = lines.collect();
+    let order = match word {
+        "merge" => merge(&rest),
+        "mutate" => mutate(&rest),
+        "get" | "attach" => name(&rest, 0).map(|part| QueueOrder::Bring { part }),
+        "drop" | "detach" => name(&rest, 0).map(|range| QueueOrder::Drop { range }),
+        "REPLACE_RANGE" => replace(&rest),
+        other => {
+            let word = if other.is_empty() { "unreadable" } else { other };
+            Some(QueueOrder::Other { word: word.to_owned() })
         }
-        return QueueOrder::Other {
-            word: "unreadable merge".to_owned(),
-        };
-    }
-    QueueOrder::Other {
-        word: if word.is_empty() { "unreadable" } else { word }.to_owned(),
-    }
+    };
+    order.unwrap_or_else(|| QueueOrder::Other {
+        word: format!("unreadable {word}"),
+    })
+}
+
+/// The part name in a line; none when there is no such line, or something else in it.
+fn name(lines: &[&str], at: usize) -> Option<String> {
+    let name = *lines.get(at)?;
+    PartName::parse(name).map(|_| name.to_owned())
+}
+
+fn merge(lines: &[&str]) -> Option<QueueOrder> {
+    let into = lines.iter().position(|line| *line == "into")?;
+    let sources = (0..into).map(|at| name(lines, at)).collect::<Option<Vec<_>>>()?;
+    let new_part = name(lines, into + 1)?;
+    (!sources.is_empty()).then_some(QueueOrder::Merge { new_part, sources })
+}
+
+fn mutate(lines: &[&str]) -> Option<QueueOrder> {
+    let (source, new_part) = (name(lines, 0)?, name(lines, 2)?);
+    (lines.get(1) == Some(&"to")).then_some(QueueOrder::Mutate { new_part, source })
+}
+
+fn replace(lines: &[&str]) -> Option<QueueOrder> {
+    let range = lines.first()?.strip_prefix("drop_range_name: ")?;
+    PartName::parse(range)?;
+    Some(QueueOrder::Replace {
+        range: range.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -41,42 +62,56 @@ mod tests {
 
     const HEAD: &str = "format version: 4\ncreate_time: 2026-11-22 13:11:25\nsource replica: r1\nblock_id: \n";
 
-    fn word(rest: &str) -> String {
-        match parse_log_entry(&format!("{HEAD}{rest}")) {
-            QueueOrder::Other { word } => word,
-            QueueOrder::Merge { .. } => "merge".to_owned(),
-        }
+    fn read(rest: &str) -> QueueOrder {
+        parse_log_entry(&format!("{HEAD}{rest}"))
     }
 
     #[test]
     fn entries_of_26_9_are_read() {
         let merge = "merge\n0_0_0_0\n0_1_1_0\n0_2_2_0\ninto\n0_0_2_1\ndeduplicate: 0\npart_type: Compact\n";
         assert_eq!(
-            parse_log_entry(&format!("{HEAD}{merge}")),
+            read(merge),
             QueueOrder::Merge {
                 new_part: "0_0_2_1".into(),
                 sources: vec!["0_0_0_0".into(), "0_1_1_0".into(), "0_2_2_0".into()],
             }
         );
-        for (text, expected) in [
-            ("get\n1_3_3_0\npart_type: Compact\n", "get"),
-            ("mutate\n1_0_0_0\nto\n1_0_0_0_4\n", "mutate"),
-            ("detach\n0_0_5_999999999_2147483647\n", "detach"),
-            ("attach\n0_7_7_0\npart_checksum: 4852\npart_type: Compact\n", "attach"),
-            (
-                "REPLACE_RANGE\ndrop_range_name: 0_0_0_0\nfrom_database: d\n",
-                "REPLACE_RANGE",
-            ),
-            ("alter\nalter_version\n1\nhave_mutation\n0\n", "alter"),
+        assert_eq!(
+            read("mutate\n1_0_0_0\nto\n1_0_0_0_4\n"),
+            QueueOrder::Mutate {
+                new_part: "1_0_0_0_4".into(),
+                source: "1_0_0_0".into(),
+            }
+        );
+        for (text, part) in [
+            ("get\n1_3_3_0\npart_type: Compact\n", "1_3_3_0"),
+            ("attach\n0_7_7_0\npart_checksum: 4852\npart_type: Compact\n", "0_7_7_0"),
         ] {
-            assert_eq!(word(text), expected);
+            assert_eq!(read(text), QueueOrder::Bring { part: part.into() });
         }
+        for text in [
+            "detach\n0_0_5_999999999_2147483647\n",
+            "drop\n0_0_5_999999999_2147483647",
+        ] {
+            let range = "0_0_5_999999999_2147483647".into();
+            assert_eq!(read(text), QueueOrder::Drop { range });
+        }
+        assert_eq!(
+            read("REPLACE_RANGE\ndrop_range_name: 5_0_0_0\nfrom_database: d\nfrom_table: s\n"),
+            QueueOrder::Replace {
+                range: "5_0_0_0".into()
+            }
+        );
+        let alter = read("alter\nalter_version\n1\nhave_mutation\n0\n");
+        assert_eq!(alter.word(), "alter");
     }
 
     #[test]
-    fn a_table_named_merge_is_no_merge_and_a_torn_entry_neither() {
-        assert_eq!(word("merge\n0_0_0_0\n"), "unreadable merge");
-        assert_eq!(word(""), "unreadable");
-        assert_eq!(word("drop\nmerge_0_0_0\n"), "drop");
+    fn what_is_torn_is_no_order() {
+        assert_eq!(read("merge\n0_0_0_0\n").word(), "unreadable merge");
+        assert_eq!(read("drop\nmerge_0_0_0\n").word(), "drop");
+        assert_eq!(read("drop\nall\n").word(), "unreadable drop");
+        assert_eq!(read("mutate\n1_0_0_0\nto\n").word(), "unreadable mutate");
+        assert_eq!(read("").word(), "unreadable");
     }
 }

@@ -54,18 +54,11 @@ impl RestoredState {
                 let count = replica.waiting.len();
                 found.push(format!(
                     "replica {name} has {count} entries queued (first: {})",
-                    word(first)
+                    first.order.word()
                 ));
             }
         }
         found
-    }
-}
-
-fn word(entry: &QueueEntry) -> &str {
-    match &entry.order {
-        QueueOrder::Merge { .. } => "merge",
-        QueueOrder::Other { word } => word,
     }
 }
 
@@ -94,10 +87,7 @@ impl ZooKeeper {
             let log_pointer = number(&pointer, self.data(&pointer).await?)?;
             let is_active = self.stat(&format!("{replica}/is_active")).await?;
             let mut waiting = self.queue(&replica).await?;
-            waiting.retain(|entry| match &entry.order {
-                QueueOrder::Merge { .. } => false,
-                QueueOrder::Other { word } => word != "mutate",
-            });
+            waiting.retain(|entry| !matches!(entry.order, QueueOrder::Merge { .. } | QueueOrder::Mutate { .. }));
             replicas.push(RestoredReplica {
                 name,
                 active: is_active.is_some_and(|stat| stat.ephemeral_owner != 0),

@@ -1,6 +1,6 @@
 //! All that settling and the part set of record need of a table's nodes, read in one go.
 
-use rekeeper_shared::document::{Node, PartNode, QueueEntry, ReplicaSnapshot, SetSnapshot};
+use rekeeper_shared::document::{LogEntry, Node, PartNode, QueueEntry, ReplicaSnapshot, SetSnapshot};
 use rekeeper_shared::place::ZkPath;
 use sha2::{Digest, Sha256};
 use zookeeper_client::Stat;
@@ -27,8 +27,13 @@ pub(super) fn short_digest(contents: &[&[u8]]) -> String {
 
 /// One more than the number of the highest log entry; 0 when there is none.
 pub(super) fn log_end(names: &[String]) -> i64 {
-    let number = |name: &String| name.strip_prefix("log-").and_then(|digits| digits.parse::<i64>().ok());
-    names.iter().filter_map(number).max().map_or(0, |highest| highest + 1)
+    let numbers = names.iter().filter_map(|name| log_number(name));
+    numbers.max().map_or(0, |highest| highest + 1)
+}
+
+/// 7 of `log-0000000007`.
+fn log_number(name: &str) -> Option<i64> {
+    name.strip_prefix("log-")?.parse().ok()
 }
 
 pub(super) type Content = Option<(Vec<u8>, Stat)>;
@@ -120,6 +125,23 @@ impl ZooKeeper {
                 .collect(),
             replicas: snapshots,
         }))
+    }
+
+    /// The entries of a table's log that are still there, in their order.
+    ///
+    /// # Errors
+    /// ZooKeeper's failure.
+    pub async fn log(&self, path: &ZkPath) -> Result<Vec<LogEntry>, ZkError> {
+        let folder = path.child("log");
+        let mut names = self.children(&folder).await?.unwrap_or_default();
+        names.sort();
+        let contents = names.iter().map(|name| format!("{folder}/{name}")).collect();
+        let contents = self.many_data(contents).await?;
+        let entries = names.iter().zip(contents).filter_map(|(name, content)| {
+            let order = parse_log_entry(&text(Some(content?)));
+            log_number(name).map(|number| LogEntry { number, order })
+        });
+        Ok(entries.collect())
     }
 
     async fn replica_snapshot(

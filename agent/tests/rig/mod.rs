@@ -15,6 +15,7 @@ use rekeeper_shared::ids::{MigrationName, TableName};
 use rekeeper_shared::place::ZkPath;
 use rekeeper_shared::settle::Allowed;
 use rekeeper_shared::step::{SetRef, TableRef, Witness};
+use rekeeper_shared::union::decide;
 
 /// Holds a cluster and does to its hosts what a line `host method` says, until standard input is closed.
 const DRIVER: &str = "
@@ -213,6 +214,7 @@ impl Rig {
         let record = PartSetOfRecord {
             migration: migration(),
             attempt: 1,
+            union: decide(&snapshot, &[]).unwrap(),
             snapshot,
         };
         pack(&record).unwrap()

@@ -53,7 +53,8 @@ async fn a_snapshot_says_what_the_nodes_say() {
     assert_eq!((r1.active, r2.active, r1.lost, r2.lost), (false, true, false, true));
     assert_eq!((r1.log_pointer, r2.log_pointer), (Some(19), None));
     assert_eq!((r1.mutation_pointer.as_str(), r1.lost_part_count), ("0000000000", 2));
-    assert_eq!(r2.queue[0].order, QueueOrder::Other { word: "drop".into() });
+    let range = "0_0_9_9".into();
+    assert_eq!(r2.queue[0].order, QueueOrder::Drop { range });
     assert!(matches!(&r2.queue[1].order, QueueOrder::Merge { new_part, sources }
         if new_part == "all_0_1_1" && sources.len() == 2));
     assert_eq!(r2.queue[1].content, merge);

@@ -7,7 +7,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::settle::Allowed;
 use rekeeper_shared::step::{Command, Failure, Order, Role, SetRef, StepKind, TableRef, Target, Witness};
 
-use crate::plan::Allowances;
+use crate::plan::{allowed, keep_order};
 use crate::progress::{Intent, Progress};
 use crate::store::Store;
 
@@ -21,11 +21,11 @@ pub(super) async fn build(
     intent: Intent,
     store: &impl Store,
 ) -> Result<Command, Failure> {
-    let document = match needed(plan, progress, intent) {
-        Some((digest, what)) => document(store, digest, what).await?,
-        None => nothing(),
-    };
-    with(plan, progress, intent, document)
+    let mut documents = Vec::new();
+    for (digest, what) in needed(plan, progress, intent) {
+        documents.push(document(store, digest, what).await?);
+    }
+    with(plan, progress, intent, documents)
 }
 
 /// The command of an intent without the documents that it would take along, for a question and not for an order.
@@ -33,7 +33,7 @@ pub(super) async fn build(
 /// # Errors
 /// When the intent does not fit its target.
 pub fn build_without_documents(plan: &Plan, progress: &Progress, intent: Intent) -> Result<Command, Failure> {
-    with(plan, progress, intent, nothing())
+    with(plan, progress, intent, Vec::new())
 }
 
 fn nothing() -> Packed {
@@ -43,30 +43,35 @@ fn nothing() -> Packed {
     }
 }
 
-/// The document that the command of an intent takes along: its digest, and what it is.
-fn needed<'a>(plan: &Plan, progress: &'a Progress, intent: Intent) -> Option<(Option<&'a str>, &'static str)> {
+/// The documents that the command of an intent takes along, the record first: digests, and what they are.
+fn needed<'a>(plan: &Plan, progress: &'a Progress, intent: Intent) -> Vec<(Option<&'a str>, &'static str)> {
     let Target::Table(table) = intent.target else {
-        return None;
+        return Vec::new();
     };
     let set = &progress.sets[plan.tables[table].set];
-    match (intent.step, set.reference) {
-        (StepKind::Attach, _) => Some((set.record.as_deref(), "part set of record")),
-        (StepKind::Restore, Some(first)) if first != table => {
-            Some((manifest_of(progress, first), "manifest of the reference"))
+    let mut needed = vec![(set.record.as_deref(), "part set of record")];
+    match (intent.step, set.order.split_first()) {
+        (StepKind::Attach, _) => {}
+        (StepKind::Restore, Some((&first, others))) if first != table => {
+            needed.push((manifest_of(progress, first), "manifest of the reference"));
+            // Only then may one of them have brought parts.
+            let earlier = others.iter().take_while(|&&other| set.one_by_one && other != table);
+            needed.extend(earlier.map(|&other| (manifest_of(progress, other), "manifest of a replica")));
         }
-        _ => None,
+        _ => needed.clear(),
     }
+    needed
 }
 
 fn manifest_of(progress: &Progress, table: TableIx) -> Option<&str> {
     progress.tables[table].manifest.as_ref().map(|m| m.digest.as_str())
 }
 
-fn with(plan: &Plan, progress: &Progress, intent: Intent, document: Packed) -> Result<Command, Failure> {
+fn with(plan: &Plan, progress: &Progress, intent: Intent, documents: Vec<Packed>) -> Result<Command, Failure> {
     let order = match intent.target {
         Target::Host(_) => Order::Restart,
         Target::Set(set) => set_order(plan, progress, intent.step, set)?,
-        Target::Table(table) => table_order(plan, progress, intent.step, table, document)?,
+        Target::Table(table) => table_order(plan, progress, intent.step, table, documents)?,
     };
     Ok(Command {
         migration: plan.name.clone(),
@@ -93,8 +98,9 @@ fn table_order(
     progress: &Progress,
     step: StepKind,
     table: TableIx,
-    document: Packed,
+    documents: Vec<Packed>,
 ) -> Result<Order, Failure> {
+    let mut documents = documents.into_iter();
     let reference = table_ref(plan, table);
     let set = plan.tables[table].set;
     Ok(match step {
@@ -105,12 +111,15 @@ fn table_order(
         StepKind::Attach => Order::Attach {
             table: reference,
             witness: witness(plan, set),
-            record: document,
+            record: documents.next().unwrap_or_else(nothing),
             manifest: manifest_of(progress, table).map(str::to_owned),
         },
         StepKind::Restore => {
-            let role = match progress.sets[set].reference {
-                Some(first) if first != table => Role::Follower { reference: document },
+            let role = match progress.sets[set].order.first() {
+                Some(&first) if first != table => Role::Follower {
+                    record: documents.next().unwrap_or_else(nothing),
+                    before: documents.collect(),
+                },
                 _ => Role::Reference,
             };
             Order::Restore {
@@ -154,26 +163,16 @@ fn table_ref(plan: &Plan, table: TableIx) -> TableRef {
     }
 }
 
-/// Whether the parts of the table have to come in order: every engine but plain MergeTree may take the later part for
-/// the newer one.
-fn keep_order(plan: &Plan, table: TableIx) -> bool {
-    let planned = &plan.tables[table];
-    let allowances = Allowances::parse(&plan.request.allow).unwrap_or_default();
-    planned.engine != "ReplicatedMergeTree"
-        && !allowances.allows(Code::PartsOutOfOrder, Some(&planned.name.to_string()))
-}
-
 fn set_ref(plan: &Plan, progress: &Progress, set: SetIx) -> SetRef {
     let planned = &plan.sets[set];
-    // What is allowed was checked when the plan was made.
-    let allowances = Allowances::parse(&plan.request.allow).unwrap_or_default();
-    let names = || planned.tables.iter().map(|&t| plan.tables[t].name.to_string());
     SetRef {
         place: planned.place.clone(),
         path: planned.path.clone(),
         replicas: plan.replica_names(set),
         allowed: Allowed {
-            lost_parts: names().any(|name| allowances.allows(Code::LostParts, Some(&name))),
+            // Only when nothing else helps.
+            diverged: progress.sets[set].diverged,
+            ..allowed(plan, set)
         },
         recorded: progress.sets[set].record.is_some(),
     }

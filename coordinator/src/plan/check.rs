@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use rekeeper_shared::ids::HostName;
 use rekeeper_shared::inventory::{HostInventory, PathFacts, TableInventory, ZookeeperFacts, is_too_old, version};
 use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
+use rekeeper_shared::plan::{Plan, PlanRequest, RestartPolicy, SetIx, TableIx};
 use rekeeper_shared::problem::{Code, Finding};
+use rekeeper_shared::settle::Allowed;
 
 /// `--allow CODE[:db.table]`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,6 +40,34 @@ impl Allowances {
             .iter()
             .any(|(allowed, only)| *allowed == code && (only.is_none() || only.as_deref() == table))
     }
+}
+
+/// What the plan lets a set differ in: what was allowed for one of its tables.
+#[must_use]
+pub fn allowed(plan: &Plan, set: SetIx) -> Allowed {
+    // It was checked when the plan was made.
+    let allowances = Allowances::parse(&plan.request.allow).unwrap_or_default();
+    let names: Vec<String> = plan.sets[set]
+        .tables
+        .iter()
+        .map(|&t| plan.tables[t].name.to_string())
+        .collect();
+    let allows = |code| names.iter().any(|name| allowances.allows(code, Some(name)));
+    Allowed {
+        lost_parts: allows(Code::LostParts),
+        mutations: allows(Code::MutationsUnfinished),
+        diverged: allows(Code::Diverged),
+    }
+}
+
+/// Whether the parts of the table have to come in order: every engine but plain MergeTree may take the later part for
+/// the newer one.
+#[must_use]
+pub fn keep_order(plan: &Plan, table: TableIx) -> bool {
+    let planned = &plan.tables[table];
+    let allowances = Allowances::parse(&plan.request.allow).unwrap_or_default();
+    planned.engine != "ReplicatedMergeTree"
+        && !allowances.allows(Code::PartsOutOfOrder, Some(&planned.name.to_string()))
 }
 
 /// A table that was chosen, and its host.

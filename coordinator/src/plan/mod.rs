@@ -8,5 +8,5 @@ mod ties;
 mod waves;
 
 pub use build::{Circumstances, Draft, build};
-pub use check::Allowances;
+pub use check::{Allowances, allowed, keep_order};
 pub use pattern::{BadPattern, Pattern, Selection};

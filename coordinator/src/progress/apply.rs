@@ -6,6 +6,8 @@ use rekeeper_shared::settle::Unsettled;
 use rekeeper_shared::step::{Done, Failure, Outcome, StepKind, Target};
 
 use super::guard::Guard;
+use crate::plan::{allowed, keep_order};
+
 use super::{Intent, MAX_FAILURES, MAX_ROUNDS, ManifestFacts, OperatorOrder, Progress, Record, TableAt};
 
 /// A record that cannot follow what is there.
@@ -95,7 +97,7 @@ impl Progress {
     fn forget_problems(&mut self, set: SetIx, table: TableIx, host: usize) {
         let (table, set, host) = (&mut self.tables[table], &mut self.sets[set], &mut self.hosts[host]);
         (table.problem, table.failures, table.stuck) = (None, 0, false);
-        (set.problem, set.failures, set.rounds) = (None, 0, 0);
+        (set.problem, set.failures, set.rounds, set.gave_up_sync) = (None, 0, 0, false);
         (host.problem, host.failures) = (None, 0);
     }
 
@@ -148,7 +150,7 @@ impl Progress {
             .get(&attempt)
             .ok_or(IllegalTransition::NotInFlight(attempt))?;
         match outcome {
-            Outcome::Failed(failure) => self.failed(intent, failure),
+            Outcome::Failed(failure) => self.failed(plan, intent, failure),
             Outcome::Done(done) => self.done(plan, intent, done)?,
         }
         self.in_flight.remove(&attempt);
@@ -157,11 +159,21 @@ impl Progress {
         Ok(())
     }
 
-    fn failed(&mut self, intent: Intent, failure: &Failure) {
+    fn failed(&mut self, plan: &Plan, intent: Intent, failure: &Failure) {
         let (failures, problem) = self.trouble_of(intent.target);
         *failures += 1;
         if failure.retry && *failures < MAX_FAILURES {
             return;
+        }
+        if let (StepKind::Sync, Target::Table(table)) = (intent.step, intent.target) {
+            let set = plan.tables[table].set;
+            if allowed(plan, set).diverged {
+                // It is judged as it is: no further round will bring more.
+                *failures = 0;
+                self.tables[table].synced = true;
+                self.sets[set].gave_up_sync = true;
+                return;
+            }
         }
         *problem = Some(failure.problem.clone());
         if let (StepKind::Reattach, Target::Table(table)) = (intent.step, intent.target) {
@@ -178,7 +190,7 @@ impl Progress {
                 let table = &mut self.tables[table];
                 (table.at, table.synced) = (TableAt::InService, false);
                 (table.maybe_detached, table.maybe_attached) = (false, false);
-                self.sets[set].settled = false;
+                (self.sets[set].settled, self.sets[set].diverged) = (false, false);
             }
             (StepKind::Freeze, Target::Set(set), Done::Plain) => {
                 self.sets[set].frozen = true;
@@ -189,13 +201,47 @@ impl Progress {
             }
             (StepKind::Settle, Target::Set(set), Done::Settled(reasons)) => {
                 self.sets[set].settled = reasons.is_empty();
-                self.unsettled(set, reasons);
+                self.unsettled(plan, set, reasons);
             }
-            (StepKind::Record, Target::Set(set), Done::Recorded { digest, unsettled }) => {
-                let settled = unsettled.is_empty() && digest.is_some();
-                self.sets[set].settled = settled;
-                self.sets[set].record = digest.clone().filter(|_| settled);
-                self.unsettled(set, unsettled);
+            (
+                StepKind::Record,
+                Target::Set(set),
+                Done::Recorded {
+                    digest,
+                    unsettled,
+                    order: order_names,
+                    one_by_one,
+                },
+            ) => {
+                let order = replicas_named(plan, set, order_names);
+                self.sets[set].settled = unsettled.is_empty();
+                // Whoever judged it under the marker saved nothing where the union is not decided.
+                let decided = unsettled.is_empty() || self.sets[set].diverged;
+                let sensitive = plan.sets[set]
+                    .tables
+                    .iter()
+                    .find(|&&t| *one_by_one && keep_order(plan, t));
+                if let Some(&table) = sensitive {
+                    let text = format!(
+                        "parts of several replicas of {} have to be brought together, and then they count as newer than \
+                         the others, which matters to {}",
+                        plan.tables[table].name, plan.tables[table].engine
+                    );
+                    self.sets[set].problem = Some(Problem::new(Code::PartsOutOfOrder, text));
+                    return Ok(());
+                }
+                match digest.clone().filter(|_| decided).zip(order) {
+                    Some((digest, order)) => {
+                        let set = &mut self.sets[set];
+                        (set.record, set.order, set.one_by_one) = (Some(digest), order, *one_by_one);
+                        set.unsettled = unsettled.clone();
+                    }
+                    None if unsettled.is_empty() => {
+                        let text = format!("what was saved names the replicas {}", order_names.join(", "));
+                        self.sets[set].problem = Some(Problem::new(Code::RecordFailed, text));
+                    }
+                    None => self.unsettled(plan, set, unsettled),
+                }
             }
             (StepKind::Clean, Target::Set(set), Done::Cleaned { znodes }) => {
                 self.sets[set].cleaned = true;
@@ -204,7 +250,7 @@ impl Progress {
             }
             (StepKind::Release, Target::Set(set), Done::Plain) => {
                 (self.sets[set].fenced, self.sets[set].frozen) = (false, false);
-                self.sets[set].record = None;
+                (self.sets[set].record, self.sets[set].order) = (None, Vec::new());
             }
             (StepKind::Restart, Target::Host(host), Done::Restarted { at }) => {
                 self.hosts[host].restarted_at = Some(at.clone());
@@ -259,18 +305,33 @@ impl Progress {
         }
     }
 
-    fn unsettled(&mut self, set: SetIx, reasons: &[Unsettled]) {
+    fn unsettled(&mut self, plan: &Plan, set: SetIx, reasons: &[Unsettled]) {
+        let may_diverge = allowed(plan, set).diverged;
         let set = &mut self.sets[set];
         set.unsettled = reasons.to_vec();
         if reasons.is_empty() {
             return;
         }
-        if set.rounds + 1 < MAX_ROUNDS && reasons.iter().all(Unsettled::may_catch_up) {
+        if set.rounds + 1 < MAX_ROUNDS && !set.gave_up_sync && reasons.iter().all(Unsettled::may_catch_up) {
             set.returning = true;
             return;
         }
-        let found: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-        set.problem = Some(Problem::new(Code::NotSettled, found.join("; ")));
+        if may_diverge && reasons.iter().all(Unsettled::may_diverge) {
+            set.diverged = true;
+            return;
+        }
+        const SHOWN: usize = 10;
+        let mut found: Vec<String> = reasons.iter().take(SHOWN).map(ToString::to_string).collect();
+        if reasons.len() > SHOWN {
+            found.push(format!("and {} more", reasons.len() - SHOWN));
+        }
+        let undecided = |reason| matches!(reason, &Unsettled::Undecided { .. });
+        let code = if reasons.iter().all(undecided) {
+            Code::Diverged
+        } else {
+            Code::NotSettled
+        };
+        set.problem = Some(Problem::new(code, found.join("; ")));
     }
 
     fn attached(&mut self, table: TableIx, manifest: ManifestFacts) {
@@ -320,9 +381,14 @@ impl Progress {
             // What failed on the way that it does not go any more is nobody's problem.
             self.forget_problems_of_set(plan, set);
         }
-        if self.sets[set].reference.is_none() && self.all_at_least(plan, set, TableAt::Attached) {
-            // The set was settled, so any replica whose disk holds the record will do: the first.
-            self.sets[set].reference = plan.sets[set].tables.first().copied();
-        }
     }
+}
+
+/// The set's table replicas in the order of these replica names; none when they are not exactly the set's.
+fn replicas_named(plan: &Plan, set: SetIx, names: &[String]) -> Option<Vec<TableIx>> {
+    let tables = &plan.sets[set].tables;
+    let named = |name: &String| tables.iter().copied().find(|&t| plan.tables[t].replica_name == *name);
+    let order: Vec<TableIx> = names.iter().filter_map(named).collect();
+    let every = order.len() == names.len() && tables.iter().all(|table| order.contains(table));
+    (every && order.len() == tables.len()).then_some(order)
 }

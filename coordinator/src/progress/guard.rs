@@ -36,7 +36,7 @@ pub enum Guard {
     /// Nodes are judged, recorded and deleted only while every replica is detached.
     #[error("a replica of the set is not detached")]
     AllDetached,
-    /// A marker is put only on a set that was found settled.
+    /// A marker is put only on a set that was found settled, or whose differences the plan allows.
     #[error("the set was not found settled")]
     Settled,
     /// A replica is put back only when no marker holds its path any more.
@@ -60,7 +60,7 @@ pub enum Guard {
     /// Nothing is restored before every replica has a manifest, with no part of the record missing.
     #[error("a replica of the set has no complete manifest")]
     Manifests,
-    /// The reference goes first and alone.
+    /// The reference goes first and alone; where others bring parts, so do they, one after another.
     #[error("the reference is not restored and accounted for")]
     ReferenceFirst,
     /// Merges start when all replicas are accounted for.
@@ -195,9 +195,14 @@ impl Progress {
                         && self.tables[t].manifest.as_ref().is_some_and(|m| m.missing.is_empty())
                 };
                 require(plan.sets[set].tables.iter().all(complete), Guard::Manifests)?;
-                let reference = progress.reference.unwrap_or(plan.sets[set].tables[0]);
+                let mut before = progress.order.iter().take_while(|&&other| other != table);
+                let wanted = if progress.one_by_one { usize::MAX } else { 1 };
                 require(
-                    table == reference || self.tables[reference].at >= TableAt::Restored,
+                    progress.order.contains(&table)
+                        && before
+                            .by_ref()
+                            .take(wanted)
+                            .all(|&other| self.tables[other].at >= TableAt::Restored),
                     Guard::ReferenceFirst,
                 )
             }
@@ -238,12 +243,12 @@ impl Progress {
                 require(!progress.irreversible, Guard::Reversible)?;
                 require(self.direction(plan, set) == Direction::Forward, Guard::Forward)?;
                 require(all_detached, Guard::AllDetached)?;
-                require(progress.settled, Guard::Settled)
+                require(progress.settled || progress.diverged, Guard::Settled)
             }
             StepKind::Clean => {
                 require(self.direction(plan, set) == Direction::Forward, Guard::Forward)?;
                 require(all_detached, Guard::AllDetached)?;
-                require(progress.settled, Guard::Settled)?;
+                require(progress.settled || progress.diverged, Guard::Settled)?;
                 require(progress.record.is_some(), Guard::Recorded)
             }
             StepKind::Release => require(!progress.irreversible, Guard::Reversible),

@@ -137,8 +137,14 @@ pub struct SetProgress {
     pub znodes: u64,
     /// Its witness node is written.
     pub witnessed: bool,
-    /// The table replica that is restored first.
-    pub reference: Option<TableIx>,
+    /// A replica did not catch up, and the plan allows that.
+    pub gave_up_sync: bool,
+    /// It is not settled, cannot be, and the plan allows that: what its replicas have between them is brought together.
+    pub diverged: bool,
+    /// The table replicas in the order in which they are restored, the reference first; empty before the record.
+    pub order: Vec<TableIx>,
+    /// They are restored one after another, since one of them brings parts of its own.
+    pub one_by_one: bool,
     /// Failures in a row.
     pub failures: u32,
     /// Its problem.

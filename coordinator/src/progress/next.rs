@@ -114,7 +114,7 @@ impl Progress {
         }
         match step {
             StepKind::Freeze => self.wants_freeze(plan, set),
-            StepKind::Settle => !progress.settled,
+            StepKind::Settle => !progress.settled && !progress.diverged,
             StepKind::Record => progress.record.is_none(),
             StepKind::Clean => !progress.cleaned,
             StepKind::Witness => !progress.witnessed && !self.all_at_least(plan, set, TableAt::Attached),

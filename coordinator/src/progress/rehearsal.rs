@@ -2,7 +2,7 @@
 //! are those that would be ordered, since the same functions choose them.
 
 use rekeeper_shared::plan::{HostIx, Plan};
-use rekeeper_shared::step::{Done, Outcome, Restored, StepKind};
+use rekeeper_shared::step::{Done, Outcome, Restored, StepKind, Target};
 use rekeeper_shared::view::Until;
 
 use super::{Intent, OperatorOrder, Progress, Record};
@@ -30,7 +30,7 @@ pub fn rehearse(
         for intent in under_way {
             let event = Record::Event {
                 attempt: intent.attempt,
-                outcome: Outcome::Done(done(intent.step)),
+                outcome: Outcome::Done(done(plan, intent)),
             };
             if progress.apply(plan, &event).is_err() {
                 return;
@@ -63,8 +63,8 @@ pub fn rehearse(
 }
 
 /// What each step tells when all is well.
-fn done(step: StepKind) -> Done {
-    match step {
+fn done(plan: &Plan, intent: Intent) -> Done {
+    match intent.step {
         StepKind::Sync
         | StepKind::Freeze
         | StepKind::Detach
@@ -76,6 +76,12 @@ fn done(step: StepKind) -> Done {
         StepKind::Record => Done::Recorded {
             digest: Some(NO_DOCUMENT.to_owned()),
             unsettled: Vec::new(),
+            // Which replica goes first is only known when the set is recorded.
+            order: match intent.target {
+                Target::Set(set) => plan.replica_names(set),
+                Target::Table(_) | Target::Host(_) => Vec::new(),
+            },
+            one_by_one: false,
         },
         StepKind::Clean => Done::Cleaned { znodes: 0 },
         StepKind::Restart => Done::Restarted {

@@ -29,7 +29,7 @@ impl Progress {
 
     fn reported_table(&self, plan: &Plan, ix: TableIx) -> Reported {
         let (planned, progress) = (&plan.tables[ix], &self.tables[ix]);
-        let role = self.sets[planned.set].reference.map(|reference| {
+        let role = self.sets[planned.set].order.first().map(|&reference| {
             if reference == ix {
                 ReplicaRole::Reference
             } else {

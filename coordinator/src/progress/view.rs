@@ -151,27 +151,25 @@ impl Progress {
 
     fn set_status(&self, plan: &Plan, set: SetIx) -> SetStatus {
         let progress = &self.sets[set];
-        let settled = progress.settled || progress.irreversible;
-        let reason = if progress.reference.is_some() {
-            Some("settled: every replica holds the part set of record, so the first one by host name".to_owned())
-        } else if progress.unsettled.is_empty() {
-            None
-        } else {
-            Some(
-                progress
-                    .unsettled
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join("; "),
-            )
+        let settled = (progress.settled || progress.irreversible) && !progress.diverged;
+        let differences: Vec<String> = progress.unsettled.iter().map(ToString::to_string).collect();
+        let differences = differences.join("; ");
+        let reason = match (progress.order.is_empty(), progress.diverged) {
+            (false, false) => {
+                Some("settled: it holds the part set of record, with the fewest merges still to run".into())
+            }
+            (false, true) => Some(format!(
+                "not settled, and allowed: of it the fewest parts have to be brought from the others; {differences}"
+            )),
+            (true, _) => (!differences.is_empty()).then_some(differences),
         };
         SetStatus {
             zookeeper_path: plan.sets[set].path.to_string(),
             settled,
             reference: progress
-                .reference
-                .map(|table| plan.hosts[plan.tables[table].host].name.clone()),
+                .order
+                .first()
+                .map(|&table| plan.hosts[plan.tables[table].host].name.clone()),
             reason,
             znodes_deleted: progress.znodes,
         }

@@ -40,18 +40,22 @@ impl From<Command> for v1::Command {
                 merges_keep_rows,
                 keep_order,
                 replicas,
-            } => command::Order::Restore(v1::Restore {
-                table: Some(table.into()),
-                reference_manifest: match role {
-                    Role::Reference => None,
-                    Role::Follower { reference } => Some(reference.into()),
-                },
-                manifest_digest: manifest,
-                witness: Some(witness.into()),
-                merges_keep_rows,
-                keep_order,
-                replicas,
-            }),
+            } => {
+                let (record, before) = match role {
+                    Role::Reference => (None, Vec::new()),
+                    Role::Follower { record, before } => (Some(record), before),
+                };
+                command::Order::Restore(v1::Restore {
+                    table: Some(table.into()),
+                    manifests_before: before.into_iter().map(Into::into).collect(),
+                    manifest_digest: manifest,
+                    witness: Some(witness.into()),
+                    merges_keep_rows,
+                    keep_order,
+                    replicas,
+                    record: record.map(Into::into),
+                })
+            }
             Order::Finish(table) => command::Order::Finish(table.into()),
         };
         Self {
@@ -85,10 +89,11 @@ impl TryFrom<v1::Command> for Command {
             },
             command::Order::Restore(restore) => Order::Restore {
                 table: required("restore.table", restore.table)?.try_into()?,
-                role: match restore.reference_manifest {
+                role: match restore.record {
                     None => Role::Reference,
-                    Some(reference) => Role::Follower {
-                        reference: reference.into(),
+                    Some(record) => Role::Follower {
+                        record: record.into(),
+                        before: restore.manifests_before.into_iter().map(Into::into).collect(),
                     },
                 },
                 manifest: restore.manifest_digest,
@@ -160,6 +165,8 @@ impl From<SetRef> for v1::Set {
             zookeeper_path: set.path.into(),
             replicas: set.replicas,
             allow_lost_parts: set.allowed.lost_parts,
+            allow_mutations: set.allowed.mutations,
+            allow_diverged: set.allowed.diverged,
             recorded: set.recorded,
         }
     }
@@ -186,6 +193,8 @@ impl TryFrom<v1::Set> for SetRef {
             replicas: set.replicas,
             allowed: Allowed {
                 lost_parts: set.allow_lost_parts,
+                mutations: set.allow_mutations,
+                diverged: set.allow_diverged,
             },
             recorded: set.recorded,
         })
@@ -244,7 +253,11 @@ mod tests {
             },
             path: path.clone(),
             replicas: vec!["r1".into(), "r2".into()],
-            allowed: Allowed { lost_parts: true },
+            allowed: Allowed {
+                lost_parts: true,
+                mutations: false,
+                diverged: true,
+            },
             recorded: true,
         };
         let witness = Witness {
@@ -284,7 +297,10 @@ mod tests {
                 manifest: Some("m".into()),
             },
             restore(Role::Reference),
-            restore(Role::Follower { reference: packed }),
+            restore(Role::Follower {
+                record: packed.clone(),
+                before: vec![packed],
+            }),
             Order::Finish(table),
         ]
     }

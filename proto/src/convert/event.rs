@@ -15,9 +15,16 @@ pub fn numbered(sequence: u64, event: Event) -> v1::Event {
         Outcome::Done(Done::Settled(unsettled)) => event::Outcome::Settled(v1::Settled {
             unsettled: reasons_out(&unsettled),
         }),
-        Outcome::Done(Done::Recorded { digest, unsettled }) => event::Outcome::Recorded(v1::Recorded {
+        Outcome::Done(Done::Recorded {
+            digest,
+            unsettled,
+            order,
+            one_by_one,
+        }) => event::Outcome::Recorded(v1::Recorded {
             digest: digest.unwrap_or_default(),
             unsettled: reasons_out(&unsettled),
+            order,
+            one_by_one,
         }),
         Outcome::Done(Done::Cleaned { znodes }) => event::Outcome::Cleaned(v1::Cleaned { znodes }),
         Outcome::Done(Done::Restarted { at }) => event::Outcome::Restarted(v1::Restarted { at }),
@@ -81,6 +88,8 @@ impl TryFrom<v1::Event> for Event {
             event::Outcome::Recorded(recorded) => Outcome::Done(Done::Recorded {
                 digest: (!recorded.digest.is_empty()).then_some(recorded.digest),
                 unsettled: reasons_in(&recorded.unsettled)?,
+                order: recorded.order,
+                one_by_one: recorded.one_by_one,
             }),
             event::Outcome::Cleaned(cleaned) => Outcome::Done(Done::Cleaned { znodes: cleaned.znodes }),
             event::Outcome::Restarted(restarted) => Outcome::Done(Done::Restarted { at: restarted.at }),
@@ -171,10 +180,14 @@ mod tests {
             Outcome::Done(Done::Recorded {
                 digest: Some("d".into()),
                 unsettled: vec![],
+                order: vec!["r2".into(), "r1".into()],
+                one_by_one: true,
             }),
             Outcome::Done(Done::Recorded {
                 digest: None,
                 unsettled,
+                order: vec![],
+                one_by_one: false,
             }),
             Outcome::Done(Done::Cleaned { znodes: 5 }),
             Outcome::Done(Done::Restarted {

@@ -4,6 +4,7 @@ use rekeeper_shared::document::{Packed, PartSetOfRecord, pack};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::settle::{Unsettled, judge};
 use rekeeper_shared::step::{Done, Failure, SetRef};
+use rekeeper_shared::union::{Union, decide};
 
 use super::{clean_failed, zookeeper_failed};
 use crate::steps::{Context, Finished, StepResult};
@@ -26,12 +27,14 @@ pub async fn record(context: &Context, set: &SetRef) -> StepResult {
         Err(error) => return Err(clean_failed(Code::RecordFailed)(error)),
     }
     match under_marker(context, set, &zookeeper).await {
-        Ok(Ok(packed)) => Ok(Finished {
+        Ok(Ok(saved)) => Ok(Finished {
             done: Done::Recorded {
-                digest: Some(packed.digest.clone()),
-                unsettled: Vec::new(),
+                digest: Some(saved.packed.digest.clone()),
+                unsettled: saved.differences,
+                one_by_one: saved.union.brings(),
+                order: saved.union.order,
             },
-            document: Some(packed),
+            document: Some(saved.packed),
         }),
         Ok(Err(reasons)) => unsettled(context, set, &zookeeper, reasons).await,
         Err(mut failure) => {
@@ -51,29 +54,50 @@ async fn unsettled(context: &Context, set: &SetRef, zookeeper: &ZooKeeper, unset
     Ok(Done::Recorded {
         digest: None,
         unsettled,
+        order: Vec::new(),
+        one_by_one: false,
     }
     .into())
 }
 
-/// Judges and saves what nobody else can change now; an inner error is what keeps the set from being settled.
+struct Saved {
+    packed: Packed,
+    union: Union,
+    /// What keeps the set from being settled, and is allowed.
+    differences: Vec<Unsettled>,
+}
+
+/// Judges and saves what nobody else can change now; an inner error is what keeps the set from being settled, or its
+/// union from being decided.
 async fn under_marker(
     context: &Context,
     set: &SetRef,
     zookeeper: &ZooKeeper,
-) -> Result<Result<Packed, Vec<Unsettled>>, Failure> {
+) -> Result<Result<Saved, Vec<Unsettled>>, Failure> {
     let code = Code::RecordFailed;
     context.doing(format!("records the parts of {}", set.path));
     let snapshot = zookeeper.snapshot(&set.path).await.map_err(zookeeper_failed(code))?;
     let snapshot =
         snapshot.ok_or_else(|| Failure::lasting(code, format!("{} was deleted although it was marked", set.path)))?;
-    let reasons = judge(&snapshot, &set.replicas, set.allowed);
-    if !reasons.is_empty() {
-        return Ok(Err(reasons));
+    let differences = judge(&snapshot, &set.replicas, set.allowed);
+    let may_differ = set.allowed.diverged && differences.iter().all(Unsettled::may_diverge);
+    if !differences.is_empty() && !may_differ {
+        return Ok(Err(differences));
     }
+    // A settled set has its whole story in the queues.
+    let log = match differences.is_empty() {
+        true => Vec::new(),
+        false => zookeeper.log(&set.path).await.map_err(zookeeper_failed(code))?,
+    };
+    let union = match decide(&snapshot, &log) {
+        Ok(union) => union,
+        Err(undecided) => return Ok(Err(undecided)),
+    };
     let document = PartSetOfRecord {
         migration: context.migration.clone(),
         attempt: context.attempt,
         snapshot,
+        union: union.clone(),
     };
     let state = context.state.clone();
     // A million parts take a while to pack and to write.
@@ -90,7 +114,11 @@ async fn under_marker(
         }
     });
     match saved.await {
-        Ok(Ok(packed)) => Ok(Ok(packed)),
+        Ok(Ok(packed)) => Ok(Ok(Saved {
+            packed,
+            union,
+            differences,
+        })),
         Ok(Err(text)) => Err(Failure::lasting(code, text)),
         Err(error) => Err(Failure::lasting(
             code,

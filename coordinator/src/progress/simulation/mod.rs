@@ -17,7 +17,7 @@ use rekeeper_shared::view::{State, TableStatus, Until};
 
 use super::guard::Guard;
 use super::{Intent, OperatorOrder, Progress, Record};
-use world::{Set, Table, World, plan};
+use world::{MAY_DIVERGE, Set, Table, World, plan};
 
 thread_local! {
     /// The guard that is taken out.
@@ -240,6 +240,7 @@ impl Simulation {
                 let set = self.plan.tables[table].set;
                 if self.world.tables[table] == Table::InService && !self.world.sets[set].frozen {
                     self.world.sets[set].equal = detail.is_multiple_of(2);
+                    self.world.sets[set].apart |= set == MAY_DIVERGE && detail % 16 == 8;
                 }
                 Ok(())
             }

@@ -2,11 +2,14 @@
 
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::place::{Place, ZkPath};
-use rekeeper_shared::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, RestartPolicy, SetIx};
+use rekeeper_shared::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, RestartPolicy, SetIx, TableIx};
 use rekeeper_shared::settle::Unsettled;
 use rekeeper_shared::step::{Done, Restored, StepKind, Target};
 
 use crate::progress::Intent;
+
+/// The set that may be migrated although its replicas differ.
+pub(super) const MAY_DIVERGE: SetIx = 0;
 
 /// Two waves; the first ties three hosts together by two sets, one of them with three replicas.
 pub(super) fn plan(restart: RestartPolicy) -> Plan {
@@ -43,6 +46,7 @@ pub(super) fn plan(restart: RestartPolicy) -> Plan {
         created_by: String::new(),
         request: PlanRequest {
             restart,
+            allow: vec![format!("DIVERGED:d.t{MAY_DIVERGE}")],
             ..PlanRequest::default()
         },
         hosts: (0..5)
@@ -70,6 +74,8 @@ pub(super) enum Table {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Set {
     pub(super) equal: bool,
+    /// Its replicas differ for good: no catching up helps.
+    pub(super) apart: bool,
     pub(super) fence: Option<u64>,
     pub(super) frozen: bool,
     pub(super) recorded: bool,
@@ -106,7 +112,7 @@ impl World {
                 check(!self.sets[set].gone, "detached after the clean")?;
                 for &other in &plan.sets[set].tables {
                     check(
-                        self.synced[other] || self.tables[other] == Table::Detached,
+                        self.synced[other] || self.tables[other] == Table::Detached || set == MAY_DIVERGE,
                         "detached beside a laggard",
                     )?;
                 }
@@ -149,15 +155,19 @@ impl World {
             }
             (StepKind::Restore, Target::Table(t)) => {
                 let set = plan.tables[t].set;
-                let first = plan.sets[set].tables[0];
                 check(
                     plan.sets[set].tables.iter().all(|&o| self.manifests[o]),
                     "restored before all manifests",
                 )?;
-                check(
-                    t == first || matches!(self.tables[first], Table::Restored | Table::Finished),
-                    "follower first",
-                )?;
+                let order = restore_order(plan, set);
+                let before = order.iter().take_while(|&&other| other != t);
+                let wanted = if self.sets[set].apart { usize::MAX } else { 1 };
+                for &other in before.take(wanted) {
+                    check(
+                        matches!(self.tables[other], Table::Restored | Table::Finished),
+                        "restored before one that goes first",
+                    )?;
+                }
                 if self.tables[t] == Table::ReadOnly {
                     self.tables[t] = Table::Restored;
                 }
@@ -199,6 +209,13 @@ impl World {
             }
         };
         let detached = plan.sets[s].tables.iter().all(|&t| self.tables[t] == Table::Detached);
+        let differs = || {
+            vec![Unsettled::Content {
+                one: "r0".into(),
+                other: "r1".into(),
+                part: "all_0_0_0".into(),
+            }]
+        };
         let unequal = || {
             vec![Unsettled::Log {
                 replica: "r".into(),
@@ -211,7 +228,7 @@ impl World {
                 check(!self.sets[s].gone, "frozen after the clean")?;
                 let set = &plan.sets[s];
                 check(
-                    set.tables.iter().all(|&t| self.synced[t]),
+                    set.tables.iter().all(|&t| self.synced[t]) || s == MAY_DIVERGE,
                     "frozen before all have caught up",
                 )?;
                 self.sets[s].frozen = true;
@@ -219,21 +236,36 @@ impl World {
             }
             StepKind::Settle => {
                 check(detached && !self.sets[s].gone, "settled what is in service or gone")?;
-                Ok(Done::Settled(if self.sets[s].equal { vec![] } else { unequal() }))
+                Ok(Done::Settled(if self.sets[s].apart {
+                    differs()
+                } else if self.sets[s].equal {
+                    vec![]
+                } else {
+                    unequal()
+                }))
             }
             StepKind::Record => {
                 check(detached && !self.sets[s].gone, "recorded what is in service or gone")?;
-                check(self.sets[s].equal, "a marker on a set that was not found settled")?;
+                check(
+                    self.sets[s].equal || s == MAY_DIVERGE,
+                    "a marker on a set that was not found settled",
+                )?;
+                // What was not settled is restored one after another, whatever becomes of it later.
+                let apart = self.sets[s].apart || !self.sets[s].equal;
+                self.sets[s].apart = apart;
+                let order = restore_order(plan, s);
                 self.sets[s].fence = Some(intent.attempt);
                 self.sets[s].recorded = true;
                 Ok(Done::Recorded {
                     digest: Some(format!("r{s}")),
-                    unsettled: vec![],
+                    unsettled: if apart { differs() } else { vec![] },
+                    order: order.iter().map(|&t| plan.tables[t].replica_name.clone()).collect(),
+                    one_by_one: apart,
                 })
             }
             StepKind::Clean => {
                 check(detached, "deleted under an attached replica")?;
-                check(self.sets[s].equal, "deleted while not settled")?;
+                check(self.sets[s].equal || s == MAY_DIVERGE, "deleted while not settled")?;
                 check(self.sets[s].recorded, "deleted without a record")?;
                 (self.sets[s].fence, self.sets[s].gone) = (None, true);
                 Ok(Done::Cleaned { znodes: 10 })
@@ -252,4 +284,9 @@ impl World {
             _ => Err(format!("{intent:?} is no step of a set")),
         }
     }
+}
+
+/// The last replica first, so that it is not the order of the plan.
+fn restore_order(plan: &Plan, set: SetIx) -> Vec<TableIx> {
+    plan.sets[set].tables.iter().rev().copied().collect()
 }
