@@ -213,6 +213,10 @@ codes! {
          Collapsing, Aggregating ...), and they stand after what is newer"
         "every row is there; detach and attach again, in this order, what the message names, then retry; or plan with \
          --allow PARTS_OUT_OF_ORDER where the order does not matter";
+    OldReaders "OLD_READERS" false
+        "statements that began before the parts got their new names still run: as long as they do, the server's caches \
+         may give wrong answers"
+        "let them end, or KILL QUERY them, then retry";
     MergesFailed "MERGES_FAILED" false
         "merges could not be started again"
         "SYSTEM START MERGES on the table, then retry";

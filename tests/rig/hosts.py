@@ -205,6 +205,8 @@ def _config(host: Host, zookeeper: ZooKeeper, root: str, auxiliary: dict[str, Zo
   <background_pool_size>16</background_pool_size>
   <background_fetches_pool_size>16</background_fetches_pool_size>
   <background_common_pool_size>8</background_common_pool_size>
+  <!-- The other caches have a size by themselves; this one is asked only by statements that say so. -->
+  <uncompressed_cache_size>67108864</uncompressed_cache_size>
   <macros><shard>{host.shard}</shard><replica>{host.replica}</replica></macros>
   <logger><level>information</level><log>{host.log}</log><console>0</console></logger>
   <storage_configuration>

@@ -1,4 +1,4 @@
-//! Statements that run already: those of an agent that is no more, and restores of anybody.
+//! Statements that run already: those of an agent that is no more, restores of anybody, and those of users.
 
 use std::time::Duration;
 
@@ -58,6 +58,22 @@ impl ClickHouse {
     /// # Errors
     /// See [`Error`].
     pub async fn running(&self) -> Result<Vec<Running>, Error> {
+        let all = self.processes().await?.into_iter();
+        Ok(all
+            .filter(|r| (r.is_of_rekeeper() && !r.is_harmless()) || r.is_restore())
+            .collect())
+    }
+
+    /// Statements of others than Rekeeper that the server runs now.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn running_of_others(&self) -> Result<Vec<Running>, Error> {
+        let all = self.processes().await?.into_iter();
+        Ok(all.filter(|r| !r.is_of_rekeeper()).collect())
+    }
+
+    async fn processes(&self) -> Result<Vec<Running>, Error> {
         let rows: Vec<(String, String, f64)> = self
             .rows(
                 "SELECT FROM system.processes",
@@ -69,9 +85,7 @@ impl ClickHouse {
             query,
             elapsed: Duration::try_from_secs_f64(elapsed).unwrap_or_default(),
         });
-        Ok(all
-            .filter(|r| (r.is_of_rekeeper() && !r.is_harmless()) || r.is_restore())
-            .collect())
+        Ok(all.collect())
     }
 
     /// At the start of an agent: every statement of a former one that changes something is waited for.

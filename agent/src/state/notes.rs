@@ -25,6 +25,8 @@ pub struct RestartNote {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreNote {
+    /// When the table was first attached without metadata, by this host's clock; none when somebody else did it.
+    pub attached_at: Option<SystemTime>,
     /// SYSTEM RESTORE REPLICA was sent, or is about to be: what is found from now on may be its work.
     pub sent: bool,
     /// Parts of the manifest that lay in `detached/` already when it was sent.

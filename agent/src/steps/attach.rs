@@ -1,7 +1,7 @@
 //! Attach: the table is there again, read-only, and what it holds is written down before anything can change it.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, pack, unpack};
 use rekeeper_shared::problem::Code;
@@ -14,6 +14,7 @@ use super::strangers::check_absent;
 use super::wait::{POLL, until_alone};
 use super::{Context, Finished, StepResult, failed, state_failed};
 use crate::clickhouse::{Class, Replica, Statement, code};
+use crate::state::StateError;
 
 /// How long ClickHouse may take to find out that the metadata is missing.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -144,6 +145,7 @@ fn existing_manifest(context: &Context, table: &TableRef, expected: Option<&str>
 }
 
 async fn attach_statement(context: &Context, table: &TableRef) -> Result<(), Failure> {
+    note_attach(context, table).map_err(state_failed(Code::AttachFailed))?;
     context.doing(format!("attaches {}", table.name));
     match context.clickhouse.execute(Statement::AttachTable(&table.name)).await {
         Ok(()) => Ok(()),
@@ -153,6 +155,17 @@ async fn attach_statement(context: &Context, table: &TableRef) -> Result<(), Fai
         }
         Err(error) => Err(failed(Code::AttachFailed)(error)),
     }
+}
+
+/// Nobody can have read the table's parts under the names that they have now before it is attached: those that may read
+/// them when they get others began after this.
+fn note_attach(context: &Context, table: &TableRef) -> Result<(), StateError> {
+    let mut note = context.state.restore_note(&context.migration, table)?;
+    if note.attached_at.is_none() {
+        note.attached_at = Some(SystemTime::now());
+        context.state.write_restore_note(&context.migration, table, &note)?;
+    }
+    Ok(())
 }
 
 async fn stop_merges(context: &Context, table: &TableRef) -> Result<(), Failure> {

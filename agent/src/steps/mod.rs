@@ -5,6 +5,7 @@
 
 mod account;
 mod attach;
+mod caches;
 mod detach;
 mod finish;
 mod follow;

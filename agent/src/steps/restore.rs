@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::wait::{POLL, until_alone, until_in_service};
 use super::{Context, Finished, StepResult, failed, leftovers, state_failed};
-use crate::clickhouse::{Cache, DetachedPart, Statement, code};
+use crate::clickhouse::{Cache, DetachedPart, Statement};
 use crate::state::RestoreNote;
 use crate::zookeeper::{RestoredReplica, RestoredState};
 
@@ -54,7 +54,7 @@ pub(super) const CODE: Code = Code::RestoreFailed;
 ///
 /// # Errors
 /// RESTORE_FAILED, PATH_EXISTS, PLACE_DIFFERS, DETACHED_COLLISION, PARTS_UNACCOUNTED, PARTS_OUT_OF_ORDER,
-/// MANIFEST_LOST, TABLE_CHANGED, STORED_DOCUMENT_LOST.
+/// OLD_READERS, MANIFEST_LOST, TABLE_CHANGED, STORED_DOCUMENT_LOST.
 pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
     let work = Work::new(context, order)?;
     until_alone(context, order.table, CODE).await?;
@@ -211,7 +211,8 @@ impl<'a> Work<'a> {
     /// Everything until every part is accounted for.
     async fn run(&self) -> Result<(Restored, Packed), Failure> {
         self.until_writable().await?;
-        self.drop_caches().await?;
+        // At once, so that wrong answers are short; and once more at the end, when none can come back.
+        self.drop_caches(&Cache::ALL).await?;
         match self.order.role {
             Role::Reference => {
                 self.alone().await?;
@@ -219,7 +220,7 @@ impl<'a> Work<'a> {
             }
             Role::Follower { .. } => {
                 self.follow().await?;
-                self.drop_caches().await?;
+                self.drop_caches(&Cache::ALL).await?;
                 leftovers::attach(self).await?;
             }
         }
@@ -229,6 +230,7 @@ impl<'a> Work<'a> {
             return Err(self.unaccounted(&account).await);
         }
         self.check_order().await?;
+        self.until_caches_are_right().await?;
         self.written_down(account).await
     }
 
@@ -252,19 +254,6 @@ impl<'a> Work<'a> {
 
     pub(super) async fn until_in_service(&self, patience: Duration) -> Result<Result<(), String>, Failure> {
         until_in_service(self.context, self.table, patience, CODE).await
-    }
-
-    /// The caches know parts by names that now belong to other parts.
-    async fn drop_caches(&self) -> Result<(), Failure> {
-        for cache in Cache::ALL {
-            match self.context.clickhouse.execute(Statement::DropCache(cache)).await {
-                Ok(()) => {}
-                // An older server, which does not have this cache.
-                Err(error) if matches!(error.code(), Some(code::SYNTAX_ERROR)) => {}
-                Err(error) => return Err(failed(CODE)(error)),
-            }
-        }
-        Ok(())
     }
 
     /// Waits until ZooKeeper has this replica and the reference under one path, active, and with nothing to take up of
