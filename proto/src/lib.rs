@@ -1,6 +1,7 @@
-//! The wire: messages made from the proto files, and their conversion from and to the domain.
+//! The wire: messages made from the proto files, their conversion from and to the domain, and mutual TLS around them.
 
 pub mod convert;
+pub mod tls;
 
 /// The generated messages and services.
 #[allow(

@@ -1,0 +1,342 @@
+//! The coordinator's side: takes connections, with TLS or, on loopback, without, and knows who is at the other end.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ServerConfig};
+use rustls::sign::SingleCertAndKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use super::certificate::{Facts, Identity, Unfit};
+use super::files::ServerFiles;
+use super::{PROTOCOL, provider, words};
+
+/// How long a caller may take for its handshake, and how many may be at it at a time.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKES: usize = 512;
+/// How long a caller that was refused has to read why.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Callers try again and again: the same refusal is logged once in this time.
+const LOG_AGAIN: Duration = Duration::from_secs(60);
+const LOG_MEMORY: usize = 1_024;
+
+/// How connections are taken.
+#[derive(Debug, Clone)]
+pub enum Security {
+    /// Without TLS; whoever can connect may do everything, so only on loopback.
+    Loopback,
+    /// With TLS on both sides.
+    Tls(ServerFiles),
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// Nobody knows: there is no TLS.
+    Anyone,
+    /// The bearer of a certificate.
+    Bearer(Identity),
+    /// The bearer of a genuine certificate that says too little; to be told so with the answer to a call.
+    Unfit(Unfit),
+}
+
+/// The other end of a connection; among the extensions of each of its requests.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Where it calls from.
+    pub address: Option<SocketAddr>,
+    /// Who it is.
+    pub who: Arc<Who>,
+}
+
+/// Connections as they come. One that does not get through its handshake is refused with a line in the log.
+#[must_use]
+pub fn incoming(listener: TcpListener, security: Security) -> ReceiverStream<io::Result<Connection>> {
+    let (taken, connections) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let gone = taken.clone();
+        tokio::select! {
+            () = take(listener, security, taken) => {}
+            () = gone.closed() => {}
+        }
+    });
+    ReceiverStream::new(connections)
+}
+
+async fn take(listener: TcpListener, security: Security, taken: mpsc::Sender<io::Result<Connection>>) {
+    let (handshakes, seldom) = (Arc::new(Semaphore::new(HANDSHAKES)), Arc::new(Seldom::default()));
+    loop {
+        let (tcp, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Such as too many open files: it passes, and nobody is served better by an end of the program.
+                tracing::warn!(%error, "cannot take a connection");
+                sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
+        // Small messages that wait for an answer: none may wait for the one before to be confirmed.
+        if let Err(error) = tcp.set_nodelay(true) {
+            tracing::debug!(%address, %error, "connection is gone already");
+            continue;
+        }
+        match &security {
+            Security::Loopback => {
+                let connection = Connection {
+                    peer: Peer {
+                        address: Some(address),
+                        who: Arc::new(Who::Anyone),
+                    },
+                    stream: Stream::Plain(tcp),
+                };
+                if taken.send(Ok(connection)).await.is_err() {
+                    return;
+                }
+            }
+            Security::Tls(files) => {
+                let Ok(turn) = Arc::clone(&handshakes).acquire_owned().await else {
+                    return;
+                };
+                let (files, seldom, taken) = (files.clone(), Arc::clone(&seldom), taken.clone());
+                tokio::spawn(async move {
+                    let shaken = handshake(tcp, address, &files, &seldom).await;
+                    drop(turn);
+                    if let Some(connection) = shaken {
+                        drop(taken.send(Ok(connection)).await);
+                    }
+                });
+            }
+        }
+    }
+}
+
+async fn handshake(tcp: TcpStream, address: SocketAddr, files: &ServerFiles, seldom: &Seldom) -> Option<Connection> {
+    let presented = Arc::new(Mutex::new(None));
+    let config = match config(files, Arc::clone(&presented)) {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!(%error, "TLS cannot be used");
+            return None;
+        }
+    };
+    let accept = TlsAcceptor::from(Arc::new(config)).accept(tcp).into_fallible();
+    let Ok(accepted) = timeout(HANDSHAKE_TIMEOUT, accept).await else {
+        tracing::debug!(%address, "a caller did not finish its TLS handshake in time");
+        return None;
+    };
+    match accepted {
+        Ok(stream) => {
+            let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let who = match certificate.map_or(Err(Unfit::Unreadable), |der| Identity::of(der)) {
+                Ok(identity) => Who::Bearer(identity),
+                Err(unfit) => Who::Unfit(unfit),
+            };
+            Some(Connection {
+                peer: Peer {
+                    address: Some(address),
+                    who: Arc::new(who),
+                },
+                stream: Stream::Tls(Box::new(stream)),
+            })
+        }
+        Err((error, mut tcp)) => {
+            match words::tls_error(&error) {
+                Some(tls) => {
+                    let facts = presented.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let reason = words::caller_refused(tls, facts.as_ref());
+                    if seldom.is_due(address.ip(), &reason) {
+                        tracing::warn!(%address, reason, "caller refused");
+                    }
+                }
+                None => tracing::debug!(%address, %error, "a caller went away in its TLS handshake"),
+            }
+            // What it has sent is read, so that the reason is not overtaken by a reset of the connection.
+            let farewell = async {
+                tcp.shutdown().await?;
+                let mut rest = [0; 1024];
+                while tcp.read(&mut rest).await? > 0 {}
+                io::Result::Ok(())
+            };
+            drop(timeout(FAREWELL, farewell).await);
+            None
+        }
+    }
+}
+
+/// One for each connection, because it notes what the caller presented.
+fn config(files: &ServerFiles, presented: Arc<Mutex<Option<Facts>>>) -> Result<ServerConfig, Error> {
+    let verifier = Noting {
+        verifier: Arc::clone(&files.callers),
+        presented,
+    };
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&files.own.key))));
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// Notes the certificate that was presented, so that a refusal can say whose it was; all else is the verifier's.
+#[derive(Debug)]
+struct Noting {
+    verifier: Arc<dyn ClientCertVerifier>,
+    presented: Arc<Mutex<Option<Facts>>>,
+}
+
+impl ClientCertVerifier for Noting {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.verifier.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        *self.presented.lock().unwrap_or_else(PoisonError::into_inner) = Facts::of(end_entity);
+        self.verifier.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+
+    fn offer_client_auth(&self) -> bool {
+        self.verifier.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.verifier.client_auth_mandatory()
+    }
+}
+
+/// Remembers what was logged of whom, so that one who tries every few seconds does not fill the log.
+#[derive(Debug, Default)]
+pub struct Seldom(Mutex<HashMap<(IpAddr, String), Instant>>);
+
+impl Seldom {
+    /// Whether this is to be logged now.
+    #[must_use]
+    pub fn is_due(&self, from: IpAddr, reason: &str) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let key = (from, reason.to_owned());
+        if said.get(&key).is_some_and(|at| now.duration_since(*at) < LOG_AGAIN) {
+            return false;
+        }
+        if said.len() >= LOG_MEMORY {
+            said.clear();
+        }
+        said.insert(key, now);
+        true
+    }
+}
+
+/// A connection that was taken.
+#[derive(Debug)]
+pub struct Connection {
+    peer: Peer,
+    stream: Stream,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}

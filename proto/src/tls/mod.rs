@@ -1,0 +1,31 @@
+//! Mutual TLS: the operator's own PKI files, how the coordinator takes connections and how it is dialed, and who is at
+//! the other end. What a caller may do with its certificate is not decided here.
+//!
+//! TLS 1.3 only, one crypto provider (ring), no session resumption: a session that is resumed skips the check of the
+//! certificates, and every connection is to be checked.
+
+mod accept;
+mod certificate;
+mod dial;
+mod files;
+mod words;
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+pub use accept::{Connection, Peer, Security, Seldom, Who, incoming};
+pub use certificate::{Facts, Identity, Role, Unfit};
+pub use dial::{DialError, Dialer};
+pub use files::{ClientFiles, Own, ServerFiles};
+
+/// HTTP/2, and nothing else.
+const PROTOCOL: &[u8] = b"h2";
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+mod tests;
