@@ -58,6 +58,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), Cann
     );
     let options = Options {
         coordinator: config.coordinator.clone(),
+        tls: config.tls.clone(),
         host: config.host.clone(),
         parallel: config.parallel,
         keepalive: KEEPALIVE,

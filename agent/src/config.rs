@@ -4,18 +4,24 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rekeeper_shared::config::{TlsFiles, Validate, check_insecure, duration, is_loopback};
+use rekeeper_proto::tls::{ClientFiles, Facts, Identity, Role};
+use rekeeper_shared::config::{Validate, check_insecure, duration, is_loopback, named_file};
 use rekeeper_shared::ids::HostName;
 use serde::Deserialize;
 use tonic::transport::Uri;
 
 use crate::clickhouse::Access;
 
+/// What the files of TLS are called where people name them.
+pub const TLS_FIELDS: [&str; 3] = ["tls.ca", "tls.cert", "tls.key"];
+
 /// What the agent works with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Where the coordinator listens.
     pub coordinator: Uri,
+    /// What it is called with; none: without TLS, on loopback.
+    pub tls: Option<ClientFiles>,
     /// The name of this host, as in plans.
     pub host: HostName,
     /// What the agent keeps over its restarts.
@@ -69,12 +75,20 @@ pub struct RawConfig {
     state_dir: PathBuf,
     #[serde(default)]
     insecure: bool,
-    tls: Option<TlsFiles>,
+    tls: Option<RawTls>,
     clickhouse: RawClickhouse,
     restart: Option<RawRestart>,
     hooks: Option<RawHooks>,
     #[serde(default)]
     parallel: Parallel,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTls {
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -119,9 +133,11 @@ impl Validate for RawConfig {
     type Valid = Config;
 
     fn validate(self, folder: &Path, problems: &mut Vec<String>) -> Option<Config> {
-        check_insecure(self.insecure, self.tls.as_ref(), problems);
+        check_insecure(self.insecure, self.tls.is_some(), "ca, cert, key", problems);
         let coordinator = coordinator(&self.coordinator, self.tls.is_some(), problems);
         let host = host(self.host, problems);
+        let with_tls = self.tls.is_some();
+        let tls = self.tls.and_then(|raw| tls(raw, folder, host.as_ref(), problems));
         let state_dir = folder.join(self.state_dir);
         if state_dir.exists() && !state_dir.is_dir() {
             problems.push(format!("state_dir: {} is no folder", state_dir.display()));
@@ -158,6 +174,8 @@ impl Validate for RawConfig {
         });
         Some(Config {
             coordinator: coordinator?,
+            // Without files where TLS is asked for there is a problem, and no configuration at all.
+            tls: if with_tls { Some(tls?) } else { None },
             host: host?,
             state_dir,
             clickhouse: Access {
@@ -174,7 +192,11 @@ impl Validate for RawConfig {
 }
 
 fn coordinator(text: &str, tls: bool, problems: &mut Vec<String>) -> Option<Uri> {
-    let example = "write it as http://127.0.0.1:7443";
+    let example = if tls {
+        "write it as https://coordinator.example:7443"
+    } else {
+        "write it as http://127.0.0.1:7443"
+    };
     let uri: Uri = match text.parse() {
         Ok(uri) => uri,
         Err(e) => {
@@ -189,7 +211,11 @@ fn coordinator(text: &str, tls: bool, problems: &mut Vec<String>) -> Option<Uri>
     if uri.port().is_none() {
         problems.push(format!("coordinator: {text:?} lacks a port; {example}"));
     }
-    // With `tls` the problem is named once already, and the URL would be right.
+    if tls && scheme != "https" {
+        problems.push(format!(
+            "coordinator: with `tls` it must be an https:// URL, and {text:?} is not"
+        ));
+    }
     if !tls && (scheme != "http" || !is_loopback(name)) {
         problems.push(format!(
             "coordinator: without TLS it must be an http:// URL of this machine (localhost, 127.0.0.1 or [::1]), \
@@ -197,6 +223,45 @@ fn coordinator(text: &str, tls: bool, problems: &mut Vec<String>) -> Option<Uri>
         ));
     }
     Some(uri)
+}
+
+/// The files of TLS, and whether the certificate makes this the agent of its host: better said here than when the
+/// coordinator refuses it.
+fn tls(raw: RawTls, folder: &Path, host: Option<&HostName>, problems: &mut Vec<String>) -> Option<ClientFiles> {
+    let mut named = |field, file| named_file(field, file, folder, problems);
+    let ca = named("tls.ca", raw.ca);
+    let cert = named("tls.cert", raw.cert);
+    let key = named("tls.key", raw.key);
+    let files = ClientFiles {
+        ca: ca?,
+        own: Some((cert?, key?)),
+    };
+    let (_, own) = files.read(TLS_FIELDS, problems);
+    if let Some(own) = own {
+        own.check_dates("tls.cert", problems);
+        let file = own.file.display();
+        if let Some(why) = unfit(own.facts, host) {
+            problems.push(format!("tls.cert: {file}: {why}"));
+        }
+    }
+    Some(files)
+}
+
+fn unfit(facts: Facts, host: Option<&HostName>) -> Option<String> {
+    match Identity::try_from(facts) {
+        Err(unfit) => Some(unfit.to_string()),
+        Ok(identity) if identity.role != Role::Agent => Some(format!(
+            "it is the certificate of {identity}; an agent's has OU=rekeeper-agent in its subject"
+        )),
+        Ok(identity) => {
+            let host = host?;
+            let is_named = identity.hosts.iter().any(|name| name == host.as_str());
+            (!is_named).then(|| {
+                let names = identity.hosts.join(", ");
+                format!("it is for {names}, and this is the agent of {host}: it needs {host} as a DNS name")
+            })
+        }
+    }
 }
 
 fn host(given: Option<String>, problems: &mut Vec<String>) -> Option<HostName> {
@@ -347,7 +412,7 @@ hooks: {before_restart: [./none], timeout: 0s}
         )
         .unwrap_err();
         let fields = [
-            "insecure:",
+            "tls:",
             "coordinator:",
             "host:",
             "state_dir:",
@@ -365,10 +430,8 @@ hooks: {before_restart: [./none], timeout: 0s}
     }
 
     #[test]
-    fn tls_and_unknown_fields_are_refused() {
-        let tls = loaded(&SMALLEST.replace("insecure: true", "tls: {ca: ca.crt}")).unwrap_err();
-        assert_eq!(tls.problems.len(), 1, "{tls}");
-        assert!(tls.problems[0].starts_with("tls:"));
+    fn unknown_fields_are_refused() {
+        assert!(loaded(&SMALLEST.replace("insecure: true", "tls: {client_ca: ca.crt}")).is_err());
         assert!(loaded(&format!("{SMALLEST}surprise: 1\n")).is_err());
         assert!(loaded(&format!("{SMALLEST}parallel: {{detach: 0}}\n")).is_err());
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rekeeper_proto::MAX_MESSAGE_BYTES;
+use rekeeper_proto::tls::{ClientFiles, DialError, Dialer};
 use rekeeper_proto::v1::agents_client::AgentsClient;
 use rekeeper_proto::v1::{self, FromAgent, FromCoordinator, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
@@ -20,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Endpoint, Uri};
 use tonic::{Status, Streaming};
 
-use crate::config::Parallel;
+use crate::config::{Parallel, TLS_FIELDS};
 use crate::executor::{Executor, Host};
 use crate::state::{Refusal, State};
 use crate::words::in_full;
@@ -30,6 +31,8 @@ use crate::words::in_full;
 pub struct Options {
     /// Where the coordinator listens.
     pub coordinator: Uri,
+    /// What it is called with; none: without TLS, on loopback.
+    pub tls: Option<ClientFiles>,
     /// The name of this host.
     pub host: HostName,
     /// What the coordinator may send at a time.
@@ -54,7 +57,7 @@ const DOING_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 enum Lost {
     #[error("no connection to the coordinator")]
-    Connect(#[source] tonic::transport::Error),
+    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the coordinator ended the stream ({}): {}", .0.code(), .0.message())]
     Status(Status),
     #[error("the stream ended without a word")]
@@ -156,15 +159,20 @@ impl Stream {
     /// Dials, says hello, and checks who answers.
     async fn open(&self) -> Result<(mpsc::Sender<FromAgent>, Streaming<FromCoordinator>, SeenToken), Lost> {
         let (interval, limit) = self.options.keepalive;
-        let channel = Endpoint::from(self.options.coordinator.clone())
-            .connect_timeout(CONNECT_TIMEOUT)
+        let endpoint = Endpoint::from(self.options.coordinator.clone())
             .tcp_nodelay(true)
             .http2_keep_alive_interval(interval)
             .keep_alive_timeout(limit)
-            .keep_alive_while_idle(true)
-            .connect()
-            .await
-            .map_err(Lost::Connect)?;
+            .keep_alive_while_idle(true);
+        let channel = match &self.options.tls {
+            None => endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await,
+            // The dialer has limits of its own, and says what it waited for.
+            Some(files) => {
+                let dialer = Dialer::new(files.clone(), TLS_FIELDS);
+                endpoint.connect_with_connector(dialer).await
+            }
+        };
+        let channel = channel.map_err(not_connected)?;
         let mut client = AgentsClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -329,6 +337,14 @@ async fn tell(answers: mpsc::Sender<FromAgent>, answer: from_agent::Kind) {
     if answers.send(FromAgent { kind: Some(answer) }).await.is_err() {
         tracing::debug!("the connection that asked is no more");
     }
+}
+
+/// The dialer's own words without those of the layers around it.
+fn not_connected(error: tonic::transport::Error) -> Lost {
+    Lost::Connect(match DialError::within(&error) {
+        Some(words) => words.to_string().into(),
+        None => error.into(),
+    })
 }
 
 async fn put(outgoing: &mpsc::Sender<FromAgent>, kind: impl Into<Option<from_agent::Kind>>) -> Result<(), Lost> {

@@ -4,14 +4,14 @@ use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use rekeeper_proto::tls::{self, Security};
 use rekeeper_shared::step::SeenToken;
 use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
 
 use crate::agents;
 use crate::config::Config;
 use crate::driver::Driver;
-use crate::grpc::OperatorService;
+use crate::grpc::{Guarded, OperatorService};
 use crate::store::SqliteStore;
 
 /// Serves on a bound listener until `shutdown` resolves.
@@ -28,16 +28,16 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         token: opened.token,
         run: opened.run,
     };
-    tracing::info!(listen = %listener.local_addr()?, token = own.token, data_dir = %config.data_dir.display(), "coordinator started");
+    let with_tls = matches!(config.security, Security::Tls(_));
+    tracing::info!(listen = %listener.local_addr()?, token = own.token, data_dir = %config.data_dir.display(), tls = with_tls, "coordinator started");
     let (service, handle, heard) = agents::new(own);
     let driver = Driver::load(Arc::clone(&store), handle.clone()).await?;
     let (operator, requests) = driver.handle();
     let driver = driver.run(heard, requests);
     let server = agents::server_builder()
         .add_service(service.into_server())
-        .add_service(OperatorService::new(operator, handle.clone(), store))
-        // Small messages that wait for an answer: none may wait for the one before to be confirmed.
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+        .add_service(Guarded::new(OperatorService::new(operator, handle.clone(), store)))
+        .serve_with_incoming(tls::incoming(listener, config.security));
     tokio::select! {
         ended = driver => ended.context("the store failed: what cannot be written down is not done")?,
         served = server => served.context("serving")?,

@@ -3,16 +3,19 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use rekeeper_shared::config::{self, TlsFiles, Validate, check_insecure, is_loopback};
+use rekeeper_proto::tls::{Security, ServerFiles};
+use rekeeper_shared::config::{self, Validate, check_insecure, is_loopback, named_file};
 use serde::Deserialize;
 
 /// What the coordinator is told by its configuration file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Where it listens.
     pub listen: SocketAddr,
     /// Where its store is.
     pub data_dir: PathBuf,
+    /// Whom it takes connections from.
+    pub security: Security,
 }
 
 impl Config {
@@ -31,23 +34,46 @@ impl Config {
 struct Raw {
     listen: Option<String>,
     data_dir: Option<PathBuf>,
-    tls: Option<TlsFiles>,
+    tls: Option<RawTls>,
     #[serde(default)]
     insecure: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTls {
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+}
+
+impl RawTls {
+    fn read(self, folder: &Path, problems: &mut Vec<String>) -> Option<ServerFiles> {
+        let mut named = |field, file| named_file(field, file, folder, problems);
+        let cert = named("tls.cert", self.cert);
+        let key = named("tls.key", self.key);
+        let client_ca = named("tls.client_ca", self.client_ca);
+        ServerFiles::read(&cert?, &key?, &client_ca?, problems)
+    }
 }
 
 impl Validate for Raw {
     type Valid = Config;
 
     fn validate(self, folder: &Path, problems: &mut Vec<String>) -> Option<Config> {
-        check_insecure(self.insecure, self.tls.as_ref(), problems);
+        check_insecure(self.insecure, self.tls.is_some(), "cert, key, client_ca", problems);
         let listen = self.listen(problems);
         if self.data_dir.is_none() {
             problems.push("data_dir: missing; the folder where plans and their status are kept".to_owned());
         }
+        let security = match self.tls {
+            Some(tls) => tls.read(folder, problems).map(Security::Tls),
+            None => Some(Security::Loopback),
+        };
         Some(Config {
             listen: listen?,
             data_dir: folder.join(self.data_dir?),
+            security: security?,
         })
     }
 }
@@ -108,9 +134,17 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let found = problems("tls: {cert: a, key: b, client_ca: c}\n");
-        assert_eq!(found.len(), 3, "{found:?}");
-        for (problem, field) in found.iter().zip(["tls:", "listen:", "data_dir:"]) {
+        let found = problems("tls: {cert: a.crt, key: b.key, client_ca: c.crt}\n");
+        let fields = ["listen:", "data_dir:", "tls.cert:", "tls.key:", "tls.client_ca:"];
+        assert_eq!(found.len(), fields.len(), "{found:?}");
+        for (problem, field) in found.iter().zip(fields) {
+            assert!(problem.starts_with(field), "{found:?}");
+        }
+        assert!(found[2].contains("/a.crt cannot be read"), "{found:?}");
+        let found = problems("listen: 127.0.0.1:7443\ndata_dir: d\ninsecure: true\ntls: {key: k}\n");
+        let fields = ["insecure:", "tls.cert:", "tls.client_ca:"];
+        assert_eq!(found.len(), fields.len(), "{found:?}");
+        for (problem, field) in found.iter().zip(fields) {
             assert!(problem.starts_with(field), "{found:?}");
         }
         let found = problems("listen: 0.0.0.0:7443\ninsecure: true\n");
@@ -119,7 +153,7 @@ mod tests {
             "{found:?}"
         );
         let found = problems("listen: 127.0.0.1:7443\ndata_dir: d\n");
-        assert!(found.len() == 1 && found[0].starts_with("insecure:"), "{found:?}");
+        assert!(found.len() == 1 && found[0].starts_with("tls:"), "{found:?}");
         assert!(problems("listen: here\ndata_dir: d\ninsecure: true\n")[0].contains("127.0.0.1:7443"));
     }
 

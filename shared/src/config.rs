@@ -69,30 +69,24 @@ pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
         .map_err(|e| serde::de::Error::custom(format!("{text:?} is no duration ({e}); write it as 30m")))
 }
 
-/// TLS files; for now named but not used.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsFiles {
-    /// Certificates that peers are checked against.
-    pub ca: Option<PathBuf>,
-    /// The same, as the coordinator names it.
-    pub client_ca: Option<PathBuf>,
-    /// Own certificate.
-    pub cert: Option<PathBuf>,
-    /// Own key.
-    pub key: Option<PathBuf>,
+/// Checks that the file says either how TLS is spoken (`files` names what that takes) or that it is not.
+pub fn check_insecure(insecure: bool, tls: bool, files: &str, problems: &mut Vec<String>) {
+    match (insecure, tls) {
+        (true, true) => problems.push("insecure: it contradicts `tls`; take one of them out".to_owned()),
+        (false, false) => problems.push(format!(
+            "tls: missing; name the files as `tls: {{{files}}}`, or, on loopback only, write `insecure: true` instead"
+        )),
+        (true, false) | (false, true) => {}
+    }
 }
 
-/// Checks that the configuration asks for what this release can do: no TLS yet, and without TLS only loopback.
-pub fn check_insecure(insecure: bool, tls: Option<&TlsFiles>, problems: &mut Vec<String>) {
-    if tls.is_some() {
-        problems.push("tls: this release cannot speak TLS yet; on loopback use `insecure: true` instead".to_owned());
-    } else if !insecure {
-        problems.push(
-            "insecure: this release speaks only without TLS and only on loopback; say so with `insecure: true`"
-                .to_owned(),
-        );
-    }
+/// A file that has to be named, against the folder of the configuration.
+pub fn named_file(field: &str, file: Option<PathBuf>, folder: &Path, problems: &mut Vec<String>) -> Option<PathBuf> {
+    let Some(file) = file.filter(|file| !file.as_os_str().is_empty()) else {
+        problems.push(format!("{field}: missing; name the file"));
+        return None;
+    };
+    Some(folder.join(file))
 }
 
 /// Whether a host name or address is of this machine alone.

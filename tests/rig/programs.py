@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 from hosts import Host
+from pki import Pki
 from processes import alive, end, free_port, peak_memory, spawn_bound, wait_for
 
 HERE = Path(__file__).resolve().parent
@@ -91,17 +92,24 @@ class Program:
 
 
 class Coordinator(Program):
-    """`rekeeper-coordinator` without TLS on a port of the loopback interface."""
+    """`rekeeper-coordinator` on a port of the loopback interface, with the certificates of a PKI or without TLS."""
 
-    def __init__(self, directory: Path):
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        settings = {"listen": f"127.0.0.1:{self.port}", "data_dir": "data", "insecure": True}
+    def __init__(self, directory: Path, pki: Pki | None = None):
+        self.port, self.pki = free_port(), pki
+        self.url = f"{'https' if pki else 'http'}://127.0.0.1:{self.port}"
+        settings = {"listen": f"127.0.0.1:{self.port}", "data_dir": "data"}
+        if pki:
+            settings["tls"] = pki.own("coordinator") | {"client_ca": str(pki.ca)}
+        else:
+            settings["insecure"] = True
         super().__init__(directory, "rekeeper-coordinator", settings)
 
 
 class Agent(Program):
-    """`rekeeper-agent` of one host. `rig.py restart` is its restart command, switch_root.py its hook."""
+    """`rekeeper-agent` of one host. `rig.py restart` is its restart command, switch_root.py its hook.
+
+    It speaks TLS if its coordinator does, with the certificate that has its host's name.
+    """
 
     def __init__(self, directory: Path, host: Host, coordinator: Coordinator):
         self.host = host
@@ -109,11 +117,14 @@ class Agent(Program):
             "coordinator": coordinator.url,
             "host": host.name,
             "state_dir": "state",
-            "insecure": True,
             "clickhouse": {"url": host.url, "user": "default", "config": str(host.active_config)},
             "restart": {"command": [sys.executable, str(HERE / "rig.py"), "restart", str(host.directory)]},
             "hooks": {"before_restart": [sys.executable, str(HERE / "switch_root.py"), str(host.directory)]},
         }
+        if coordinator.pki:
+            settings["tls"] = coordinator.pki.own(host.name) | {"ca": str(coordinator.pki.ca)}
+        else:
+            settings["insecure"] = True
         settings["restart"]["timeout"] = settings["hooks"]["timeout"] = "2m"
         if host.password:
             directory.mkdir(parents=True)
@@ -153,10 +164,14 @@ class Answer:
 
 
 class Rekeeper:
-    """The command line, asking one coordinator."""
+    """The command line, asking one coordinator; with TLS by the certificate of `caller`, or by none."""
 
-    def __init__(self, coordinator: Coordinator):
+    def __init__(self, coordinator: Coordinator, caller: str | None = "anna"):
         self.environment = os.environ | {"REKEEPER_COORDINATOR": coordinator.url}
+        if pki := coordinator.pki:
+            self.environment["REKEEPER_CA"] = str(pki.ca)
+            if caller:
+                self.environment |= {"REKEEPER_CERT": str(pki.cert(caller)), "REKEEPER_KEY": str(pki.key(caller))}
 
     def __call__(self, *arguments, timeout: float = 300) -> Answer:
         """Run a command to its end."""

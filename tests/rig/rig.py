@@ -21,6 +21,7 @@ from pathlib import Path
 import proof
 import switch_root
 from hosts import HOST_FILE, Host, end_process, start_process
+from pki import Pki
 from processes import when_owner_is_gone
 from programs import Agent, Coordinator, Rekeeper
 from zookeeper_proxy import ZooKeeperProxy
@@ -81,12 +82,14 @@ class Cluster:
         else:
             shutil.rmtree(self.directory)
 
-    def start_rekeeper(self, proxy: ZooKeeperProxy | None = None) -> Rekeeper:
+    def start_rekeeper(self, proxy: ZooKeeperProxy | None = None, tls: bool = False) -> Rekeeper:
         """Start the coordinator and an agent for each host, and wait until all are connected.
 
-        With a proxy all agents reach ZooKeeper through it; the hosts themselves do not.
+        With a proxy all agents reach ZooKeeper through it; the hosts themselves do not. With TLS the files are those
+        of docs/tls.md.
         """
-        self.coordinator = Coordinator(self.directory / "coordinator")
+        pki = Pki(self.directory / "pki") if tls else None
+        self.coordinator = Coordinator(self.directory / "coordinator", pki)
         self.coordinator.start()
         self.rekeeper = Rekeeper(self.coordinator)
         for host in self.hosts:

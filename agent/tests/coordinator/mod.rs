@@ -291,6 +291,7 @@ impl Agent {
         };
         let executor = Executor::start(host.clone(), state.clone(), parallel);
         let options = Options {
+            tls: None,
             coordinator: url.parse().unwrap(),
             host: how.host.parse().unwrap(),
             parallel,

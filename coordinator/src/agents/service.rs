@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rekeeper_proto::MAX_MESSAGE_BYTES;
+use rekeeper_proto::tls::{Peer, Role, Seldom, Who};
 use rekeeper_proto::v1::{self, agents_server::Agents, agents_server::AgentsServer};
+use rekeeper_shared::ids::HostName;
 use rekeeper_shared::step::SeenToken;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -30,7 +32,12 @@ pub fn new(own: SeenToken) -> (AgentsService, AgentsHandle, mpsc::Receiver<FromA
     let (told, heard) = mpsc::channel(INCOMING);
     let registry = Arc::new(Registry::new(own));
     let handle = AgentsHandle::new(Arc::clone(&registry));
-    (AgentsService { registry, told }, handle, heard)
+    let service = AgentsService {
+        registry,
+        told,
+        logged: Seldom::default(),
+    };
+    (service, handle, heard)
 }
 
 /// A server that finds dead peers.
@@ -46,6 +53,7 @@ pub fn server_builder() -> Server {
 pub struct AgentsService {
     registry: Arc<Registry>,
     told: mpsc::Sender<FromAgents>,
+    logged: Seldom,
 }
 
 impl AgentsService {
@@ -58,16 +66,54 @@ impl AgentsService {
     }
 }
 
+impl AgentsService {
+    /// Refuses an agent that may not speak for the host, with a line in the log.
+    fn authorize(&self, peer: Option<&Peer>, host: &HostName) -> Result<(), Status> {
+        let Some(why) = objection(peer.map(|peer| peer.who.as_ref()), host) else {
+            return Ok(());
+        };
+        let address = peer.and_then(|peer| peer.address);
+        if address.is_none_or(|address| self.logged.is_due(address.ip(), &why)) {
+            let address = address.map(|address| address.to_string());
+            tracing::warn!(address, host = %host, reason = why, "agent refused");
+        }
+        Err(Status::permission_denied(why))
+    }
+}
+
+/// Why the bearer of a certificate may not be the agent of the host, if so.
+fn objection(who: Option<&Who>, host: &HostName) -> Option<String> {
+    match who {
+        // A connection that was taken by something that does not tell whose it is.
+        None => Some("it is not known who calls; this is a fault of Rekeeper".to_owned()),
+        Some(Who::Anyone) => None,
+        Some(Who::Unfit(unfit)) => Some(unfit.to_string()),
+        Some(Who::Bearer(identity)) => match identity.role {
+            Role::Agent if identity.hosts.iter().any(|name| name == host.as_str()) => None,
+            Role::Agent => Some(format!(
+                "the agent says that it is that of {host}, and its certificate is for {}: give it a certificate with \
+                 {host} among its subject alternative names, or the right host in its configuration",
+                identity.hosts.join(", ")
+            )),
+            Role::Viewer | Role::Operator => Some(format!(
+                "the certificate of {identity} is that of a person; an agent's has OU=rekeeper-agent in its subject"
+            )),
+        },
+    }
+}
+
 #[async_trait]
 impl Agents for AgentsService {
     type AttendStream = Outgoing;
 
     /// Answers once the agent has said hello, so the hello must not wait for the answer.
     async fn attend(&self, request: Request<Streaming<v1::FromAgent>>) -> Result<Response<Outgoing>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
         let mut incoming = request.into_inner();
         let hello = timeout(HELLO_WITHIN, stream::first(&mut incoming))
             .await
             .map_err(|_| Status::deadline_exceeded("no hello came"))??;
+        self.authorize(peer.as_ref(), &hello.host)?;
         let (admitted, outgoing) = self.registry.admit(hello)?;
         tokio::spawn(stream::attend(
             Arc::clone(&self.registry),
@@ -76,5 +122,37 @@ impl Agents for AgentsService {
             incoming,
         ));
         Ok(Response::new(outgoing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rekeeper_proto::tls::{Identity, Unfit};
+
+    use super::*;
+
+    #[test]
+    fn an_agent_speaks_for_the_hosts_of_its_certificate_only() {
+        let bearer = |role| {
+            Some(Who::Bearer(Identity {
+                name: "x".into(),
+                role,
+                hosts: vec!["ch-1".into(), "ch-2".into()],
+            }))
+        };
+        for (who, host, may) in [
+            (bearer(Role::Agent), "ch-1", true),
+            (bearer(Role::Agent), "ch-2", true),
+            (bearer(Role::Agent), "ch-3", false),
+            (bearer(Role::Agent), "ch", false),
+            (bearer(Role::Operator), "ch-1", false),
+            (bearer(Role::Viewer), "ch-1", false),
+            (Some(Who::Unfit(Unfit::Unreadable)), "ch-1", false),
+            (Some(Who::Anyone), "ch-1", true),
+            (None, "ch-1", false),
+        ] {
+            let why = objection(who.as_ref(), &host.parse().unwrap());
+            assert_eq!(why.is_none(), may, "{who:?} {host} {why:?}");
+        }
     }
 }

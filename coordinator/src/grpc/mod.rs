@@ -1,5 +1,6 @@
 //! The operator's service: decode, call the handle, map the error, and no more.
 
+mod access;
 mod dry_run;
 mod events;
 mod planning;
@@ -23,8 +24,8 @@ use crate::driver::{DriverHandle, OperatorError};
 use crate::progress::OperatorOrder;
 use crate::store::Store;
 
-/// The header that says who calls, as long as no certificate does.
-const CALLER: &str = "rekeeper-caller";
+pub use access::Guarded;
+use access::caller;
 
 /// The service of the operator's command line.
 pub struct OperatorService<S> {
@@ -229,10 +230,4 @@ fn parse_until(text: &str) -> Result<Until, Status> {
 fn view(document: &impl Serialize) -> Result<Response<View>, Status> {
     let json = serde_json::to_string(document).map_err(|e| Status::internal(e.to_string()))?;
     Ok(Response::new(View { json }))
-}
-
-/// Who calls, for the record: a name, until certificates say it.
-fn caller<T>(request: &Request<T>) -> String {
-    let named = request.metadata().get(CALLER).and_then(|value| value.to_str().ok());
-    named.map_or_else(|| "unknown".to_owned(), |name| name.chars().take(128).collect())
 }

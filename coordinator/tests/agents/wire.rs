@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rekeeper_coordinator::agents::{self, AgentsHandle, Connected, ConnectionId, FromAgents, server_builder};
 use rekeeper_proto::convert::event::numbered;
+use rekeeper_proto::tls::{self, Security};
 use rekeeper_proto::v1::agents_client::AgentsClient;
 use rekeeper_proto::v1::{self, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
@@ -15,7 +16,7 @@ use rekeeper_shared::step::{Command, Done, Event, Hello, Order, Outcome, SeenTok
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 /// A coordinator with token 5.
@@ -41,7 +42,7 @@ impl Coordinator {
             let stopped = async { drop(stopped.await) };
             server_builder()
                 .add_service(service.into_server())
-                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
+                .serve_with_incoming_shutdown(tls::incoming(listener, Security::Loopback), stopped)
                 .await
                 .unwrap();
         });

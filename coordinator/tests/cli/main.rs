@@ -88,7 +88,7 @@ fn wrong_usage_exits_2_before_anybody_is_asked() {
     }
     run_command(rekeeper("https://coordinator:7443", &["hosts"]))
         .exits(2)
-        .says("TLS is not in this release");
+        .says("--ca: missing");
     run_command(rekeeper("http://coordinator:7443", &["hosts"]))
         .exits(2)
         .says("loopback");

@@ -39,7 +39,7 @@ pub(crate) struct Common {
     )]
     #[arg(default_value = "http://127.0.0.1:7443", help_heading = COMMON)]
     pub(crate) coordinator: String,
-    /// Certificate authority of the coordinator (TLS: not in this release)
+    /// With https: certificate of the CA that signed the coordinator's
     #[arg(
         long,
         global = true,
@@ -49,7 +49,7 @@ pub(crate) struct Common {
     )]
     #[arg(help_heading = COMMON)]
     pub(crate) ca: Option<String>,
-    /// Own certificate (TLS: not in this release)
+    /// With https: own certificate, which says who orders and whether that is allowed
     #[arg(
         long,
         global = true,
@@ -59,7 +59,7 @@ pub(crate) struct Common {
     )]
     #[arg(help_heading = COMMON)]
     pub(crate) cert: Option<String>,
-    /// Own key (TLS: not in this release)
+    /// With https: own key
     #[arg(
         long,
         global = true,

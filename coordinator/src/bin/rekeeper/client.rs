@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use rekeeper_proto::MAX_MESSAGE_BYTES;
+use rekeeper_proto::tls::{ClientFiles, Dialer};
 use rekeeper_proto::v1;
 use rekeeper_proto::v1::operator_client::OperatorClient;
 use rekeeper_shared::ids::MigrationName;
@@ -19,7 +20,9 @@ use tonic::{Request, Status, Streaming};
 use crate::cli::Common;
 use crate::failure::Failure;
 
-/// Name of the metadata that says who calls.
+/// What the files of TLS are called where people name them.
+const TLS_FIELDS: [&str; 3] = ["--ca", "--cert", "--key"];
+/// Name of the metadata that says who calls; with TLS the certificate does.
 const CALLER: &str = "rekeeper-caller";
 const DEFAULT_PORT: u16 = 7443;
 /// A peer that is frozen or cut off is found in twice this.
@@ -47,14 +50,18 @@ impl Interceptor for Caller {
 impl Client {
     /// Judges the options; connects to nothing yet. Needs a runtime around it.
     pub(crate) fn new(common: &Common) -> Result<Self, Failure> {
-        let url = address(common).map_err(Failure::Usage)?;
+        let Target { url, tls } = Target::of(common).map_err(Failure::Usage)?;
         let endpoint = Endpoint::from_shared(url.clone())
             .map_err(|error| Failure::Usage(format!("--coordinator {url:?} is no URL: {error}")))?
-            .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
-        let operator = OperatorClient::with_interceptor(endpoint.connect_lazy(), Caller(caller()))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let channel = match tls {
+            None => endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy(),
+            // The dialer has limits of its own, and says what it waited for.
+            Some(files) => endpoint.connect_with_connector_lazy(Dialer::new(files, TLS_FIELDS)),
+        };
+        let operator =
+            OperatorClient::with_interceptor(channel, Caller(caller())).max_decoding_message_size(MAX_MESSAGE_BYTES);
         Ok(Self { url, operator })
     }
 
@@ -203,46 +210,88 @@ fn reading<T>(message: T) -> Request<T> {
     request
 }
 
-/// The URL to call: without TLS only a loopback address, since nothing else would keep others out.
-fn address(common: &Common) -> Result<String, String> {
-    let given = common.coordinator.as_str();
-    let tls = [("--ca", &common.ca), ("--cert", &common.cert), ("--key", &common.key)];
-    if let Some((flag, _)) = tls.iter().find(|(_, value)| value.is_some()) {
-        return Err(format!(
-            "{flag}: TLS is not in this release; use an http URL of a loopback address without it"
-        ));
-    }
-    let uri: Uri = given
-        .parse()
-        .map_err(|error| format!("--coordinator {given:?} is no URL: {error}"))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
+/// What to call, and how.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    url: String,
+    /// The files to speak TLS with; none: without.
+    tls: Option<ClientFiles>,
+}
+
+impl Target {
+    /// Judges the options. Without TLS only a loopback address is called, since nothing else would keep others out.
+    fn of(common: &Common) -> Result<Self, String> {
+        let given = common.coordinator.as_str();
+        let uri: Uri = given
+            .parse()
+            .map_err(|error| format!("--coordinator {given:?} is no URL: {error}"))?;
+        let Some(scheme @ ("http" | "https")) = uri.scheme_str() else {
             return Err(format!(
-                "--coordinator {given:?}: TLS is not in this release; only http on a loopback address is"
+                "--coordinator {given:?} is no URL: it must begin with https://, or, on loopback, with http://"
+            ));
+        };
+        let authority = uri
+            .authority()
+            .ok_or_else(|| format!("--coordinator {given:?} names no host"))?;
+        if uri.path().len() > 1 || uri.query().is_some() || authority.as_str().contains('@') {
+            return Err(format!(
+                "--coordinator {given:?}: only {scheme}://HOST:PORT is possible"
             ));
         }
-        _ => return Err(format!("--coordinator {given:?} is no URL: it must begin with http://")),
+        let host = authority.host();
+        let tls = if scheme == "https" {
+            Some(files(common)?)
+        } else {
+            check_plain(common, host)?;
+            None
+        };
+        let port = authority.port_u16().unwrap_or(DEFAULT_PORT);
+        let url = format!("{scheme}://{host}:{port}");
+        Ok(Self { url, tls })
     }
-    let authority = uri
-        .authority()
-        .ok_or_else(|| format!("--coordinator {given:?} names no host"))?;
-    if uri.path().len() > 1 || uri.query().is_some() || authority.as_str().contains('@') {
-        return Err(format!("--coordinator {given:?}: only http://HOST:PORT is possible"));
-    }
-    let host = authority.host();
-    let plain = host.trim_start_matches('[').trim_end_matches(']');
-    let loopback = plain.eq_ignore_ascii_case("localhost") || plain.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if !loopback {
+}
+
+fn check_plain(common: &Common, host: &str) -> Result<(), String> {
+    let given = &common.coordinator;
+    let files = [("--ca", &common.ca), ("--cert", &common.cert), ("--key", &common.key)];
+    if let Some((flag, _)) = files.iter().find(|(_, file)| file.is_some()) {
         return Err(format!(
-            "--coordinator {given:?}: http is for loopback addresses only; run rekeeper on the coordinator's host or \
-             forward its port with ssh -L"
+            "{flag} is for TLS, and --coordinator {given:?} is without: write https:// if the coordinator speaks TLS, leave \
+             the files out if not"
         ));
     }
-    Ok(format!(
-        "http://{host}:{}",
-        authority.port_u16().unwrap_or(DEFAULT_PORT)
+    let plain = host.trim_start_matches('[').trim_end_matches(']');
+    let loopback = plain.eq_ignore_ascii_case("localhost") || plain.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if loopback {
+        return Ok(());
+    }
+    Err(format!(
+        "--coordinator {given:?}: http is for loopback addresses only; use https:// with --ca, --cert and --key"
     ))
+}
+
+/// The files of TLS, read once, so that what is wrong with them is said as wrong usage. Without a certificate of its
+/// own a caller is refused, but that is the coordinator's to say.
+fn files(common: &Common) -> Result<ClientFiles, String> {
+    let Some(ca) = &common.ca else {
+        return Err(
+            "--ca: missing; with https it names the certificate of the CA that signed the coordinator's".to_owned(),
+        );
+    };
+    let own = match (&common.cert, &common.key) {
+        (Some(cert), Some(key)) => Some((cert.into(), key.into())),
+        (None, None) => None,
+        (Some(_), None) => return Err("--key: missing; --cert needs the key of the certificate".to_owned()),
+        (None, Some(_)) => return Err("--cert: missing; --key needs the certificate that it is the key of".to_owned()),
+    };
+    let files = ClientFiles { ca: ca.into(), own };
+    let mut problems = Vec::new();
+    files.read(TLS_FIELDS, &mut problems);
+    if problems.is_empty() {
+        Ok(files)
+    } else {
+        Err(problems.join("\n"))
+    }
 }
 
 /// `user@host`, in the letters that a header can carry.
@@ -278,34 +327,75 @@ mod tests {
         }
     }
 
+    fn called(common: &Common) -> Result<String, String> {
+        Target::of(common).map(|target| target.url)
+    }
+
     #[test]
     fn only_loopback_is_called_without_tls() {
-        for (given, called) in [
+        for (given, url) in [
             ("http://127.0.0.1:7443", "http://127.0.0.1:7443"),
             ("http://localhost:1/", "http://localhost:1"),
             ("http://[::1]:9", "http://[::1]:9"),
             ("http://127.0.0.2", "http://127.0.0.2:7443"),
         ] {
-            assert_eq!(address(&with(given)).as_deref(), Ok(called));
+            assert_eq!(called(&with(given)).as_deref(), Ok(url));
         }
         for bad in [
             "http://10.0.0.1:7443",
             "http://coordinator:7443",
             "http://localhost.evil.example:1",
             "http://0.0.0.0:7443",
-            "https://127.0.0.1:7443",
             "http://127.0.0.1@example.com:7443",
             "http://127.0.0.1:7443/x",
             "127.0.0.1:7443",
             "ftp://127.0.0.1",
             "",
         ] {
-            assert!(address(&with(bad)).is_err(), "{bad}");
+            assert!(called(&with(bad)).is_err(), "{bad}");
         }
-        let tls = Common {
-            key: Some("k".into()),
-            ..with("http://127.0.0.1:7443")
-        };
-        assert!(address(&tls).is_err_and(|error| error.contains("TLS is not in this release")));
+    }
+
+    #[test]
+    fn tls_takes_https_and_files_and_says_which_is_missing() {
+        let https = with("https://coordinator:7443");
+        let key = Some("/none/own.key".to_owned());
+        let ca = Some("/none/ca.crt".to_owned());
+        for (common, words) in [
+            (https.clone(), "--ca: missing"),
+            (
+                Common {
+                    ca: ca.clone(),
+                    ..https.clone()
+                },
+                "--ca: /none/ca.crt cannot be read",
+            ),
+            (
+                Common {
+                    ca: ca.clone(),
+                    key: key.clone(),
+                    ..https.clone()
+                },
+                "--cert: missing",
+            ),
+            (
+                Common {
+                    ca,
+                    cert: key.clone(),
+                    ..https
+                },
+                "--key: missing",
+            ),
+            (
+                Common {
+                    key,
+                    ..with("http://127.0.0.1:7443")
+                },
+                "--key is for TLS",
+            ),
+        ] {
+            let error = called(&common).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use rekeeper_proto::tls::DialError;
 use tonic::{Code, Status};
 
 use crate::output::text;
@@ -41,6 +42,9 @@ pub(crate) enum Failure {
         #[source]
         status: Box<Status>,
     },
+    /// The two do not trust each other's certificates, or speak of TLS differently.
+    #[error("no connection to the coordinator at {url}: {reason}")]
+    NotTrusted { url: String, reason: String },
     /// The coordinator's own answer.
     #[error("{}", answer(.0))]
     Refused(Box<Status>),
@@ -69,6 +73,22 @@ pub(crate) enum Failure {
 impl Failure {
     /// What became of a call.
     pub(crate) fn of_call(url: &str, status: Status) -> Self {
+        let dialed = std::error::Error::source(&status).and_then(DialError::within);
+        if let Some(error) = dialed.filter(|error| error.is_lasting()) {
+            return Self::NotTrusted {
+                url: url.to_owned(),
+                reason: error.to_string(),
+            };
+        }
+        // What a coordinator with TLS says to one without: its alert, read as a frame of HTTP/2.
+        if url.starts_with("http://") && root_cause(&status).contains("frame with invalid size") {
+            return Self::NotTrusted {
+                url: url.to_owned(),
+                reason: "it does not answer like a coordinator without TLS; if it speaks TLS, write https:// and name \
+                         --ca, --cert and --key"
+                    .to_owned(),
+            };
+        }
         // A status that came over the wire has no source: one that has was made on this side of a broken connection.
         if status.code() == Code::Unavailable || std::error::Error::source(&status).is_some() {
             Self::Lost {
@@ -89,7 +109,7 @@ impl Failure {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
-            Self::Lost { .. } => Exit::Unreachable,
+            Self::Lost { .. } | Self::NotTrusted { .. } => Exit::Unreachable,
             Self::Refused(status) => match status.code() {
                 Code::InvalidArgument | Code::NotFound | Code::AlreadyExists => Exit::Usage,
                 Code::FailedPrecondition if status.message().starts_with("blocked") => Exit::Blocked,
