@@ -24,6 +24,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", type=int, default=len(tables.KINDS), metavar="N", help="tables of a shard")
+    parser.add_argument("--tls", action="store_true", help="with TLS, by the certificates of docs/tls.md")
     parser.add_argument("--quick", action="store_true", help="only the first migration")
     parser.add_argument("--keep", action="store_true", help="leave it running in the end, until Ctrl-C")
     args = parser.parse_args()
@@ -31,7 +32,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     say("Starting ZooKeeper and 2 shards of 2 ClickHouse hosts")
     with Cluster(shards=2, replicas=2, root=OLD_ROOT) as cluster:
-        demo = Demo(cluster, tables.some(args.tables))
+        demo = Demo(cluster, tables.some(args.tables), args.tls)
         passed = demo.migrate("m1", "Detach, clean, restart, restore: a whole migration")
         if not args.quick:
             passed &= demo.migrate("m2", "The same once more")
@@ -48,15 +49,15 @@ def main() -> int:
 class Demo:
     """One cluster with its tables, writers and Rekeeper."""
 
-    def __init__(self, cluster: Cluster, made: list[tables.Table]):
+    def __init__(self, cluster: Cluster, made: list[tables.Table], tls: bool):
         self.cluster = cluster
         say(f"Filling {len(made)} tables on each shard")
         tables.create(cluster.shards(), made)
         self.written = [(table.database, table.name) for table in tables.WRITTEN if table in made]
         self.ledger = Ledger(cluster.directory / "ledger.jsonl")
         self.proof = Proof(cluster.directory)
-        say("Starting the coordinator and an agent on each host")
-        self.rekeeper = cluster.start_rekeeper()
+        say("Starting the coordinator and an agent on each host" + (", with TLS" if tls else ""))
+        self.rekeeper = cluster.start_rekeeper(tls=tls)
         self.run("hosts")
 
     def migrate(self, name: str, what: str, *options: str, old_root: str | None = None) -> bool:
@@ -92,7 +93,9 @@ class Demo:
     def keep(self) -> None:
         """Leave it to be looked at."""
         say(f"Running until Ctrl-C; files and logs in {self.cluster.directory}")
-        print(f"export REKEEPER_COORDINATOR={self.cluster.coordinator.url}")
+        for variable in ("COORDINATOR", "CA", "CERT", "KEY"):
+            if value := self.rekeeper.environment.get(f"REKEEPER_{variable}"):
+                print(f"export REKEEPER_{variable}={value}")
         for host in self.cluster.hosts:
             print(f"{host.name}  {host.url}")
         print(f"ZooKeeper {self.cluster.zookeeper.address}", flush=True)

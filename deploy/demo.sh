@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Shows Rekeeper at work on a real cluster on this machine: see demo.py. Options: --quick, --tables N, --keep.
+# Shows Rekeeper at work on a real cluster on this machine: see demo.py. Options: --quick, --tls, --tables N, --keep.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
