@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use rekeeper_shared::ids::{HostName, TableName};
 use rekeeper_shared::problem::Finding;
-use rekeeper_shared::view::PlanView;
+use rekeeper_shared::view::{PlanView, PlannedSetView};
 
 use super::text::{self, Table, WIDTH};
 
@@ -31,8 +31,9 @@ pub(crate) fn table(plan: &PlanView) -> String {
         out.push_str("\nWaves:\n");
         for (number, wave) in plan.waves.iter().enumerate() {
             let names: Vec<&str> = wave.iter().map(HostName::as_str).collect();
+            let moved = moved_with(plan, wave);
             out.push_str(&text::wrap(
-                &format!("{}. {}", number + 1, names.join(", ")),
+                &format!("{}. {}: {moved}", number + 1, names.join(", ")),
                 "  ",
                 WIDTH,
             ));
@@ -60,6 +61,18 @@ pub(crate) fn table(plan: &PlanView) -> String {
         }
     }
     out
+}
+
+/// What is unavailable while a wave moves.
+fn moved_with(plan: &PlanView, wave: &[HostName]) -> String {
+    let of_wave = |set: &&PlannedSetView| set.replicas.iter().any(|replica| wave.contains(&replica.host));
+    let sets: Vec<_> = plan.replica_sets.iter().filter(of_wave).collect();
+    let replicas = sets.iter().map(|set| set.replicas.len()).sum();
+    format!(
+        "{} ({})",
+        text::count(sets.len(), "replica set"),
+        text::count(replicas, "table replica")
+    )
 }
 
 fn findings(out: &mut String, title: &str, findings: &[Finding]) {
