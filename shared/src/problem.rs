@@ -104,7 +104,8 @@ codes! {
         "wait for them, or KILL MUTATION; allowing it loses them";
     PatchParts "PATCH_PARTS" false
         "the table has patch parts (lightweight UPDATE), which do not apply any more once part names have shifted"
-        "ALTER TABLE ... APPLY PATCHES, wait for it, plan again";
+        "ALTER TABLE ... APPLY PATCHES; wait until system.parts has no active part of the table with a partition_id that \
+         begins with patch- (they go with the next cleanup), plan again";
     LostParts "LOST_PARTS" true
         "ClickHouse gave up parts of this replica (lost_part_count above 0): ranges of its parts may lie"
         "find out what was lost; allow it when the loss is known and accepted";

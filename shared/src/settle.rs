@@ -89,6 +89,19 @@ pub enum Unsettled {
         /// The part.
         part: String,
     },
+    /// The replica has patch parts (lightweight UPDATE), which do not apply any more once part names have shifted.
+    #[error(
+        "replica {replica} has {count} patch parts (first: {part}), whose values a restore would lose: ALTER TABLE ... \
+         APPLY PATCHES, and wait until system.parts has no active part with a partition_id of patch-..."
+    )]
+    PatchParts {
+        /// The replica.
+        replica: String,
+        /// How many.
+        count: usize,
+        /// The first of them.
+        part: String,
+    },
     /// What a replica has and the others have not, and nothing proves what to do with it.
     #[error("part {part} of replica {replica}: {why}")]
     Undecided {
@@ -112,7 +125,11 @@ impl Unsettled {
             | Self::Parts { .. }
             | Self::Active { .. }
             | Self::Lost { .. } => true,
-            Self::Replicas { .. } | Self::LostParts { .. } | Self::Content { .. } | Self::Undecided { .. } => false,
+            Self::Replicas { .. }
+            | Self::LostParts { .. }
+            | Self::Content { .. }
+            | Self::PatchParts { .. }
+            | Self::Undecided { .. } => false,
         }
     }
 
@@ -128,6 +145,7 @@ impl Unsettled {
             | Self::Active { .. }
             | Self::Definition { .. }
             | Self::LostParts { .. }
+            | Self::PatchParts { .. }
             | Self::Undecided { .. } => false,
         }
     }
@@ -171,6 +189,9 @@ pub fn judge(snapshot: &SetSnapshot, planned: &[String], allowed: Allowed) -> Ve
     found
 }
 
+/// What the names of patch parts begin with (`patch-<hash>-<partition>_...`).
+const PATCH: &str = "patch-";
+
 fn judge_replica(snapshot: &SetSnapshot, replica: &ReplicaSnapshot, allowed: Allowed) -> Vec<Unsettled> {
     let name = || replica.name.clone();
     let mut found = Vec::new();
@@ -179,6 +200,14 @@ fn judge_replica(snapshot: &SetSnapshot, replica: &ReplicaSnapshot, allowed: All
     }
     if replica.lost {
         found.push(Unsettled::Lost { replica: name() });
+    }
+    let patches: Vec<&PartNode> = replica.parts.iter().filter(|p| p.name.starts_with(PATCH)).collect();
+    if let Some(first) = patches.first() {
+        found.push(Unsettled::PatchParts {
+            replica: name(),
+            count: patches.len(),
+            part: first.name.clone(),
+        });
     }
     let others: Vec<&str> = replica
         .queue
@@ -398,7 +427,13 @@ mod tests {
     fn each_guard_sees_its_own_fault() {
         let good = || replica("r1", &[("all_0_0_0", "a")]);
         type Fault = fn(&mut ReplicaSnapshot);
-        let faults: [(&str, Fault); 11] = [
+        let faults: [(&str, Fault); 12] = [
+            ("patch_parts", |r| {
+                r.parts.push(PartNode {
+                    name: "patch-0f3c-all_1_1_0".into(),
+                    digest: "p".into(),
+                })
+            }),
             ("active", |r| r.active = true),
             ("lost", |r| r.lost = true),
             ("queue", |r| {
@@ -423,7 +458,9 @@ mod tests {
                 .iter()
                 .map(|u| serde_json::to_value(u).unwrap()["reason"].as_str().unwrap().into())
                 .collect();
-            assert_eq!(reasons, [reason]);
+            // A part of one replica alone is a difference of the parts as well.
+            assert_eq!(reasons[0], reason);
+            assert_eq!(reasons.len(), if reason == "patch_parts" { 2 } else { 1 });
         }
     }
 

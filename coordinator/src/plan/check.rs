@@ -150,7 +150,14 @@ pub(super) fn check_tables(chosen: &[Chosen<'_>]) -> Vec<Finding> {
             find(Code::QueueStuck, table.stuck.join("; "));
         }
         if table.patch_parts > 0 {
-            find(Code::PatchParts, format!("{} active patch parts", table.patch_parts));
+            find(
+                Code::PatchParts,
+                format!(
+                    "{} active patch parts; to materialise them: ALTER TABLE {} APPLY PATCHES",
+                    table.patch_parts,
+                    table.name.sql()
+                ),
+            );
         }
         if !table.mutations.is_empty() {
             find(
