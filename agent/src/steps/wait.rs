@@ -61,9 +61,22 @@ pub(super) async fn sync_round(context: &Context, table: &TableRef, round: Durat
     }
 }
 
-/// No statement of an earlier attempt on the table runs any more, and no restore of anybody.
+/// How long a server may be away that somebody starts again, such as systemd after a crash.
+const AWAY: Duration = Duration::from_secs(60);
+
+/// No statement of an earlier attempt on the table runs any more, and no restore of anybody. A server that is being
+/// started again is waited for: attempts would be used up before it is there.
 pub(super) async fn until_alone(context: &Context, table: &TableRef, code: Code) -> Result<(), Failure> {
-    let report = |text: String| context.doing(format!("{} {text}", table.name));
-    let waited = context.clickhouse.wait_out_statements_on(&table.name, report).await;
-    waited.map_err(failed(code))
+    let deadline = Instant::now() + AWAY;
+    loop {
+        let report = |text: String| context.doing(format!("{} {text}", table.name));
+        match context.clickhouse.wait_out_statements_on(&table.name, report).await {
+            Ok(()) => return Ok(()),
+            Err(Error::Unreachable { .. }) if Instant::now() < deadline => {
+                context.doing(format!("{} waits for the server, which cannot be reached", table.name));
+                tokio::time::sleep(POLL).await;
+            }
+            Err(error) => return Err(failed(code)(error)),
+        }
+    }
 }
