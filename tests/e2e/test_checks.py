@@ -83,8 +83,11 @@ def queue_stuck(cluster):
     first.query("INSERT INTO checks.queue_stuck VALUES (1, 1)")
     first.query("DETACH TABLE checks.queue_stuck PERMANENTLY SYNC")
     second.query("SYSTEM START FETCHES checks.queue_stuck")
-    tries = "SELECT max(num_tries) FROM system.replication_queue WHERE table = 'queue_stuck' AND last_exception != ''"
-    wait_for(lambda: int(second.value(tries)) > 1, "the fetch to fail twice")
+    tries = (
+        "SELECT max(num_tries) FROM system.replication_queue WHERE table = 'queue_stuck' AND last_exception != ''"
+        " AND create_time < now() - 11"
+    )
+    wait_for(lambda: int(second.value(tries)) > 1, "the fetch to fail for a while")
     yield
     first.query("ATTACH TABLE checks.queue_stuck")
 
