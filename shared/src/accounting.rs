@@ -29,9 +29,9 @@ pub enum Fate {
         /// Its name now.
         name: String,
     },
-    /// A part of the reference has its rows: the reference had run a merge that this replica had not.
+    /// Parts of a replica that was restored before have its rows: it was decided so when the set was recorded.
     Covered {
-        /// The reference's part, as its manifest names it.
+        /// Those parts, as their manifests name them.
         by: String,
     },
     /// It was merged since, into this part.
@@ -151,16 +151,14 @@ fn content(part: &ManifestPart) -> Content<'_> {
 #[must_use]
 pub fn account<'a>(evidence: Evidence<'a>) -> Account {
     let mut merges = merges::merged_since(evidence);
-    let is_merged: HashSet<Content<'_>> = merges.keys().copied().collect();
-    let mut in_reference: HashMap<Content<'_>, usize> = HashMap::new();
+    let mut gone: HashMap<Content<'_>, usize> = HashMap::new();
     for part in &evidence.reference.parts {
-        *in_reference.entry(content(part)).or_default() += 1;
+        *gone.entry(content(part)).or_default() += 1;
     }
     let mut actives: HashMap<Content<'_>, VecDeque<&str>> = HashMap::new();
     for part in evidence.active {
         actives.entry(content(part)).or_default().push_back(&part.name);
     }
-    let is_active: HashSet<Content<'_>> = actives.keys().copied().collect();
     let is_reference = evidence.is_reference;
     let mut dropped = DroppedParts::new(evidence);
     let left: HashSet<&str> = {
@@ -169,12 +167,6 @@ pub fn account<'a>(evidence: Evidence<'a>) -> Account {
         left.map(|part| part.name.as_str()).collect()
     };
     let left_behind = |part: &ManifestPart| left.contains(part.name.as_str());
-    let mut is_here: HashSet<Content<'_>> = is_merged.union(&is_active).copied().collect();
-    is_here.extend(dropped.contents());
-    if evidence.same_as_reference {
-        is_here.extend(in_reference.keys());
-    }
-    let mut gone = in_reference.clone();
     let mut fate_of = |part: &'a ManifestPart| {
         let key = content(part);
         let may_be_gone = gone.get_mut(&key).is_some_and(|left| {
@@ -197,8 +189,6 @@ pub fn account<'a>(evidence: Evidence<'a>) -> Account {
             Fate::Dropped { by }
         } else if may_be_gone {
             Fate::Gone
-        } else if let Some(by) = covered(evidence, part, &in_reference, &is_here) {
-            Fate::Covered { by }
         } else if left_behind(part) {
             Fate::Detached
         } else {
@@ -216,36 +206,6 @@ pub fn account<'a>(evidence: Evidence<'a>) -> Account {
     Account {
         fates: names.zip(fates.into_iter().map(|(_, fate)| fate)).collect(),
     }
-}
-
-/// A part of the reference whose range contains this one's and which is itself accounted for here. Both histories are
-/// one (the set was settled), and the rows must add up, since ranges alone can lie.
-fn covered(
-    evidence: Evidence<'_>,
-    part: &ManifestPart,
-    in_reference: &HashMap<Content<'_>, usize>,
-    is_here: &HashSet<Content<'_>>,
-) -> Option<String> {
-    if in_reference.contains_key(&content(part)) {
-        return None; // The reference has the very part: it must become active here, and is not covered by another.
-    }
-    let range = PartName::parse(&part.name)?;
-    evidence.reference.parts.iter().find_map(|by| {
-        let wide = PartName::parse(&by.name)?;
-        if by.name == part.name || !wide.contains(&range) {
-            return None;
-        }
-        let here = is_here.contains(&content(by));
-        let inside: u64 = evidence
-            .manifest
-            .parts
-            .iter()
-            .filter(|p| PartName::parse(&p.name).is_some_and(|p| wide.contains(&p)))
-            .map(|p| p.rows)
-            .sum();
-        let rows_agree = inside == by.rows || (!evidence.merges_keep_rows && inside > by.rows);
-        (here && rows_agree).then(|| by.name.clone())
-    })
 }
 
 #[cfg(test)]
@@ -465,15 +425,10 @@ pub(super) mod tests {
 
     #[test]
     fn what_the_reference_has_not_got_any_more_is_gone_and_no_more_than_it_had() {
-        let reference = manifest(vec![part("all_0_0_0", 5, "a"), part("all_1_2_1", 6, "bc")]);
-        let own = manifest(vec![
-            part("all_0_0_0", 5, "a"),
-            part("all_1_1_0", 2, "b"),
-            part("all_2_2_0", 4, "c"),
-        ]);
+        let reference = manifest(vec![part("all_0_0_0", 5, "a"), part("all_1_1_0", 6, "b")]);
         let none = HashSet::new();
         let evidence = Evidence {
-            manifest: &own,
+            manifest: &reference,
             reference: &reference,
             is_reference: false,
             active: &[],
@@ -488,34 +443,20 @@ pub(super) mod tests {
             same_as_reference: false,
             ..evidence
         });
-        assert_eq!(unknown.missing().len(), 3);
-        // The reference never had the second one.
+        assert_eq!(unknown.missing().len(), 2);
+        // The reference never had the second one, and a merge that it had run explains nothing: that is for the union.
         let twice = manifest(vec![part("all_0_0_0", 5, "a"), part("all_1_1_0", 5, "a")]);
         let found = account(Evidence {
             manifest: &twice,
             ..evidence
         });
         assert_eq!(found.missing(), ["all_1_1_0"]);
-    }
-
-    #[test]
-    fn a_merge_of_the_reference_covers_when_rows_agree() {
-        let reference = manifest(vec![part("all_0_1_1", 11, "ab")]);
-        let own = manifest(vec![part("all_0_0_0", 5, "a"), part("all_1_1_0", 6, "b")]);
-        let found = fates(
-            &own,
-            &reference,
-            &[part("all_0_0_0", 11, "ab")],
-            &["all_0_0_0", "all_1_1_0"],
-        );
-        assert!(found.is_complete(), "{found:?}");
-        let more = manifest(vec![part("all_0_0_0", 5, "a"), part("all_1_1_0", 7, "b")]);
-        let found = fates(
-            &more,
-            &reference,
-            &[part("all_0_0_0", 11, "ab")],
-            &["all_0_0_0", "all_1_1_0"],
-        );
-        assert!(!found.is_complete());
+        let merged = manifest(vec![part("all_0_1_1", 11, "ab")]);
+        let found = account(Evidence {
+            reference: &merged,
+            active: &[part("all_0_0_0", 11, "ab")],
+            ..evidence
+        });
+        assert_eq!(found.missing(), ["all_0_0_0", "all_1_1_0"]);
     }
 }

@@ -107,11 +107,6 @@ impl<'a> DroppedParts<'a> {
             .or_else(|| self.single.get_mut(&content(part)).and_then(VecDeque::pop_front))
     }
 
-    /// The contents of parts that were dropped one by one.
-    pub(super) fn contents(&self) -> HashSet<Content<'a>> {
-        self.single.keys().copied().collect()
-    }
-
     /// Whether the folder of that name under `detached/` is what a user detached.
     pub(super) fn is_of_user(&self, folder: &str) -> bool {
         self.detached.contains(folder)
