@@ -26,6 +26,16 @@ pub struct Dropped {
     pub detached: bool,
 }
 
+/// The ranges over whole partitions, by partition. Every block that the restore gave comes before what a user could order
+/// since: a table is read-only until then.
+pub(super) fn whole_partitions(dropped: &[Dropped]) -> BTreeMap<String, String> {
+    let whole = |entry: &Dropped| {
+        let range = PartName::parse(&entry.range)?;
+        (range.level >= RANGE_LEVEL && range.min_block == 0).then(|| (range.partition, entry.range.clone()))
+    };
+    dropped.iter().filter_map(whole).collect()
+}
+
 /// What the entries say of the parts of the reference's manifest.
 pub(super) struct DroppedParts<'a> {
     /// Ranges over whole partitions, by partition.
@@ -39,7 +49,7 @@ pub(super) struct DroppedParts<'a> {
 impl<'a> DroppedParts<'a> {
     pub(super) fn new(evidence: Evidence<'a>) -> Self {
         let mut found = Self {
-            partitions: BTreeMap::new(),
+            partitions: whole_partitions(evidence.dropped),
             single: HashMap::new(),
             detached: HashSet::new(),
         };
@@ -52,10 +62,6 @@ impl<'a> DroppedParts<'a> {
                 if dropped.detached {
                     found.detached.insert(&dropped.range);
                 }
-            } else if range.min_block == 0 {
-                // Every block that the restore gave comes before what a user could order since: a table is read-only
-                // until then.
-                found.partitions.insert(range.partition, dropped.range.clone());
             }
         }
         found

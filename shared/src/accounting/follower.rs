@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::dropped::whole_partitions;
 use super::{Account, Dropped, Evidence, Fate, account, order_of};
 use crate::document::{Manifest, ManifestPart};
 use crate::inventory::ActivePart;
@@ -61,6 +62,7 @@ pub fn account_follower(evidence: FollowerEvidence<'_>) -> Account {
     expected.extend(brought.into_iter().map(|part| ((own, part.name.as_str()), part)));
 
     let now = fates_now(evidence, &expected);
+    let partitions = whole_partitions(evidence.dropped);
     let content: HashMap<Origin<'_>, &ManifestPart> = expected.iter().copied().collect();
     let covered = |by: &[String]| {
         let there = |name: &String| {
@@ -83,7 +85,11 @@ pub fn account_follower(evidence: FollowerEvidence<'_>) -> Account {
             }
             Some(Verdict::Covered { .. }) => Fate::Missing,
             Some(Verdict::Dropped { range }) => Fate::Dropped { by: range.clone() },
-            Some(Verdict::Bring) if left_behind(part) => Fate::Detached,
+            // To attach it would bring back what somebody has dropped since; its folder stays where it is.
+            Some(Verdict::Bring) if left_behind(part) => {
+                let range = partitions.get(&part.partition_id).cloned();
+                range.map_or(Fate::Detached, |by| Fate::Dropped { by })
+            }
             Some(Verdict::Bring) => now.get(&(own, part.name.as_str())).cloned().unwrap_or(Fate::Missing),
         };
         fates.push((part.name.clone(), fate));
@@ -306,5 +312,34 @@ mod tests {
             &["all_0_0_0"],
         );
         assert!(account.is_complete() && account.to_attach().is_empty(), "{account:?}");
+    }
+
+    #[test]
+    fn what_it_has_to_bring_is_not_brought_into_a_partition_that_was_dropped_since() {
+        let first = manifest(vec![part("2025_0_0_0", 1, "a"), part("2026_0_0_0", 2, "b")]);
+        let own = manifest(vec![
+            part("2025_0_0_0", 1, "a"),
+            part("2025_1_1_0", 3, "c"),
+            part("2026_0_0_0", 2, "b"),
+            part("2026_1_1_0", 4, "d"),
+        ]);
+        let share = bring(&["2025_1_1_0", "2026_1_1_0"]);
+        let before = [reference(&first)];
+        let dropped = [Dropped {
+            range: "2025_0_7_999999999".to_owned(),
+            detached: false,
+        }];
+        let detached = ["2025_1_1_0", "2026_1_1_0"].map(str::to_owned).into();
+        let found = account_follower(FollowerEvidence {
+            manifest: &own,
+            share: &share,
+            before: &before,
+            active: &[part("2026_0_0_0", 2, "b")],
+            detached: &detached,
+            dropped: &dropped,
+            merges_keep_rows: true,
+        });
+        assert_eq!(found.to_attach(), ["2026_1_1_0"]);
+        assert_eq!(found.missing(), Vec::<&str>::new());
     }
 }
