@@ -323,6 +323,13 @@ impl Failure {
             retry: false,
         }
     }
+
+    /// The same failure with a remedy of its own, instead of the one that its code has.
+    #[must_use]
+    pub fn with_fix(mut self, fix: impl Into<String>) -> Self {
+        self.problem.fix = fix.into();
+        self
+    }
 }
 
 /// The answer to a command.

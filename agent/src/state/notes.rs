@@ -37,6 +37,10 @@ pub struct RestoreNote {
     /// RESTORE joined the table of somebody else, who had the path by then, and may have been given these parts of it.
     #[serde(default)]
     pub foreign: Option<BTreeSet<String>>,
+    /// RESTORE attached stale folders of `detached/` in place of parts of the manifest; what the log says of single parts
+    /// may be about those.
+    #[serde(default)]
+    pub collided: bool,
     /// Settings of the table were changed, and this is what its definition said before.
     pub settings: Option<FormerSettings>,
     /// Parts of the manifest that were attached from `detached/`, one by one, or were about to be.

@@ -43,7 +43,12 @@ pub(super) async fn attach(work: &Work<'_>) -> Result<(), Failure> {
 /// being attached now, since this attempt is alone.
 pub(super) async fn give_names_back(work: &Work<'_>) -> Result<(), Failure> {
     let account = work.account().await?;
+    let detached = work.detached_parts().await?;
+    let others = replaced(work, &account.to_attach(), &detached).await?;
     let mut missing = account.missing();
+    if work.following.is_none() {
+        missing.extend(others.iter().map(String::as_str));
+    }
     // A follower attaches only what it has to bring.
     missing.retain(|name| work.following.as_ref().is_none_or(|following| following.brings(name)));
     if missing.is_empty() {
@@ -51,17 +56,21 @@ pub(super) async fn give_names_back(work: &Work<'_>) -> Result<(), Failure> {
     }
     let noted = work.context.state.checksums(&work.context.migration, work.table);
     let noted = noted.map_err(state_failed(Code::RestoreFailed))?;
-    let mut free = strangers(work).await?;
+    let mut free = strangers(work, detached).await;
+    let mut found: Vec<(&str, DetachedPart)> = Vec::new();
     for name in missing {
         let attaching = format!("{ATTACHING}{name}");
         let is_it = |(folder, digest): &(DetachedPart, Option<String>)| match (noted.get(name), digest) {
             (Some(noted), Some(digest)) => noted == digest,
             _ => folder.name == attaching,
         };
-        let Some(found) = free.iter().position(is_it) else {
-            continue;
-        };
-        let (folder, _) = free.swap_remove(found);
+        if let Some(at) = free.iter().position(is_it) {
+            found.push((name, free.swap_remove(at).0));
+        }
+    }
+    let folders: Vec<&DetachedPart> = found.iter().map(|(_, folder)| folder).collect();
+    work.nothing_stale(&folders).await?;
+    for (name, folder) in found {
         let to = folder.path.with_file_name(name);
         work.doing(format!(
             "renames {}, which the server left when it was killed, to {name}",
@@ -80,12 +89,22 @@ pub(super) async fn give_names_back(work: &Work<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The folders under `detached/` that bear no name of the manifest and were not there before, each with the digest of
-/// its `checksums.txt`, where it can be read.
-async fn strangers(work: &Work<'_>) -> Result<Vec<(DetachedPart, Option<String>)>, Failure> {
+/// Of these parts, which lie under `detached/` by their names, those whose folder is known to hold another part.
+async fn replaced(work: &Work<'_>, parts: &[String], detached: &[DetachedPart]) -> Result<Vec<String>, Failure> {
+    let folders = detached.iter().filter(|folder| parts.contains(&folder.name));
+    let paths = folders.map(|folder| (folder.name.clone(), folder.path.clone()));
+    let found = digests_of_checksums(paths.collect()).await;
+    let noted = work.context.state.checksums(&work.context.migration, work.table);
+    let noted = noted.map_err(state_failed(Code::RestoreFailed))?;
+    let differs = |(name, digest): &(String, String)| noted.get(name).is_some_and(|noted| noted != digest);
+    Ok(found.into_iter().filter(differs).map(|(name, _)| name).collect())
+}
+
+/// The folders that bear no name of the manifest and were not there before, each with the digest of its `checksums.txt`,
+/// where it can be read.
+async fn strangers(work: &Work<'_>, mut folders: Vec<DetachedPart>) -> Vec<(DetachedPart, Option<String>)> {
     let parts = work.manifest.parts.iter().map(|part| &part.name);
     let known: HashSet<&String> = parts.chain(&work.manifest.detached_before).collect();
-    let mut folders = work.detached_parts().await?;
     folders.retain(|folder| !known.contains(&folder.name));
     let paths = folders.iter().map(|folder| (folder.name.clone(), folder.path.clone()));
     let digests = digests_of_checksums(paths.collect()).await;
@@ -93,7 +112,7 @@ async fn strangers(work: &Work<'_>) -> Result<Vec<(DetachedPart, Option<String>)
         let digest = digests.get(&folder.name).cloned();
         (folder, digest)
     };
-    Ok(folders.into_iter().map(with_digest).collect())
+    folders.into_iter().map(with_digest).collect()
 }
 
 /// Digests of the `checksums.txt` of parts, by name. It holds the hashes of all files of a part and does not change when

@@ -6,6 +6,7 @@
 mod account;
 mod attach;
 mod caches;
+mod collided;
 mod detach;
 mod finish;
 mod follow;

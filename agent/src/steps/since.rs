@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use rekeeper_shared::accounting::Dropped;
+use rekeeper_shared::accounting::{Dropped, is_single};
 use rekeeper_shared::document::Manifest;
 use rekeeper_shared::inventory::ActivePart;
 use rekeeper_shared::part::PartName;
@@ -29,6 +29,9 @@ impl Work<'_> {
         // be of what a stranger had there, and parts that nothing else explains are missing.
         if !note.dropped.is_empty() && self.path_was_joined().await? {
             return Ok(Vec::new());
+        }
+        if note.collided {
+            note.dropped.retain(|entry| !is_single(&entry.range));
         }
         Ok(note.dropped)
     }

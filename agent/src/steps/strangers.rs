@@ -11,7 +11,7 @@ use rekeeper_shared::ids::{TableName, quote_literal};
 use rekeeper_shared::inventory::ActivePart;
 use rekeeper_shared::part::PartName;
 use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::problem::{Code, Problem};
+use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Failure, Witness};
 
 use super::restore::{CODE, Work, some_of};
@@ -135,7 +135,7 @@ impl Work<'_> {
             statements.join("; "),
             self.context.migration
         );
-        Err(with_fix(text, fix))
+        Err(Failure::lasting(Code::PathExists, text).with_fix(fix))
     }
 }
 
@@ -186,11 +186,5 @@ pub(super) fn taken(context: &Context, path: &ZkPath, own: Option<&TableName>, s
         mend.join("; "),
         context.migration
     );
-    with_fix(text, fix)
-}
-
-fn with_fix(message: String, fix: String) -> Failure {
-    let mut problem = Problem::new(Code::PathExists, message);
-    problem.fix = fix;
-    Failure { problem, retry: false }
+    Failure::lasting(Code::PathExists, text).with_fix(fix)
 }
