@@ -1,12 +1,13 @@
-"""What a program did, in the order in which it did it: strace attached to a process that runs."""
+"""strace attached to a process that runs: what it did, in the order in which it did it; or its end at a call."""
 
+import os
 import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import end, spawn_bound, wait_for
+from processes import alive, end, spawn_bound, wait_for
 
 READS = {"read", "readv", "recvfrom", "recvmsg"}
 WRITES = {"write", "writev", "sendto", "sendmsg", "pwrite64", "pwritev"}
@@ -48,6 +49,35 @@ class Strace:
         end(self._process.pid, signal.SIGTERM)
         self._process.wait()
         return list(_calls(self._output.read_text(errors="replace").splitlines()))
+
+
+class EndAtRename:
+    """SIGKILL of a process when it renames `path`, written as in its call: before that is done, or when it is `done`
+    and nothing has come after it. `directory` takes the output, one process after another."""
+
+    def __init__(self, pid: int, path: str, directory: Path, done: bool = False):
+        self._pid, self._done = pid, done
+        self._output = directory / f"{pid}.renames"
+        log = self._output.with_suffix(".strace.log")
+        log.unlink(missing_ok=True)
+        command = ["strace", "-f", "-p", pid, "-o", self._output, "-P", path, "-e", "trace=rename"]
+        # A process that is stopped does no more than the call in which it was told.
+        command += ["-e", f"inject=rename:signal={'STOP' if done else 'KILL'}"]
+        self._process = spawn_bound(command, log)
+        wait_for(lambda: " attached with " in log.read_text(), lambda: f"strace: {log.read_text()}")
+
+    def wait(self, timeout: float = 60) -> None:
+        """Until the process is gone."""
+        if self._done:
+            wait_for(lambda: "= 0" in self._output.read_text(), "the rename", timeout)
+            os.kill(self._pid, signal.SIGKILL)
+        wait_for(lambda: not alive(self._pid), "the rename, and the end of the process", timeout)
+        self._process.wait()
+
+    def close(self) -> None:
+        """Whatever has come of it."""
+        self._process.kill()
+        self._process.wait()
 
 
 def _calls(lines: list[str]) -> Iterator[Call]:
