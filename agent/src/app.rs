@@ -149,7 +149,7 @@ impl ThisHost {
                 witness,
                 record,
                 manifest,
-            } => steps::attach(context, table, witness, record, manifest.as_deref()).await,
+            } => steps::attach(context, table, witness, record, manifest.as_ref()).await,
             Order::Restore {
                 table,
                 role,

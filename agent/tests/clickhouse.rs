@@ -11,7 +11,7 @@ use rekeeper_agent::clickhouse::{Class, Statement};
 use rekeeper_agent::inspect::inspect;
 use rekeeper_agent::state::{RestoreNote, State};
 use rekeeper_agent::steps::{self, Hooks, Restore};
-use rekeeper_shared::document::{Manifest, Packed, unpack};
+use rekeeper_shared::document::{Manifest, Packed, pack, unpack};
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::inventory::ZookeeperFacts;
 use rekeeper_shared::problem::Code;
@@ -76,7 +76,7 @@ async fn restore(
     let order = Restore {
         table,
         role: &role,
-        manifest: &own.digest,
+        manifest: own,
         witness: &witness(table),
         merges_keep_rows: true,
         keep_order: false,
@@ -95,7 +95,7 @@ async fn attach(
     host: usize,
     table: &TableRef,
     record: &Packed,
-    known: Option<&str>,
+    known: Option<&Packed>,
 ) -> Packed {
     let context = rig.context(state, host, 20);
     let finished = steps::attach(&context, table, &witness(table), record, known)
@@ -184,15 +184,7 @@ async fn two_replicas_go_all_the_way_and_every_step_may_be_repeated() {
     let mut manifests = Vec::new();
     for host in [0, 1] {
         let manifest = attach(&rig, &states[host], host, &tables[host], &record, None).await;
-        let same = attach(
-            &rig,
-            &states[host],
-            host,
-            &tables[host],
-            &record,
-            Some(&manifest.digest),
-        )
-        .await;
+        let same = attach(&rig, &states[host], host, &tables[host], &record, Some(&manifest)).await;
         assert_eq!(same, manifest);
         manifests.push(manifest);
     }
@@ -257,6 +249,67 @@ async fn attached_without_metadata(rig: &Rig, state: &State, name: &TableName) -
     write_witness(rig, &witness(&table)).await;
     let manifest = attach(rig, state, 0, &table, &record, None).await;
     (table, manifest)
+}
+
+/// A manifest of which the coordinator was never told, so that nothing was restored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_nobody_knows_of_has_to_be_that_of_the_disk() {
+    let rig = Rig::start(1);
+    let (name, state) = (TableName::new("d", "unknown"), rig.state(0));
+    create(&rig, &name, "unknown").await;
+    insert(&rig, &name, 0..3, 10).await;
+    let table = rig.table(0, &name).await;
+    steps::detach(&rig.context(&state, 0, 10), &table).await.unwrap();
+    let record = rig.clean(&table, &["r1"]).await;
+    write_witness(&rig, &witness(&table)).await;
+    let manifest = attach(&rig, &state, 0, &table, &record, None).await;
+    let (context, file) = (rig.context(&state, 0, 21), state.manifest_file(&migration(), &table));
+
+    // Altered, and still a manifest of this table.
+    let whole: Manifest = unpack(&manifest.bytes, None).unwrap();
+    let mut other = whole.clone();
+    other.parts[1].rows += 1;
+    state
+        .replace_manifest(&other.migration, &table, &pack(&other).unwrap())
+        .unwrap();
+    let refused = steps::attach(&context, &table, &witness(&table), &record, None)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.problem.code, Code::ManifestLost);
+    assert!(
+        refused.problem.message.contains(&whole.parts[1].name),
+        "{}",
+        refused.problem
+    );
+    let remedy = format!("mv '{0}' '{0}.old'", file.display());
+    assert!(refused.problem.fix.contains(&remedy), "{}", refused.problem.fix);
+    std::fs::rename(&file, file.with_extension("manifest.old")).unwrap();
+    assert_eq!(attach(&rig, &state, 0, &table, &record, None).await, manifest);
+
+    // Damaged: kept for people, and made anew.
+    std::fs::write(&file, &manifest.bytes[..manifest.bytes.len() / 2]).unwrap();
+    assert_eq!(attach(&rig, &state, 0, &table, &record, None).await, manifest);
+    assert!(file.with_extension("manifest.damaged").exists());
+
+    // On record at the coordinator: the agent's own one does not matter, and one that both have lost is not made anew.
+    std::fs::remove_file(&file).unwrap();
+    let nobodys = Packed {
+        bytes: Vec::new(),
+        ..manifest.clone()
+    };
+    let lost = steps::attach(&context, &table, &witness(&table), &record, Some(&nobodys)).await;
+    assert_eq!(code(lost), Code::ManifestLost);
+    assert!(!file.exists());
+    let lost = restore(&rig, &state, 0, 22, &table, &nobodys, Role::Reference).await;
+    assert_eq!(code(lost), Code::ManifestLost);
+    let packed = pack(&other).unwrap();
+    state.replace_manifest(&other.migration, &table, &packed).unwrap();
+    restore(&rig, &state, 0, 23, &table, &manifest, Role::Reference)
+        .await
+        .unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), manifest.bytes);
+    let count = rig.number(0, "SELECT count() FROM d.unknown").await;
+    assert_eq!(count, 30);
 }
 
 async fn part_folder(rig: &Rig, name: &TableName, part: &str) -> PathBuf {

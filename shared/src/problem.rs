@@ -201,8 +201,9 @@ codes! {
         "parts that ZooKeeper had on record for this replica are not on its disk"
         "see the server's log and detached/ (broken parts); bring the parts back, then retry";
     ManifestLost "MANIFEST_LOST" false
-        "the manifest that was written before the restore is lost or not the one that was written"
-        "restore the agent's state folder from a backup; a manifest is never written a second time";
+        "the manifest that was written before the restore is lost, here and at the coordinator, or not that of the disk"
+        "put the file that the message names back from a backup of the agent's state_dir, then retry; a manifest is never \
+         written a second time";
     RestoreFailed "RESTORE_FAILED" false
         "SYSTEM RESTORE REPLICA failed"
         "see the message, mend the cause, then retry";
@@ -226,7 +227,8 @@ codes! {
         "plan again; what is detached stays detached until ATTACH TABLE, retry or abort";
     StoredDocumentLost "STORED_DOCUMENT_LOST" false
         "a document that the coordinator had written down is lost or changed"
-        "restore the coordinator's data_dir from the latest copy";
+        "put the document back into the store, from the agent that made it or from a backup, as docs/runbook.md says under \
+         STORED_DOCUMENT_LOST, then retry; do not put an older data_dir in the place of this one";
     CommandRefused "COMMAND_REFUSED" false
         "the agent refused a command"
         "see the message; an agent obeys only the newest coordinator, and only for tables that its own server reported";

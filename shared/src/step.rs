@@ -117,8 +117,8 @@ pub enum Order {
         witness: Witness,
         /// The packed part set of record.
         record: Packed,
-        /// Digest of the manifest when it was written already.
-        manifest: Option<String>,
+        /// The manifest when it was written already; without bytes when only its digest is known.
+        manifest: Option<Packed>,
     },
     /// See [`StepKind::Restore`].
     Restore {
@@ -126,8 +126,8 @@ pub enum Order {
         table: TableRef,
         /// First and alone, or after the reference.
         role: Role,
-        /// Digest of the table's own manifest.
-        manifest: String,
+        /// The table's own manifest; without bytes when only its digest is known.
+        manifest: Packed,
         /// The witness, taken away by the reference.
         witness: Witness,
         /// Whether merges of the engine keep the number of rows.

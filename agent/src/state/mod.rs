@@ -122,6 +122,28 @@ impl State {
         self.write_once(&self.manifest_file(migration, table), manifest)
     }
 
+    /// Puts a manifest, that was written once and is on record elsewhere, in the place of one that is not it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn replace_manifest(
+        &self,
+        migration: &MigrationName,
+        table: &TableRef,
+        manifest: &Packed,
+    ) -> Result<(), StateError> {
+        self.make_migration_folder(migration)?;
+        write(&self.manifest_file(migration, table), &manifest.bytes)
+    }
+
+    /// Renames a manifest that is damaged to `<its name>.damaged`.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn set_manifest_aside(&self, migration: &MigrationName, table: &TableRef) -> Result<(), StateError> {
+        set_aside(&self.manifest_file(migration, table))
+    }
+
     /// The account of a table's parts, if it was made.
     ///
     /// # Errors
@@ -193,7 +215,9 @@ impl State {
         make_folder(&self.migration_folder(migration))
     }
 
-    fn manifest_file(&self, migration: &MigrationName, table: &TableRef) -> PathBuf {
+    /// Where the manifest of a table replica is, or would be.
+    #[must_use]
+    pub fn manifest_file(&self, migration: &MigrationName, table: &TableRef) -> PathBuf {
         self.migration_folder(migration)
             .join(format!("{}.manifest", file_stem(table)))
     }
@@ -255,6 +279,16 @@ fn read(file: &Path) -> Result<Option<Vec<u8>>, StateError> {
 
 fn write(file: &Path, content: &[u8]) -> Result<(), StateError> {
     durable::write(file, content).map_err(|e| StateError::Disk(file.to_owned(), e))
+}
+
+/// Renames a file that is damaged, so that somebody can look at it.
+fn set_aside(file: &Path) -> Result<(), StateError> {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".damaged");
+    let moved = std::fs::rename(file, PathBuf::from(name));
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let synced = moved.and_then(|()| File::open(folder)?.sync_all());
+    synced.map_err(|e| StateError::Disk(file.to_owned(), e))
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<Option<T>, StateError> {

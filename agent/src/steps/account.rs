@@ -54,7 +54,7 @@ impl Work<'_> {
         let document = RestoreAccount {
             migration: self.context.migration.clone(),
             host: self.context.host.clone(),
-            manifest: self.order.manifest.to_owned(),
+            manifest: self.order.manifest.digest.clone(),
             reference: self.following.is_none(),
             account,
             attached_again,

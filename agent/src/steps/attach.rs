@@ -10,6 +10,7 @@ use rekeeper_shared::step::{Done, Failure, TableRef, Witness};
 use tokio::time::Instant;
 
 use super::look::{Found, look};
+use super::manifest::{Known, check_against_disk, not_on_record, on_record};
 use super::strangers::check_absent;
 use super::wait::{POLL, until_alone};
 use super::{Context, Finished, StepResult, failed, state_failed};
@@ -20,7 +21,7 @@ use crate::state::StateError;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Attaches a table whose metadata was deleted, stops its merges and writes its manifest; a manifest that exists is used
-/// as it is.
+/// as it is, and `manifest` is the one that the coordinator has on record.
 ///
 /// # Errors
 /// WITNESS_FAILED, PLACE_DIFFERS, PATH_EXISTS, ATTACH_FAILED, MANIFEST_LOST, TABLE_CHANGED, STORED_DOCUMENT_LOST.
@@ -29,11 +30,14 @@ pub async fn attach(
     table: &TableRef,
     witness: &Witness,
     record: &Packed,
-    manifest: Option<&str>,
+    manifest: Option<&Packed>,
 ) -> StepResult {
     let recorded = recorded_parts(table, record)?;
     until_alone(context, table, Code::AttachFailed).await?;
-    let existing = existing_manifest(context, table, manifest)?;
+    let existing = match manifest {
+        Some(expected) => Some(on_record(context, table, expected)?),
+        None => not_on_record(context, table)?,
+    };
     let found = look(context, table, Code::AttachFailed).await?;
     let known = match existing {
         // The table was attached by an earlier attempt, and its restore may have begun: the place was proved then.
@@ -42,6 +46,12 @@ pub async fn attach(
                 attach_statement(context, table).await?;
             }
             stop_merges(context, table).await?;
+            if manifest.is_none()
+                && let Found::Attached(replica) = look(context, table, Code::AttachFailed).await?
+                && replica.readonly
+            {
+                check_against_disk(context, table, &known).await?;
+            }
             known
         }
         None => {
@@ -68,11 +78,6 @@ pub async fn attach(
         }
     };
     Ok(finished(known, &recorded))
-}
-
-struct Known {
-    packed: Packed,
-    manifest: Manifest,
 }
 
 fn finished(known: Known, recorded: &[String]) -> Finished {
@@ -114,34 +119,6 @@ fn recorded_parts(table: &TableRef, record: &Packed) -> Result<Vec<String>, Fail
         .into_iter()
         .map(|part| part.name.clone())
         .collect())
-}
-
-/// The manifest that an earlier attempt wrote; `expected` is the digest that the coordinator knows.
-fn existing_manifest(context: &Context, table: &TableRef, expected: Option<&str>) -> Result<Option<Known>, Failure> {
-    let lost = |text: String| Failure::lasting(Code::ManifestLost, text);
-    let packed = context
-        .state
-        .manifest(&context.migration, table)
-        .map_err(state_failed(Code::ManifestLost))?;
-    let Some(packed) = packed else {
-        return match expected {
-            None => Ok(None),
-            Some(digest) => Err(lost(format!(
-                "the manifest {digest} of {} was written, and is not in the agent's state folder",
-                table.name
-            ))),
-        };
-    };
-    if let Some(digest) = expected
-        && digest != packed.digest
-    {
-        return Err(lost(format!(
-            "the manifest of {} in the agent's state folder is {}, and {digest} was written",
-            table.name, packed.digest
-        )));
-    }
-    let manifest = unpack(&packed.bytes, None).map_err(|e| lost(e.to_string()))?;
-    Ok(Some(Known { packed, manifest }))
 }
 
 async fn attach_statement(context: &Context, table: &TableRef) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ mod finish;
 mod follow;
 mod leftovers;
 mod look;
+mod manifest;
 mod names;
 mod place;
 mod put_back;

@@ -18,6 +18,7 @@ use rekeeper_shared::union::{Share, Verdict};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::manifest::on_record;
 use super::wait::{POLL, until_alone, until_in_service};
 use super::{Context, Finished, StepResult, failed, leftovers, state_failed};
 use crate::clickhouse::{Cache, DetachedPart, Statement};
@@ -31,8 +32,8 @@ pub struct Restore<'a> {
     pub table: &'a TableRef,
     /// First and alone, or after the reference.
     pub role: &'a Role,
-    /// Digest of the table's own manifest.
-    pub manifest: &'a str,
+    /// The table's own manifest, as the coordinator has it; without bytes when it has lost it.
+    pub manifest: &'a Packed,
     /// Where the server proved its place; taken away by the reference.
     pub witness: &'a Witness,
     /// Whether merges of the engine keep the number of rows.
@@ -175,19 +176,7 @@ impl Following {
 impl<'a> Work<'a> {
     fn new(context: &'a Context, order: &'a Restore<'a>) -> Result<Self, Failure> {
         let table = order.table;
-        let lost = |text: String| Failure::lasting(Code::ManifestLost, text);
-        let packed = context
-            .state
-            .manifest(&context.migration, table)
-            .map_err(state_failed(Code::ManifestLost))?;
-        let packed =
-            packed.ok_or_else(|| lost(format!("{} has no manifest in the agent's state folder", table.name)))?;
-        let manifest = unpack(&packed.bytes, Some(order.manifest)).map_err(|e| {
-            lost(format!(
-                "the manifest of {} in the agent's state folder: {e}",
-                table.name
-            ))
-        })?;
+        let manifest = on_record(context, table, order.manifest)?.manifest;
         let following = match order.role {
             Role::Reference => None,
             Role::Follower { record, before } => Some(Following::read(table, record, before)?),

@@ -25,7 +25,25 @@ pub(super) async fn build(
     for (digest, what) in needed(plan, progress, intent) {
         documents.push(document(store, digest, what).await?);
     }
-    with(plan, progress, intent, documents)
+    let manifest = own_manifest(plan, progress, intent, store).await;
+    with(plan, progress, intent, documents, manifest)
+}
+
+/// The manifest that the table of the intent has, for an agent that has lost it. One that is lost here goes without its
+/// bytes: the agent should have it.
+async fn own_manifest(plan: &Plan, progress: &Progress, intent: Intent, store: &impl Store) -> Option<Packed> {
+    let (Target::Table(table), StepKind::Attach | StepKind::Restore) = (intent.target, intent.step) else {
+        return None;
+    };
+    let digest = manifest_of(progress, table)?;
+    match document(store, Some(digest), "manifest").await {
+        Ok(manifest) => Some(manifest),
+        Err(lost) => {
+            let name = &plan.tables[table].name;
+            tracing::error!(migration = %plan.name, table = %name, problem = %lost.problem, "only the agent has it now");
+            Some(only_digest(digest))
+        }
+    }
 }
 
 /// The command of an intent without the documents that it would take along, for a question and not for an order.
@@ -33,12 +51,12 @@ pub(super) async fn build(
 /// # Errors
 /// When the intent does not fit its target.
 pub fn build_without_documents(plan: &Plan, progress: &Progress, intent: Intent) -> Result<Command, Failure> {
-    with(plan, progress, intent, Vec::new())
+    with(plan, progress, intent, Vec::new(), None)
 }
 
-fn nothing() -> Packed {
+fn only_digest(digest: &str) -> Packed {
     Packed {
-        digest: String::new(),
+        digest: digest.to_owned(),
         bytes: Vec::new(),
     }
 }
@@ -67,11 +85,17 @@ fn manifest_of(progress: &Progress, table: TableIx) -> Option<&str> {
     progress.tables[table].manifest.as_ref().map(|m| m.digest.as_str())
 }
 
-fn with(plan: &Plan, progress: &Progress, intent: Intent, documents: Vec<Packed>) -> Result<Command, Failure> {
+fn with(
+    plan: &Plan,
+    progress: &Progress,
+    intent: Intent,
+    documents: Vec<Packed>,
+    manifest: Option<Packed>,
+) -> Result<Command, Failure> {
     let order = match intent.target {
         Target::Host(_) => Order::Restart,
         Target::Set(set) => set_order(plan, progress, intent.step, set)?,
-        Target::Table(table) => table_order(plan, progress, intent.step, table, documents)?,
+        Target::Table(table) => table_order(plan, progress, intent.step, table, documents, manifest)?,
     };
     Ok(Command {
         migration: plan.name.clone(),
@@ -99,6 +123,7 @@ fn table_order(
     step: StepKind,
     table: TableIx,
     documents: Vec<Packed>,
+    manifest: Option<Packed>,
 ) -> Result<Order, Failure> {
     let mut documents = documents.into_iter();
     let reference = table_ref(plan, table);
@@ -111,13 +136,13 @@ fn table_order(
         StepKind::Attach => Order::Attach {
             table: reference,
             witness: witness(plan, set),
-            record: documents.next().unwrap_or_else(nothing),
-            manifest: manifest_of(progress, table).map(str::to_owned),
+            record: documents.next().unwrap_or_else(|| only_digest("")),
+            manifest,
         },
         StepKind::Restore => {
             let role = match progress.sets[set].order.first() {
                 Some(&first) if first != table => Role::Follower {
-                    record: documents.next().unwrap_or_else(nothing),
+                    record: documents.next().unwrap_or_else(|| only_digest("")),
                     before: documents.collect(),
                 },
                 _ => Role::Reference,
@@ -125,7 +150,7 @@ fn table_order(
             Order::Restore {
                 table: reference,
                 role,
-                manifest: manifest_of(progress, table).unwrap_or_default().to_owned(),
+                manifest: manifest.unwrap_or_else(|| only_digest("")),
                 witness: witness(plan, set),
                 merges_keep_rows: plan.tables[table].merges_keep_rows(),
                 keep_order: keep_order(plan, table),

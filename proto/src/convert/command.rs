@@ -1,5 +1,6 @@
 //! Commands.
 
+use rekeeper_shared::document::Packed;
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::place::{Place, ZkPath};
 use rekeeper_shared::settle::Allowed;
@@ -30,7 +31,8 @@ impl From<Command> for v1::Command {
                 table: Some(table.into()),
                 witness: Some(witness.into()),
                 record: Some(record.into()),
-                manifest_digest: manifest.unwrap_or_default(),
+                manifest_digest: manifest.as_ref().map_or_else(String::new, |m| m.digest.clone()),
+                manifest: manifest.and_then(sent),
             }),
             Order::Restore {
                 table,
@@ -48,7 +50,8 @@ impl From<Command> for v1::Command {
                 command::Order::Restore(v1::Restore {
                     table: Some(table.into()),
                     manifests_before: before.into_iter().map(Into::into).collect(),
-                    manifest_digest: manifest,
+                    manifest_digest: manifest.digest.clone(),
+                    manifest: sent(manifest),
                     witness: Some(witness.into()),
                     merges_keep_rows,
                     keep_order,
@@ -85,7 +88,8 @@ impl TryFrom<v1::Command> for Command {
                 table: required("attach.table", attach.table)?.try_into()?,
                 witness: required("attach.witness", attach.witness)?.try_into()?,
                 record: required("attach.record", attach.record)?.into(),
-                manifest: (!attach.manifest_digest.is_empty()).then_some(attach.manifest_digest),
+                manifest: (!attach.manifest_digest.is_empty())
+                    .then(|| received(attach.manifest_digest, attach.manifest)),
             },
             command::Order::Restore(restore) => Order::Restore {
                 table: required("restore.table", restore.table)?.try_into()?,
@@ -96,7 +100,7 @@ impl TryFrom<v1::Command> for Command {
                         before: restore.manifests_before.into_iter().map(Into::into).collect(),
                     },
                 },
-                manifest: restore.manifest_digest,
+                manifest: received(restore.manifest_digest, restore.manifest),
                 witness: required("restore.witness", restore.witness)?.try_into()?,
                 merges_keep_rows: restore.merges_keep_rows,
                 keep_order: restore.keep_order,
@@ -110,6 +114,20 @@ impl TryFrom<v1::Command> for Command {
             order,
         })
     }
+}
+
+/// A document that is more than a digest.
+fn sent(document: Packed) -> Option<v1::Document> {
+    (!document.bytes.is_empty()).then(|| document.into())
+}
+
+/// The document of that digest, without bytes when another one or none came.
+fn received(digest: String, document: Option<v1::Document>) -> Packed {
+    let document = document.map(Packed::from).filter(|document| document.digest == digest);
+    document.unwrap_or(Packed {
+        digest,
+        bytes: Vec::new(),
+    })
 }
 
 fn path(text: &str) -> Result<ZkPath, BadMessage> {
@@ -234,7 +252,6 @@ impl TryFrom<v1::Witness> for Witness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rekeeper_shared::document::Packed;
 
     fn orders() -> Vec<Order> {
         let path = ZkPath::parse("/t/1").unwrap();
@@ -270,10 +287,14 @@ mod tests {
             digest: "d".into(),
             bytes: vec![1, 2],
         };
+        let lost = Packed {
+            digest: "lost".into(),
+            bytes: vec![],
+        };
         let restore = |role| Order::Restore {
             table: table.clone(),
             role,
-            manifest: "m".into(),
+            manifest: lost.clone(),
             witness: witness.clone(),
             merges_keep_rows: true,
             keep_order: true,
@@ -294,7 +315,7 @@ mod tests {
                 table: table.clone(),
                 witness: witness.clone(),
                 record: packed.clone(),
-                manifest: Some("m".into()),
+                manifest: Some(packed.clone()),
             },
             restore(Role::Reference),
             restore(Role::Follower {
