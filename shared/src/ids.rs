@@ -1,8 +1,11 @@
 //! Names that are parsed once at the edge: hosts, migrations, tables. And the one way to quote them in SQL.
 
 use std::fmt;
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
+
+use crate::unseen::is_unseen;
 
 /// A name that a person or another program gave, and that is not acceptable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -124,7 +127,8 @@ struct Readable<'a>(&'a str);
 
 impl fmt::Display for Readable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = !self.0.is_empty() && self.0.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
+        let bare = |c: char| (c.is_alphanumeric() && !is_unseen(c)) || c == '_' || c == '-';
+        let plain = !self.0.is_empty() && self.0.chars().all(bare);
         if plain {
             f.write_str(self.0)
         } else {
@@ -159,6 +163,12 @@ fn quoted(text: &str, quote: char) -> String {
                 out.push('\\');
                 out.push(c);
             }
+            // So that what is printed can be pasted. ClickHouse reads `\xHH` as a byte, here those of UTF-8.
+            c if is_unseen(c) => {
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    let _ = write!(out, "\\x{byte:02X}");
+                }
+            }
             c => out.push(c),
         }
     }
@@ -187,5 +197,7 @@ mod tests {
         assert_eq!(quote_literal("it's\n"), "'it\\'s\\n'");
         assert_eq!(TableName::new("d", "it's").sql(), "`d`.`it's`");
         assert_eq!(TableName::new("d", "a b").to_string(), "d.`a b`");
+        assert_eq!(quote_identifier("a\u{1b}[2J\u{202e}"), "`a\\x1B[2J\\xE2\\x80\\xAE`");
+        assert_eq!(TableName::new("表", "\u{3164}").to_string(), "表.`\\xE3\\x85\\xA4`");
     }
 }

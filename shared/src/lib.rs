@@ -20,6 +20,7 @@ pub mod settle;
 pub mod step;
 pub mod telemetry;
 pub mod union;
+pub mod unseen;
 pub mod view;
 
 /// Version of the protocol between agent and coordinator; both must speak the same.

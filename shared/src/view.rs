@@ -18,6 +18,10 @@ pub struct HostView {
     pub clickhouse_version: String,
     /// What it is doing, if anything.
     pub doing: Option<String>,
+    /// Why an agent that says it is this host's was refused within the last two minutes: its certificate, its protocol,
+    /// or its server has another agent.
+    #[serde(default)]
+    pub refused: Option<String>,
 }
 
 /// A plan, of `rekeeper plan`.
@@ -213,6 +217,9 @@ pub struct StatusView {
     pub until: Option<Until>,
     /// What is being waited for: what, where, how long already, until when.
     pub waiting_for: Option<String>,
+    /// The steps under way, the one that takes longest first.
+    #[serde(default)]
+    pub running: Vec<RunningStep>,
     /// All tables.
     pub counts: Counts,
     /// The hosts.
@@ -221,6 +228,23 @@ pub struct StatusView {
     pub replica_sets: Vec<SetStatus>,
     /// The table replicas.
     pub tables: Vec<TableStatusView>,
+}
+
+/// A step under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningStep {
+    /// The attempt.
+    pub attempt: u64,
+    /// The step.
+    pub step: String,
+    /// The host that does it.
+    pub host: HostName,
+    /// The table as `db.table`, the path of a set, or the host.
+    pub target: String,
+    /// Whole seconds since it was ordered, or since the coordinator started.
+    pub seconds: u64,
+    /// What the agent says of it.
+    pub doing: Option<String>,
 }
 
 /// A host in a status.

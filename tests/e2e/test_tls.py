@@ -168,8 +168,14 @@ def test_an_agent_speaks_for_its_own_host_alone(cluster):
         cluster.rekeeper.wait_for_agents("ch-01-1")
         hosts = {host["host"]: host["connected"] for host in cluster.rekeeper("hosts", "-o", "json").json}
         assert hosts["ch-01-1"] and not hosts.get("ch-01-2")
+        # Who got as far as to say its name is shown to people as well.
+        refused = {host["host"]: host["refused"] for host in cluster.rekeeper("hosts", "-o", "json").json}
+        if name in ("ch-01-1", "other-agent", "anna"):
+            assert told in refused["ch-01-2"] and "ch-01-2: the " in cluster.rekeeper("hosts").stdout
     put("ch-01-2")
     cluster.rekeeper.wait_for_agents("ch-01-2")
+    hosts = cluster.rekeeper("hosts", "-o", "json").json
+    assert [host["refused"] for host in hosts] == [None, None]
 
 
 def test_daemons_say_all_that_is_wrong_with_their_files(cluster, tmp_path):

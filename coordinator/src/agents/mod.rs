@@ -85,8 +85,9 @@ pub struct Connected {
 pub struct Refused {
     /// The host name that it gave.
     pub host: HostName,
-    /// [`Code::AgentDuplicate`] or [`Code::AgentProtocol`].
-    pub code: Code,
+    /// [`Code::AgentDuplicate`] or [`Code::AgentProtocol`], which stop a plan; none when its certificate does not let it
+    /// speak for the host, which says nothing about the host.
+    pub code: Option<Code>,
     /// What to tell people; the agent was told the same.
     pub message: String,
 }

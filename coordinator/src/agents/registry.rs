@@ -23,6 +23,8 @@ use super::{Connected, ConnectionId, Refused};
 const OUTGOING: usize = 1_024;
 /// How long a refused agent is told of; one that is still there tries again more often than this.
 const REFUSED_FOR: Duration = Duration::from_secs(120);
+/// How many are remembered: whoever has a certificate may give any name.
+const REFUSED: usize = 1_000;
 
 /// What an agent is asked; its answer is for whoever waits for it on this connection.
 #[derive(Debug)]
@@ -101,7 +103,7 @@ impl Registry {
             let status = Status::failed_precondition(message.clone());
             state.note(Refused {
                 host: hello.host,
-                code,
+                code: Some(code),
                 message,
             });
             return Err(status);
@@ -248,6 +250,11 @@ impl Registry {
         open.map(|agent| agent.connected.clone()).collect()
     }
 
+    /// Remembers an agent that was refused before it came here.
+    pub(super) fn note(&self, refused: Refused) {
+        self.state().note(refused);
+    }
+
     pub(super) fn refused(&self) -> Vec<Refused> {
         let mut state = self.state();
         state.forget_refused();
@@ -274,6 +281,9 @@ impl State {
     fn note(&mut self, new: Refused) {
         self.forget_refused();
         self.refused.retain(|(_, refused)| *refused != new);
+        if self.refused.len() == REFUSED {
+            self.refused.remove(0);
+        }
         self.refused.push((Instant::now(), new));
     }
 

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::registry::Registry;
 use super::stream::{self, Outgoing};
-use super::{AgentsHandle, FromAgents};
+use super::{AgentsHandle, FromAgents, Refused};
 
 /// What agents have said and the driver has not heard yet; beyond it, agents wait.
 const INCOMING: usize = 1_024;
@@ -77,6 +77,11 @@ impl AgentsService {
             let address = address.map(|address| address.to_string());
             tracing::warn!(address, host = %host, reason = why, "agent refused");
         }
+        self.registry.note(Refused {
+            host: host.clone(),
+            code: None,
+            message: why.clone(),
+        });
         Err(Status::permission_denied(why))
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::handle::{DriverHandle, OperatorError, Request};
 use super::migration::Migration;
-use super::waiting::{rounded, waiting_for};
+use super::waiting::{rounded, running, waiting_for};
 use super::{Driver, Turn};
 use crate::progress::{OperatorOrder, Record};
 use crate::store::{Append, Store, StoreError};
@@ -33,9 +33,10 @@ impl<S: Store> Driver<S> {
                 let view = self.migrations.get(&name).map(|migration| {
                     let connected =
                         |host: &HostName| self.hosts.get(host).is_some_and(super::hosts::Host::is_connected);
-                    migration
-                        .progress
-                        .status(&migration.plan, waiting_for(migration, &self.hosts), connected)
+                    let mut view = migration.progress.status(&migration.plan, connected);
+                    view.waiting_for = waiting_for(migration, &self.hosts);
+                    view.running = running(migration, &self.hosts);
+                    view
                 });
                 drop(answer.send(view));
             }
@@ -179,6 +180,7 @@ impl<S: Store> Driver<S> {
                 agent_version: host.hello.agent_version.clone(),
                 clickhouse_version: host.hello.clickhouse_version.clone(),
                 doing: host.blocked.clone().or_else(|| self.doing(name, now)),
+                refused: None,
             })
             .collect()
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rekeeper_shared::step::StepKind;
-use rekeeper_shared::view::State;
+use rekeeper_shared::view::{RunningStep, State};
 use tokio::time::Instant;
 
 use super::hosts::Hosts;
@@ -42,6 +42,32 @@ pub(super) fn waiting_for(migration: &Migration, hosts: &Hosts) -> Option<String
     }
     let proposal = migration.progress.proposals(&migration.plan).into_iter().next()?;
     Some(not_ordered(migration, hosts, &proposal, now))
+}
+
+/// The steps under way, the one that takes longest first.
+pub(super) fn running(migration: &Migration, hosts: &Hosts) -> Vec<RunningStep> {
+    let now = Instant::now();
+    let mut steps: Vec<RunningStep> = migration
+        .progress
+        .in_flight
+        .values()
+        .map(|intent| {
+            let host = &migration.plan.hosts[intent.host].name;
+            let doing = hosts.text_of(host, &migration.plan.name, intent.attempt);
+            RunningStep {
+                attempt: intent.attempt,
+                step: intent.step.to_string(),
+                host: host.clone(),
+                target: migration.name_of(intent.target),
+                seconds: migration
+                    .since(intent.attempt)
+                    .map_or(0, |since| (now - since).as_secs()),
+                doing: away(hosts, host, now).or_else(|| doing.map(str::to_owned)),
+            }
+        })
+        .collect();
+    steps.sort_by_key(|step| (std::cmp::Reverse(step.seconds), step.attempt));
+    steps
 }
 
 fn not_ordered(migration: &Migration, hosts: &Hosts, proposal: &Proposal, now: Instant) -> String {

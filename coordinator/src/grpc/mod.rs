@@ -15,7 +15,7 @@ use rekeeper_proto::v1::operator_server::{Operator, OperatorServer};
 use rekeeper_proto::v1::{self, Accepted, View};
 use rekeeper_shared::ids::{HostName, MigrationName, TableName};
 use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
-use rekeeper_shared::view::{State, Until};
+use rekeeper_shared::view::{HostView, State, Until};
 use serde::Serialize;
 use tonic::{Request, Response, Status, async_trait};
 
@@ -64,7 +64,22 @@ impl From<OperatorError> for Status {
 #[async_trait]
 impl<S: Store> Operator for OperatorService<S> {
     async fn hosts(&self, _: Request<v1::HostsRequest>) -> Result<Response<View>, Status> {
-        view(&self.driver.hosts().await?)
+        let mut hosts = self.driver.hosts().await?;
+        for refused in self.agents.refused() {
+            match hosts.iter_mut().find(|host| host.host == refused.host) {
+                Some(host) => host.refused = Some(refused.message),
+                None => hosts.push(HostView {
+                    host: refused.host,
+                    connected: false,
+                    agent_version: String::new(),
+                    clickhouse_version: String::new(),
+                    doing: None,
+                    refused: Some(refused.message),
+                }),
+            }
+        }
+        hosts.sort_by(|one, other| one.host.cmp(&other.host));
+        view(&hosts)
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<View>, Status> {

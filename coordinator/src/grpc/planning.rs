@@ -148,7 +148,9 @@ async fn inspect(agents: &AgentsHandle, hosts: &[HostName]) -> (Vec<HostInventor
         }
     }
     for refused in agents.refused() {
-        findings.push(Finding::new(refused.code, refused.message).on(&refused.host));
+        if let Some(code) = refused.code {
+            findings.push(Finding::new(code, refused.message).on(&refused.host));
+        }
     }
     for connected in agents
         .connected()

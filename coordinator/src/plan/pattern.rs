@@ -1,5 +1,7 @@
 //! `db`, `db.table` and patterns: `*` and `?` never cross the dot, backticks quote.
 
+use std::str::CharIndices;
+
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::inventory::TableInventory;
 use rekeeper_shared::plan::PlanRequest;
@@ -82,7 +84,7 @@ impl Glob {
                 match c {
                     '`' if tokens.is_empty() => return Err("a name in it is empty"),
                     '`' => return Ok((Self(tokens), &quoted[at + 1..])),
-                    '\\' => tokens.push(Token::Char(chars.next().ok_or("a backtick is not closed")?.1)),
+                    '\\' => tokens.push(Token::Char(escaped(&mut chars)?)),
                     c => tokens.push(Token::Char(c)),
                 }
             }
@@ -122,6 +124,37 @@ impl Glob {
         }
         reachable[text.len()]
     }
+}
+
+/// What follows a backslash, as ClickHouse reads it and as names are printed; `\xHH` are the bytes of UTF-8.
+fn escaped(chars: &mut CharIndices<'_>) -> Result<char, &'static str> {
+    const NOT_CLOSED: &str = "a backtick is not closed";
+    const BAD_BYTES: &str = "what follows \\x is no character in UTF-8";
+    let (_, c) = chars.next().ok_or(NOT_CLOSED)?;
+    Ok(match c {
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        '0' => '\0',
+        'x' => {
+            let mut bytes = Vec::new();
+            loop {
+                let digits: String = chars.by_ref().take(2).map(|(_, digit)| digit).collect();
+                if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                    return Err(BAD_BYTES);
+                }
+                bytes.push(u8::from_str_radix(&digits, 16).map_err(|_| BAD_BYTES)?);
+                match std::str::from_utf8(&bytes) {
+                    Ok(text) => break text.chars().next().ok_or(BAD_BYTES)?,
+                    Err(e) if e.error_len().is_some() => return Err(BAD_BYTES),
+                    // More bytes are to come.
+                    Err(_) if chars.as_str().starts_with("\\x") => drop((chars.next(), chars.next())),
+                    Err(_) => return Err(BAD_BYTES),
+                }
+            }
+        }
+        other => other,
+    })
 }
 
 /// Which tables a plan takes: each option narrows, repeats of one option unite, `--exclude` wins.
@@ -194,8 +227,40 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_printed_can_be_given_back() {
+        for name in [
+            "it's\n\u{1b}[31m`x`\\",
+            "表\u{202e}\u{200b}",
+            "a\t\r\0\u{9b}",
+            "שלום",
+            "e\u{301}",
+            "x41",
+        ] {
+            let name = TableName::new("d", name);
+            let pattern = Pattern::parse(&name.to_string()).unwrap();
+            assert!(pattern.matches(&name), "{name}");
+            assert!(!pattern.matches(&TableName::new("d", "other")), "{name}");
+        }
+    }
+
+    #[test]
     fn what_is_no_pattern_is_refused() {
-        for bad in ["", ".", "a.", ".a", "a.b.c", "`a", "``", "`a`b", "a.`b"] {
+        for bad in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a.b.c",
+            "`a",
+            "``",
+            "`a`b",
+            "a.`b",
+            "`\\",
+            "`\\x4",
+            "`\\xZZ`",
+            "`\\xE2`",
+            "`\\xE2\\x41`",
+        ] {
             assert!(Pattern::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -115,20 +115,16 @@ impl Progress {
             .count()
     }
 
-    /// The status document.
+    /// The status document, without what only the driver knows: what is under way for how long, and what is waited for.
     #[must_use]
-    pub fn status(
-        &self,
-        plan: &Plan,
-        waiting_for: Option<String>,
-        connected: impl Fn(&HostName) -> bool,
-    ) -> StatusView {
+    pub fn status(&self, plan: &Plan, connected: impl Fn(&HostName) -> bool) -> StatusView {
         StatusView {
             name: plan.name.clone(),
             state: self.state(plan),
             phase: self.phase(plan),
             until: self.until,
-            waiting_for,
+            waiting_for: None,
+            running: Vec::new(),
             counts: self.counts(plan, None),
             hosts: plan
                 .hosts

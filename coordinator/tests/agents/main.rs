@@ -122,7 +122,7 @@ async fn two_agents_of_one_server_or_one_name_are_refused_and_noted() {
         let note = noted.iter().find(|refused| refused.host == other.host).unwrap();
         assert_eq!(
             (note.code, note.message.as_str()),
-            (Code::AgentDuplicate, refused.message())
+            (Some(Code::AgentDuplicate), refused.message())
         );
     }
     assert!(
@@ -148,7 +148,7 @@ async fn another_protocol_is_refused_and_noted() {
     let refused = Agent::connect(coordinator.address, other).await.err().unwrap();
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
     assert!(refused.message().contains("install the same release"), "{refused}");
-    assert_eq!(coordinator.handle.refused()[0].code, Code::AgentProtocol);
+    assert_eq!(coordinator.handle.refused()[0].code, Some(Code::AgentProtocol));
 
     let goodbye = from_agent::Kind::Goodbye(v1::Goodbye {});
     let refused = Agent::begin(coordinator.address, goodbye).await.err().unwrap();

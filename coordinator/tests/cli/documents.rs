@@ -4,7 +4,7 @@ use rekeeper_shared::problem::{Code, Finding, Problem};
 use rekeeper_shared::rehearsal::{Action, RehearsedStep};
 use rekeeper_shared::view::{
     Counts, EventView, HostStatus, HostView, MigrationLine, Phase, PlanView, PlannedReplicaView, PlannedSetView,
-    SetStatus, State, StatusView, TableStatus, TableStatusView, Until,
+    RunningStep, SetStatus, State, StatusView, TableStatus, TableStatusView, Until,
 };
 
 /// A name that breaks what is not careful: a quote, a line end, an escape sequence.
@@ -18,6 +18,7 @@ pub(crate) fn hosts() -> Vec<HostView> {
             agent_version: "0.1.0".into(),
             clickhouse_version: "26.9.1.1".into(),
             doing: Some("restore shop.orders (m1, attempt 2)".into()),
+            refused: None,
         },
         HostView {
             host: "ch-01-2".parse().unwrap(),
@@ -25,6 +26,15 @@ pub(crate) fn hosts() -> Vec<HostView> {
             agent_version: "0.1.0".into(),
             clickhouse_version: "26.9.1.1".into(),
             doing: None,
+            refused: None,
+        },
+        HostView {
+            host: "ch-02-1".parse().unwrap(),
+            connected: false,
+            agent_version: String::new(),
+            clickhouse_version: String::new(),
+            doing: None,
+            refused: Some("the agent says that it is that of ch-02-1, and its certificate is for ch-02-2".into()),
         },
     ]
 }
@@ -55,10 +65,10 @@ pub(crate) fn plan(blocked: bool) -> PlanView {
         } else {
             vec![]
         },
-        warnings: vec![Finding::new(
-            Code::VersionsDiffer,
-            "26.8.2.1 and 26.9.1.1 in one replica set",
-        )],
+        warnings: vec![Finding {
+            table: Some("shop.orders".into()),
+            ..Finding::new(Code::VersionsDiffer, "26.8.2.1 and 26.9.1.1 in one replica set").on(&host("ch-01-1"))
+        }],
         waves: vec![vec![host("ch-01-1"), host("ch-01-2")], vec![host("ch-02-1")]],
         replica_sets: vec![
             set("orders", "/clickhouse/tables/01/orders"),
@@ -118,6 +128,7 @@ pub(crate) fn status(state: State, phase: Phase, tables: Vec<TableStatusView>) -
         state,
         phase,
         until: None,
+        running: Vec::new(),
         waiting_for: running.then(|| "SYSTEM SYNC REPLICA shop.orders on ch-01-2, 12 s, until 01:10:00Z".into()),
         counts,
         replica_sets: sets.collect(),
@@ -140,7 +151,9 @@ pub(crate) fn planned() -> StatusView {
 }
 
 pub(crate) fn running() -> StatusView {
-    even(State::Running, Phase::Detach, TableStatus::Init)
+    let mut view = even(State::Running, Phase::Detach, TableStatus::Init);
+    view.running = vec![step(3, "sync", "ch-01-2", "shop.orders", Some("SYSTEM SYNC REPLICA"))];
+    view
 }
 
 pub(crate) fn completed() -> StatusView {
@@ -177,6 +190,52 @@ pub(crate) fn failed() -> StatusView {
     view
 }
 
+/// A step under way.
+pub(crate) fn step(attempt: u64, step: &str, host: &str, target: &str, doing: Option<&str>) -> RunningStep {
+    RunningStep {
+        attempt,
+        step: step.into(),
+        host: host.parse().unwrap(),
+        target: target.into(),
+        seconds: 100 - attempt,
+        doing: doing.map(Into::into),
+    }
+}
+
+/// Tables whose names are of many kinds: wide letters, marks that combine, letters from right to left, emoji, and what
+/// a terminal would obey or hide.
+pub(crate) fn unicode() -> StatusView {
+    let names = [
+        "订单表",
+        "e\u{301}te\u{301}",
+        "שלום",
+        "🦀",
+        "a\u{202e}b",
+        "\u{9b}31m",
+        "\u{200b}",
+        NASTY,
+    ];
+    let mut tables: Vec<TableStatusView> = names
+        .iter()
+        .map(|name| table("ch-01-1", name, TableStatus::Restored))
+        .collect();
+    for (row, name) in tables.iter_mut().zip(names) {
+        row.zookeeper_path = format!("/表/{name}");
+    }
+    let problem = Problem::new(Code::RestoreFailed, "Code: 241. 内存\u{202e}不足 \u{1b}]0;title\u{7}");
+    tables[4].problem = Some(problem);
+    let mut view = status(State::Running, Phase::Restore, tables);
+    view.running = vec![step(7, "finish", "ch-01-1", "shop.订单表", Some("等待\u{85}"))];
+    view
+}
+
+/// Statuses that have every field between them.
+pub(crate) fn of_every_kind() -> Vec<StatusView> {
+    let mut by_hand = completed();
+    by_hand.tables[0].problem = Some(Problem::new(Code::MergesFailed, "Code: 60."));
+    vec![running(), paused_at_detached(), failed(), by_hand]
+}
+
 /// More tables than anybody wants to read.
 pub(crate) fn many(tables: usize) -> StatusView {
     let rows = (0..tables).map(|n| {
@@ -189,7 +248,19 @@ pub(crate) fn many(tables: usize) -> StatusView {
         }
         row
     });
-    status(State::Running, Phase::Settle, rows.collect())
+    let mut view = status(State::Running, Phase::Settle, rows.collect());
+    view.running = (0..200)
+        .map(|n| {
+            step(
+                n % 100,
+                "detach",
+                &format!("ch-{:02}", n % 4),
+                &format!("shop.t{n:05}"),
+                None,
+            )
+        })
+        .collect();
+    view
 }
 
 pub(crate) fn lines() -> Vec<MigrationLine> {
@@ -248,6 +319,7 @@ pub(crate) fn steps() -> Vec<RehearsedStep> {
             path,
             place,
             vec![
+                Action::SetPermissions(format!("/ch{path}/log")),
                 Action::CreateNode(format!("/ch{path}/rekeeper-m1-4")),
                 Action::DeleteNode(format!("/ch{path}")),
             ],

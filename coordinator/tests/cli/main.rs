@@ -318,6 +318,34 @@ fn status_of_very_many_tables_stays_readable() {
     assert_eq!(serde_json::from_str::<StatusView>(&json).unwrap(), view);
 }
 
+/// Columns stay columns, and nothing reaches the terminal that it would obey.
+#[test]
+fn names_of_every_kind() {
+    let view = documents::unicode();
+    let fake = with_status(view.clone());
+    let mut all = String::new();
+    for arguments in [
+        &["status", "m1"][..],
+        &["status", "m1", "-o", "json"],
+        &["status", "m1", "-o", "yaml"],
+        &["problems", "m1"],
+        &["export", "m1"],
+    ] {
+        let ran = run_command(rekeeper(&fake.url(), arguments));
+        let seen = |c: char| c == '\n' || !rekeeper_shared::unseen::is_unseen(c);
+        assert!(
+            ran.stdout.chars().all(seen) && ran.stderr.chars().all(seen),
+            "{arguments:?}"
+        );
+        match arguments.last() {
+            Some(&"json") => assert_eq!(serde_json::from_str::<StatusView>(&ran.stdout).unwrap(), view),
+            Some(&"yaml") => assert_eq!(serde_saphyr::from_str::<StatusView>(&ran.stdout).unwrap(), view),
+            _ => all.push_str(&format!("$ rekeeper {}\n{}\n", arguments.join(" "), ran.stdout)),
+        }
+    }
+    snapshot("unicode", &all);
+}
+
 #[test]
 fn status_of_all() {
     let fake = Fake::new(Canned {

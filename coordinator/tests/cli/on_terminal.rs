@@ -5,7 +5,7 @@ use rustix::process::Signal;
 
 use crate::documents;
 use crate::fake::{Canned, Fake};
-use crate::run::{OnTerminal, rekeeper};
+use crate::run::{OnTerminal, rekeeper, snapshot};
 
 fn terminal(first: StatusView, arguments: &[&str]) -> (Fake, OnTerminal) {
     let statuses = [first, documents::running(), documents::completed()].into();
@@ -58,7 +58,9 @@ fn start_goes_on_after_a_yes_and_draws_bars() {
     assert!(screen.contains("detached  ["), "{screen}");
     assert!(screen.contains("waiting for: SYSTEM SYNC REPLICA"), "{screen}");
     // The summary stands alone at the end: the bars are gone and are not drawn again.
-    let (_, after) = screen.split_once("Migration m1: COMPLETED").unwrap();
+    let (_, after) = screen.rsplit_once("Migration m1: ").unwrap();
+    let after = console::strip_ansi_codes(after);
+    assert!(after.starts_with("COMPLETED"), "{screen}");
     assert!(
         after.trim_end().ends_with("2026-01-31T01:02:03Z") && !after.contains('['),
         "{screen}"
@@ -99,22 +101,74 @@ fn resume_asks_at_the_barrier_before_the_first_delete() {
     }
 }
 
+/// Each screen that was drawn.
+fn screens(drawn: &str) -> Vec<&str> {
+    drawn.split("\u{1b}[2J").skip(1).collect()
+}
+
 #[test]
-fn watch_draws_one_screen_again_and_again() {
-    let mut view = documents::many(10_000);
-    view.waiting_for = Some("x".repeat(300));
-    let (_fake, run) = terminal(view, &["status", "m1", "--watch"]);
-    let (code, screen) = run.wait();
-    assert_eq!(code, Some(0));
-    let screens: Vec<&str> = screen.split("\u{1b}[2J").skip(1).collect();
-    assert_eq!(screens.len(), 3, "{screen}");
-    for one in &screens {
-        let lines: Vec<&str> = one.lines().collect();
-        assert!(lines.len() <= 24, "{one}");
+fn watch_fits_every_terminal() {
+    for (columns, lines) in [(80, 24), (40, 12), (132, 50), (20, 6)] {
+        let mut view = documents::many(10_000);
+        view.waiting_for = Some("x".repeat(300));
+        view.hosts[2].host = format!("h{}", "o".repeat(120)).parse().unwrap();
+        let statuses = [view, documents::unicode(), documents::completed()].into();
+        let fake = Fake::new(Canned {
+            statuses,
+            ..Canned::default()
+        });
+        let mut command = rekeeper(&fake.url(), &["status", "m1", "--watch"]);
+        command.env_remove("COLUMNS");
+        let (code, drawn) = OnTerminal::of_size(command, columns, lines).wait();
+        assert_eq!(code, Some(0));
+        let screens: Vec<&str> = screens(&drawn)
+            .iter()
+            .map(|one| one.trim_start_matches("\r\u{1b}[H"))
+            .collect();
+        assert_eq!(screens.len(), 3, "{drawn}");
+        for one in &screens {
+            let shown: Vec<&str> = one.trim_end().lines().collect();
+            // The last line is the cursor's.
+            assert!(shown.len() < usize::from(lines), "{columns} x {lines}:\n{one}");
+            for line in shown {
+                let width = console::measure_text_width(line);
+                assert!(width <= usize::from(columns), "{columns} x {lines}: {width}\n{line}");
+            }
+        }
+        assert!(columns < 40 || screens[2].contains("COMPLETED"));
+    }
+}
+
+#[test]
+fn watch_shows_problems_and_what_is_under_way_before_anything_else() {
+    let (_fake, run) = terminal(documents::many(10_000), &["status", "m1", "--watch"]);
+    let (_, drawn) = run.wait();
+    let screen = console::strip_ansi_codes(screens(&drawn)[0]).replace('\r', "");
+    snapshot("watch-terminal", &screen);
+    assert!(
+        screen.contains("SYNC_FAILED  shop.t00000 on ch-00") && screen.contains("detach of shop.t"),
+        "{screen}"
+    );
+}
+
+#[test]
+fn colours_are_for_terminals_that_want_them() {
+    for (variable, value, coloured) in [
+        ("REKEEPER_X", "", true),
+        ("NO_COLOR", "1", false),
+        ("TERM", "dumb", false),
+    ] {
+        let fake = Fake::new(Canned {
+            statuses: [documents::failed()].into(),
+            ..Canned::default()
+        });
+        let mut command = rekeeper(&fake.url(), &["status", "m1"]);
+        command.env(variable, value);
+        let (_, screen) = OnTerminal::new(command).wait();
+        assert_eq!(screen.contains("\u{1b}["), coloured, "{variable} {screen:?}");
         assert!(
-            lines.iter().all(|line| console::measure_text_width(line) <= 80),
-            "{one}"
+            console::strip_ansi_codes(&screen).contains("Migration m1: FAILED"),
+            "{screen}"
         );
     }
-    assert!(screens[2].contains("COMPLETED"));
 }

@@ -33,7 +33,7 @@ fn part(name: &str, rows: u64, fate: PartFate, now: Option<&str>) -> PartReport 
     }
 }
 
-fn report() -> ReportView {
+pub(crate) fn report() -> ReportView {
     let with = |mut table: TableReport, parts: Vec<PartReport>| {
         table.fates = fates(&parts);
         table.parts = Some(parts);

@@ -114,7 +114,7 @@ impl Running {
     }
 }
 
-/// A run whose stdin and stderr, or also stdout, are a terminal of 80 columns.
+/// A run whose stdin, stdout and stderr are a terminal, of 80 columns and 24 lines unless another size is given.
 pub(crate) struct OnTerminal {
     child: Child,
     terminal: File,
@@ -122,13 +122,17 @@ pub(crate) struct OnTerminal {
 }
 
 impl OnTerminal {
-    pub(crate) fn new(mut command: Command) -> Self {
+    pub(crate) fn new(command: Command) -> Self {
+        Self::of_size(command, 80, 24)
+    }
+
+    pub(crate) fn of_size(mut command: Command, columns: u16, lines: u16) -> Self {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&ours).unwrap();
         unlockpt(&ours).unwrap();
         let size = Winsize {
-            ws_row: 24,
-            ws_col: 80,
+            ws_row: lines,
+            ws_col: columns,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };

@@ -99,6 +99,7 @@ mod tests {
             phase: Phase::Detach,
             until,
             waiting_for: None,
+            running: vec![],
             counts: Counts {
                 init: 2,
                 ..Counts::default()

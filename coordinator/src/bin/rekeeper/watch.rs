@@ -19,6 +19,8 @@ use crate::signals::Signals;
 const EACH: Duration = Duration::from_secs(1);
 /// A snapshot that is like the last one is printed only after this.
 const QUIET: Duration = Duration::from_secs(10);
+/// Lines of a snapshot where no terminal says how many there are.
+const LINES: usize = 48;
 
 /// Watches one migration; the last status, or none if the person left.
 pub(crate) async fn one(
@@ -33,14 +35,16 @@ pub(crate) async fn one(
 /// Watches all migrations; their last lines, or none if the person left.
 pub(crate) async fn all(client: &mut Client, format: Format) -> Result<Option<Vec<MigrationLine>>, Failure> {
     let running = |lines: &Vec<MigrationLine>| lines.iter().any(|line| line.state == State::Running);
-    let draw = |lines: &Vec<MigrationLine>| status::list(lines);
+    let draw = |migrations: &Vec<MigrationLine>, columns: usize, lines: usize| {
+        text::fit(&status::list(migrations), columns, lines)
+    };
     watch(async || client.migrations().await, running, draw, format).await
 }
 
 async fn watch<T: Serialize>(
     mut ask: impl AsyncFnMut() -> Result<T, Failure>,
     running: impl Fn(&T) -> bool,
-    draw: impl Fn(&T) -> String,
+    draw: impl Fn(&T, usize, usize) -> String,
     format: Format,
 ) -> Result<Option<T>, Failure> {
     let mut signals = Signals::new()?;
@@ -79,23 +83,19 @@ impl Screen {
         }
     }
 
-    fn show<T: Serialize>(&mut self, document: &T, draw: impl Fn(&T) -> String) -> Result<(), Failure> {
+    fn show<T: Serialize>(&mut self, document: &T, draw: impl Fn(&T, usize, usize) -> String) -> Result<(), Failure> {
         if let Some(terminal) = &mut self.terminal {
             let (lines, columns) = terminal.size();
             // One line is left for the cursor.
-            let text = text::fit(
-                &draw(document),
-                usize::from(columns),
-                usize::from(lines).saturating_sub(1),
-            );
+            let text = draw(document, usize::from(columns), usize::from(lines).saturating_sub(1));
             let drawn = terminal
                 .clear_screen()
                 .and_then(|()| terminal.write_all(text.as_bytes()));
             return drawn.and_then(|()| terminal.flush()).map_err(Failure::Stdout);
         }
         let snapshot = match self.format {
-            Format::Table => text::fit(&draw(document), text::WIDTH, usize::MAX),
-            Format::Json => output::render(self.format, document, draw)?,
+            Format::Table => draw(document, text::WIDTH, LINES),
+            Format::Json => output::render(self.format, document, |_| String::new())?,
             Format::Yaml => format!("---\n{}", output::yaml(document)?),
         };
         if let Some((when, last)) = &self.last

@@ -17,7 +17,7 @@ pub(crate) fn render(format: Format, event: &EventView) -> Result<String, Failur
                 form: "JSON",
                 reason: error.to_string(),
             })?;
-            Ok(json + "\n")
+            Ok(text::escape_json(&json) + "\n")
         }
         Format::Yaml => Ok(format!("---\n{}", super::yaml(event)?)),
     }

@@ -13,6 +13,7 @@ pub(crate) mod text;
 
 use std::io::{self, Write as _};
 
+use rekeeper_shared::unseen::is_unseen;
 use serde::Serialize;
 
 use crate::cli::Format;
@@ -43,12 +44,11 @@ pub(crate) fn render<T: Serialize>(
     match format {
         Format::Table => Ok(table(document)),
         Format::Json => {
-            let mut json = serde_json::to_string_pretty(document).map_err(|error| Failure::Form {
+            let json = serde_json::to_string_pretty(document).map_err(|error| Failure::Form {
                 form: "JSON",
                 reason: error.to_string(),
             })?;
-            json.push('\n');
-            Ok(json)
+            Ok(text::escape_json(&json) + "\n")
         }
         Format::Yaml => yaml(document),
     }
@@ -56,10 +56,13 @@ pub(crate) fn render<T: Serialize>(
 
 /// The document in YAML.
 pub(crate) fn yaml<T: Serialize>(document: &T) -> Result<String, Failure> {
-    let mut yaml = serde_saphyr::to_string(document).map_err(|error| Failure::Form {
-        form: "YAML",
-        reason: error.to_string(),
-    })?;
+    let failure = |reason: String| Failure::Form { form: "YAML", reason };
+    let mut yaml = serde_saphyr::to_string(document).map_err(|error| failure(error.to_string()))?;
+    if yaml.chars().any(|c| c != '\n' && is_unseen(c)) {
+        // The writer leaves some of them as they are, which a terminal obeys. JSON is YAML too, and quotes every text.
+        let json = serde_json::to_string_pretty(document).map_err(|error| failure(error.to_string()))?;
+        yaml = text::escape_yaml(&json);
+    }
     if !yaml.ends_with('\n') {
         yaml.push('\n');
     }

@@ -8,7 +8,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::view::{StatusView, TableStatus, TableStatusView};
 use serde::Serialize;
 
-use super::text::{self, WIDTH};
+use super::text::{self, Paint, WIDTH};
 
 /// One table's problem, of `rekeeper problems -o json`.
 #[derive(Debug, Serialize)]
@@ -25,11 +25,13 @@ pub(crate) struct Row<'a> {
 
 impl Row<'_> {
     /// In one line, without the remedy.
-    pub(crate) fn line(&self) -> String {
-        text::escape(&format!(
-            "{} on {}: {}: {}",
-            self.table, self.host, self.code, self.message
-        ))
+    pub(crate) fn line(&self, paint: Paint) -> String {
+        let place = text::escape(&format!("{} on {}", self.table, self.host));
+        format!(
+            "{}  {place}: {}",
+            paint.bad(self.code.as_str()),
+            text::escape(self.message)
+        )
     }
 }
 
@@ -112,7 +114,7 @@ impl Limit {
 }
 
 /// For people: what several tables suffer from is said once, with the tables it is about.
-pub(crate) fn table(rows: &[Row<'_>], limit: Limit) -> String {
+pub(crate) fn table(rows: &[Row<'_>], limit: Limit, paint: Paint) -> String {
     let mut groups: Vec<(&Row<'_>, Vec<String>)> = Vec::new();
     let mut known: HashMap<(Code, &str, &str, &[String]), usize> = HashMap::new();
     for row in rows {
@@ -128,7 +130,7 @@ pub(crate) fn table(rows: &[Row<'_>], limit: Limit) -> String {
     }
     let mut out = String::new();
     for (row, places) in groups.iter().take(limit.problems) {
-        let _ = writeln!(out, "{}", row.code);
+        let _ = writeln!(out, "{}", paint.bad(row.code.as_str()));
         for place in places.iter().take(limit.tables) {
             let _ = writeln!(out, "  {place}");
         }

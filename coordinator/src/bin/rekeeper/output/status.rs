@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 
 use rekeeper_shared::ids::TableName;
-use rekeeper_shared::view::{Counts, MigrationLine, Phase, StatusView, TableStatus, Until};
+use rekeeper_shared::view::{
+    Counts, HostStatus, MigrationLine, Phase, RunningStep, State, StatusView, TableStatus, Until,
+};
 
 use super::hosts::yes;
 use super::problems;
-use super::text::{self, Table, WIDTH};
+use super::text::{self, Paint, Section, Table, WIDTH};
 
 /// Tables that are listed before it is said how to see all.
 const TABLES: usize = 50;
@@ -37,7 +39,7 @@ pub(crate) fn table(status: &StatusView) -> String {
     let problems = problems::rows(status);
     if !problems.is_empty() {
         let _ = writeln!(out, "\nProblems:");
-        out.push_str(&problems::table(&problems, problems::Limit::FEW));
+        out.push_str(&problems::table(&problems, problems::Limit::FEW, Paint::of_stdout()));
     }
     if !status.tables.is_empty() {
         out.push('\n');
@@ -48,35 +50,86 @@ pub(crate) fn table(status: &StatusView) -> String {
 
 /// Head, counts and hosts.
 pub(crate) fn summary(status: &StatusView) -> String {
-    let mut out = head(status);
+    let mut out = head(status, WIDTH);
     if !status.hosts.is_empty() {
         out.push('\n');
-        out.push_str(&hosts(status));
+        out.push_str(&hosts(&status.hosts));
     }
     out
 }
 
-/// What is worth seeing again and again: no tables but those with a problem.
-pub(crate) fn screen(status: &StatusView) -> String {
-    let mut out = head(status);
-    out.push('\n');
-    out.push_str(&hosts(status));
-    let failed: Vec<_> = problems::rows(status);
-    if !failed.is_empty() {
-        let _ = writeln!(
-            out,
-            "\n{} with a problem (rekeeper problems {}):",
+/// What is worth seeing again and again, within so many columns and lines: the state, then problems, what is under way,
+/// and the hosts, each as far as there is room.
+pub(crate) fn screen(status: &StatusView, columns: usize, lines: usize) -> String {
+    let paint = Paint::of_stdout();
+    // No more than half of the screen, or a name that is very long would hide everything else.
+    let head = text::fit(&head(status, columns), columns, lines.div_ceil(2));
+    let failed = problems::rows(status);
+    let problems = Section {
+        head: format!(
+            "Problems: {} (rekeeper problems {})",
             tables_of(failed.len()),
             status.name
-        );
-        for row in failed.iter().take(FEW) {
-            let _ = writeln!(out, "  {}", row.line());
-        }
-        if failed.len() > FEW {
-            let _ = writeln!(out, "  ... and {} more", failed.len() - FEW);
-        }
+        ),
+        lines: failed.iter().map(|row| row.line(paint)).collect(),
+    };
+    let running = Section {
+        head: format!("Under way: {}", text::count(status.running.len(), "step")),
+        lines: status.running.iter().map(running_step).collect(),
+    };
+    let below = text::share(
+        &[problems, running, hosts_section(status, columns)],
+        lines.saturating_sub(head.lines().count()),
+    );
+    text::fit(&format!("{head}{below}"), columns, lines)
+}
+
+fn running_step(step: &RunningStep) -> String {
+    let on = if step.target == step.host.as_str() {
+        String::new()
+    } else {
+        format!(" on {}", step.host)
+    };
+    let doing = step
+        .doing
+        .as_ref()
+        .map(|doing| format!(": {doing}"))
+        .unwrap_or_default();
+    text::escape(&format!(
+        "{:>5} s  {} of {}{on}{doing}",
+        step.seconds, step.step, step.target
+    ))
+}
+
+/// The hosts, those first that somebody has to look after.
+fn hosts_section(status: &StatusView, columns: usize) -> Section {
+    const HEADS: [&str; 7] = ["HOST", "UP", ">INIT", ">DETACHED", ">CLEANED", ">RESTORED", ">FAILED"];
+    /// What the other columns take at most.
+    const OTHERS: usize = 49;
+    let mut all: Vec<&HostStatus> = status.hosts.iter().collect();
+    all.sort_by_key(|host| (host.connected, host.counts.failed == 0, is_through(host)));
+    let mut table = Table::new(&HEADS);
+    for host in all {
+        table.row([
+            &console::truncate_str(host.host.as_str(), columns.saturating_sub(OTHERS).max(8), "…"),
+            yes(host.connected),
+            &host.counts.init.to_string(),
+            &host.counts.detached.to_string(),
+            &host.counts.zk_cleaned.to_string(),
+            &host.counts.restored.to_string(),
+            &host.counts.failed.to_string(),
+        ]);
     }
-    out
+    let table = table.render();
+    let mut lines = table.lines().map(str::to_owned);
+    Section {
+        head: lines.next().unwrap_or_default(),
+        lines: lines.collect(),
+    }
+}
+
+fn is_through(host: &HostStatus) -> bool {
+    host.counts.restored == host.counts.total()
 }
 
 /// `3 INIT, 4 DETACHED, ...`: the counts in one line.
@@ -96,11 +149,11 @@ pub(crate) fn counts(counts: &Counts) -> String {
     format!("{init} INIT, {detached} DETACHED, {zk_cleaned} ZK_CLEANED, {restored} RESTORED{problems}")
 }
 
-fn head(status: &StatusView) -> String {
+fn head(status: &StatusView, columns: usize) -> String {
     let mut out = format!(
         "Migration {}: {}, phase {}",
         status.name,
-        status.state.as_str(),
+        state(status.state, Paint::of_stdout()),
         phase(status.phase)
     );
     if let Some(barrier) = status.until {
@@ -115,12 +168,21 @@ fn head(status: &StatusView) -> String {
     out.push_str(&text::wrap(
         &format!("{total}: {}{skipped}", counts(&status.counts)),
         "",
-        WIDTH,
+        columns,
     ));
     if let Some(waiting_for) = &status.waiting_for {
-        out.push_str(&text::wrap(&format!("Waiting for: {waiting_for}"), "", WIDTH));
+        out.push_str(&text::wrap(&format!("Waiting for: {waiting_for}"), "", columns));
     }
     out
+}
+
+fn state(state: State, paint: Paint) -> String {
+    match state {
+        State::Completed => paint.good(state.as_str()),
+        State::Failed => paint.bad(state.as_str()),
+        State::Paused | State::Aborted => paint.held(state.as_str()),
+        State::Planned | State::Running => state.as_str().to_owned(),
+    }
 }
 
 /// How many tables were left out.
@@ -128,7 +190,7 @@ pub(crate) fn skipped(status: &StatusView) -> u64 {
     status.tables.iter().filter(|table| table.skipped).count() as u64
 }
 
-fn hosts(status: &StatusView) -> String {
+fn hosts(hosts: &[HostStatus]) -> String {
     const HEADS: [&str; 8] = [
         "HOST",
         "UP",
@@ -140,7 +202,7 @@ fn hosts(status: &StatusView) -> String {
         "RESTARTED",
     ];
     let mut table = Table::new(&HEADS);
-    for host in &status.hosts {
+    for host in hosts {
         table.row([
             host.host.as_str(),
             yes(host.connected),
