@@ -6,6 +6,7 @@ mod documents;
 mod fake;
 mod following;
 mod on_terminal;
+mod output;
 mod report;
 mod run;
 
