@@ -267,8 +267,6 @@ pub enum Done {
         parts: u64,
         /// Their rows.
         rows: u64,
-        /// Parts of the record that are not on the disk.
-        missing: Vec<String>,
     },
     /// Restore: every part is accounted for.
     Restored {

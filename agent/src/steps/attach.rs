@@ -1,6 +1,5 @@
 //! Attach: the table is there again, read-only, and what it holds is written down before anything can change it.
 
-use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, pack, unpack};
@@ -11,6 +10,7 @@ use tokio::time::Instant;
 
 use super::look::{Found, look};
 use super::manifest::{Known, check_against_disk, not_on_record, on_record};
+use super::missing::{not_active, parts_missing};
 use super::strangers::check_absent;
 use super::wait::{POLL, until_alone};
 use super::{Context, Finished, StepResult, failed, state_failed};
@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// as it is, and `manifest` is the one that the coordinator has on record.
 ///
 /// # Errors
-/// WITNESS_FAILED, PLACE_DIFFERS, PATH_EXISTS, ATTACH_FAILED, MANIFEST_LOST, TABLE_CHANGED, STORED_DOCUMENT_LOST.
+/// WITNESS_FAILED, PLACE_DIFFERS, PATH_EXISTS, ATTACH_FAILED, RECORDED_PARTS_MISSING, MANIFEST_LOST, TABLE_CHANGED,
+/// STORED_DOCUMENT_LOST.
 pub async fn attach(
     context: &Context,
     table: &TableRef,
@@ -74,23 +75,26 @@ pub async fn attach(
             }
             stop_merges(context, table).await?;
             until_without_metadata(context, table).await?;
-            write_manifest(context, table).await?
+            let mut manifest = manifest_of(context, table).await?;
+            if matches!(found, Found::Attached(_)) && !not_active(&recorded, &manifest.parts).is_empty() {
+                attach_anew(context, table).await?;
+                manifest = manifest_of(context, table).await?;
+            }
+            let missing = not_active(&recorded, &manifest.parts);
+            if !missing.is_empty() {
+                return Err(parts_missing(context, table, &missing).await);
+            }
+            write_manifest(context, table, manifest).await?
         }
     };
-    Ok(finished(known, &recorded))
+    Ok(finished(known))
 }
 
-fn finished(known: Known, recorded: &[String]) -> Finished {
-    let names: HashSet<&str> = known.manifest.parts.iter().map(|p| p.name.as_str()).collect();
+fn finished(known: Known) -> Finished {
     let done = Done::Attached {
         digest: known.packed.digest.clone(),
         parts: known.manifest.parts.len() as u64,
         rows: known.manifest.rows(),
-        missing: recorded
-            .iter()
-            .filter(|name| !names.contains(name.as_str()))
-            .cloned()
-            .collect(),
     };
     Finished {
         done,
@@ -202,9 +206,19 @@ fn metadata_is_missing(replica: &Replica, table: &TableRef) -> bool {
     replica.readonly && exception.contains("No node") && exception.contains(table.path.as_str())
 }
 
-async fn write_manifest(context: &Context, table: &TableRef) -> Result<Known, Failure> {
+/// Detaches a table that is read-only without metadata and attaches it again: a server sees a folder that somebody has
+/// brought back only when it loads the table.
+pub(super) async fn attach_anew(context: &Context, table: &TableRef) -> Result<(), Failure> {
+    let detached = context.clickhouse.execute(Statement::DetachPermanently(&table.name));
+    detached.await.map_err(failed(Code::AttachFailed))?;
+    attach_statement(context, table).await?;
+    stop_merges(context, table).await?;
+    until_without_metadata(context, table).await
+}
+
+/// What the table holds now, while it is read-only without metadata.
+async fn manifest_of(context: &Context, table: &TableRef) -> Result<Manifest, Failure> {
     let clickhouse = &context.clickhouse;
-    context.doing(format!("writes the manifest of {}", table.name));
     let parts = clickhouse
         .active_parts(&table.name)
         .await
@@ -226,7 +240,7 @@ async fn write_manifest(context: &Context, table: &TableRef) -> Result<Known, Fa
             format!("{} did not stay read-only without metadata", table.name),
         ));
     }
-    let manifest = Manifest {
+    Ok(Manifest {
         migration: context.migration.clone(),
         host: context.host.clone(),
         table: table.name.clone(),
@@ -234,9 +248,14 @@ async fn write_manifest(context: &Context, table: &TableRef) -> Result<Known, Fa
         replica_name: table.replica_name.clone(),
         parts,
         detached_before: detached.into_iter().map(|part| part.name).collect(),
-    };
+    })
+}
+
+async fn write_manifest(context: &Context, table: &TableRef, manifest: Manifest) -> Result<Known, Failure> {
+    context.doing(format!("writes the manifest of {}", table.name));
     // Before the manifest, which is only written once.
-    let folders = clickhouse
+    let folders = context
+        .clickhouse
         .active_part_folders(&table.name)
         .await
         .map_err(failed(Code::AttachFailed))?;

@@ -13,6 +13,7 @@ mod follow;
 mod leftovers;
 mod look;
 mod manifest;
+mod missing;
 mod names;
 mod place;
 mod put_back;

@@ -148,12 +148,7 @@ fn done_text(done: &Done) -> String {
         Done::Recorded { .. } => "part set of record saved".to_owned(),
         Done::Cleaned { znodes } => format!("{znodes} nodes deleted"),
         Done::Restarted { at } => format!("a server answers that started at {at}"),
-        Done::Attached {
-            parts, rows, missing, ..
-        } if missing.is_empty() => {
-            format!("manifest of {parts} parts, {rows} rows")
-        }
-        Done::Attached { missing, .. } => format!("{} parts of the record are not on the disk", missing.len()),
+        Done::Attached { parts, rows, .. } => format!("manifest of {parts} parts, {rows} rows"),
         Done::Restored { counts, .. } => format!(
             "{} parts active, {} attached again, {} covered, {} merged since, {} empty",
             counts.active, counts.attached_again, counts.covered, counts.merged, counts.empty

@@ -256,23 +256,13 @@ impl Progress {
                 self.hosts[host].restarted_at = Some(at.clone());
             }
             (StepKind::Witness, Target::Set(set), Done::Plain) => self.sets[set].witnessed = true,
-            (
-                StepKind::Attach,
-                Target::Table(table),
-                Done::Attached {
-                    digest,
-                    parts,
-                    rows,
-                    missing,
-                },
-            ) => {
+            (StepKind::Attach, Target::Table(table), Done::Attached { digest, parts, rows }) => {
                 self.attached(
                     table,
                     ManifestFacts {
                         digest: digest.clone(),
                         parts: *parts,
                         rows: *rows,
-                        missing: missing.clone(),
                     },
                 );
             }
@@ -348,18 +338,7 @@ impl Progress {
             ));
             return;
         }
-        if manifest.missing.is_empty() {
-            table.at = TableAt::Attached;
-        } else {
-            let names = manifest.missing.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-            table.problem = Some(Problem::new(
-                Code::RecordedPartsMissing,
-                format!(
-                    "{} parts of the record are not on the disk (first: {names})",
-                    manifest.missing.len()
-                ),
-            ));
-        }
+        table.at = TableAt::Attached;
         table.manifest = Some(manifest);
     }
 

@@ -57,8 +57,8 @@ pub enum Guard {
     /// No table is attached before the witness is written.
     #[error("the witness is not written")]
     Witnessed,
-    /// Nothing is restored before every replica has a manifest, with no part of the record missing.
-    #[error("a replica of the set has no complete manifest")]
+    /// Nothing is restored before every replica has a manifest.
+    #[error("a replica of the set has no manifest")]
     Manifests,
     /// The reference goes first and alone; where others bring parts, so do they, one after another.
     #[error("the reference is not restored and accounted for")]
@@ -190,10 +190,8 @@ impl Progress {
                 require(progress.witnessed, Guard::Witnessed)
             }
             StepKind::Restore => {
-                let complete = |&t: &TableIx| {
-                    self.tables[t].at >= TableAt::Attached
-                        && self.tables[t].manifest.as_ref().is_some_and(|m| m.missing.is_empty())
-                };
+                let complete =
+                    |&t: &TableIx| self.tables[t].at >= TableAt::Attached && self.tables[t].manifest.is_some();
                 require(plan.sets[set].tables.iter().all(complete), Guard::Manifests)?;
                 let mut before = progress.order.iter().take_while(|&&other| other != table);
                 let wanted = if progress.one_by_one { usize::MAX } else { 1 };

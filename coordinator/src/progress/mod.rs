@@ -106,8 +106,6 @@ pub struct ManifestFacts {
     pub parts: u64,
     /// Rows.
     pub rows: u64,
-    /// Parts of the record that are not on the disk.
-    pub missing: Vec<String>,
 }
 
 /// How far a replica set is.

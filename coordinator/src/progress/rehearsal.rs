@@ -91,7 +91,6 @@ fn done(plan: &Plan, intent: Intent) -> Done {
             digest: NO_DOCUMENT.to_owned(),
             parts: 0,
             rows: 0,
-            missing: Vec::new(),
         },
         StepKind::Restore => Done::Restored {
             counts: Restored::default(),

@@ -28,17 +28,9 @@ pub fn numbered(sequence: u64, event: Event) -> v1::Event {
         }),
         Outcome::Done(Done::Cleaned { znodes }) => event::Outcome::Cleaned(v1::Cleaned { znodes }),
         Outcome::Done(Done::Restarted { at }) => event::Outcome::Restarted(v1::Restarted { at }),
-        Outcome::Done(Done::Attached {
-            digest,
-            parts,
-            rows,
-            missing,
-        }) => event::Outcome::Attached(v1::Attached {
-            digest,
-            parts,
-            rows,
-            missing,
-        }),
+        Outcome::Done(Done::Attached { digest, parts, rows }) => {
+            event::Outcome::Attached(v1::Attached { digest, parts, rows })
+        }
         Outcome::Done(Done::Restored {
             counts:
                 Restored {
@@ -93,17 +85,9 @@ impl TryFrom<v1::Event> for Event {
             }),
             event::Outcome::Cleaned(cleaned) => Outcome::Done(Done::Cleaned { znodes: cleaned.znodes }),
             event::Outcome::Restarted(restarted) => Outcome::Done(Done::Restarted { at: restarted.at }),
-            event::Outcome::Attached(v1::Attached {
-                digest,
-                parts,
-                rows,
-                missing,
-            }) => Outcome::Done(Done::Attached {
-                digest,
-                parts,
-                rows,
-                missing,
-            }),
+            event::Outcome::Attached(v1::Attached { digest, parts, rows }) => {
+                Outcome::Done(Done::Attached { digest, parts, rows })
+            }
             event::Outcome::Restored(v1::Restored {
                 active,
                 attached_again,
@@ -197,7 +181,6 @@ mod tests {
                 digest: "d".into(),
                 parts: 1,
                 rows: 2,
-                missing: vec!["all_0_0_0".into()],
             }),
             Outcome::Done(Done::Restored {
                 counts: Restored {

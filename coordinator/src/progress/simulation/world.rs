@@ -150,7 +150,6 @@ impl World {
                     digest: format!("d{t}"),
                     parts: 1,
                     rows: 1,
-                    missing: vec![],
                 })
             }
             (StepKind::Restore, Target::Table(t)) => {
