@@ -2,6 +2,9 @@
 //!
 //! Both are written once, packed, and named by their digest, so that a lost or a different one is noticed.
 
+#[cfg(test)]
+pub(crate) mod snapshots;
+
 use std::io;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

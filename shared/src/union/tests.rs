@@ -5,54 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::document::{QueueEntry, QueueOrder};
-use crate::place::{Place, ZkPath};
-
-fn replica(name: &str, parts: &[(&str, &str)]) -> ReplicaSnapshot {
-    ReplicaSnapshot {
-        name: name.into(),
-        active: false,
-        lost: false,
-        metadata: "m".into(),
-        columns: "c".into(),
-        log_pointer: Some(0),
-        mutation_pointer: String::new(),
-        lost_part_count: 0,
-        queue: vec![],
-        parts: parts
-            .iter()
-            .map(|(name, digest)| PartNode {
-                name: (*name).into(),
-                digest: (*digest).into(),
-            })
-            .collect(),
-    }
-}
-
-fn set(replicas: Vec<ReplicaSnapshot>, log_end: i64) -> SetSnapshot {
-    SetSnapshot {
-        place: Place {
-            ensemble: "default".into(),
-            nodes: vec![],
-            secure: false,
-            chroot: String::new(),
-        },
-        path: ZkPath::parse("/t").unwrap(),
-        czxid: 1,
-        metadata: "m".into(),
-        columns: "c".into(),
-        log_end,
-        mutations: vec![],
-        replicas,
-    }
-}
+use crate::document::QueueOrder;
+use crate::document::snapshots::{entry, replica, set};
 
 fn queued(mut replica: ReplicaSnapshot, orders: Vec<QueueOrder>) -> ReplicaSnapshot {
-    let entry = |order| QueueEntry {
-        name: "queue-0000000001".into(),
-        order,
-        content: String::new(),
-    };
     replica.queue = orders.into_iter().map(entry).collect();
     replica
 }
