@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from processes import wait_for
@@ -228,6 +229,48 @@ def test_replicas_that_differ(cluster, case):
     assert pair.rows() == [(case.rows + 1, case.rows + 1)] * 2, "and it replicates"
 
 
+def test_what_one_migration_leaves_in_detached_is_not_in_the_way_of_the_next(cluster):
+    """r1 has what r2 has dropped, and what r2 has merged: neither is attached, and both stay, under other names."""
+    pair, rekeeper = Pair(cluster, "leaves"), cluster.rekeeper
+    pair.insert(pair.second, 0, 100, partition=1)
+    for start, rows in ((100, 8), (200, 7)):
+        pair.insert(pair.second, start, rows)
+    pair.sync(pair.first)
+    pair.first.query(f"SYSTEM STOP REPLICATION QUEUES {pair.name}")
+    pair.second.query(f"ALTER TABLE {pair.name} DROP PARTITION 1")
+    pair.second.query(f"ALTER TABLE {pair.name} RESET SETTING max_bytes_to_merge_at_max_space_in_pool")
+    pair.second.query(f"OPTIMIZE TABLE {pair.name} PARTITION 0 FINAL")
+    pair.first.set_faults({"pattern": "^SYSTEM SYNC REPLICA .*leaves", **LASTING})
+    plan = ("--table", pair.name, "--restart", "never")
+    rekeeper("plan", "le_1", *plan, "--allow", "DIVERGED").expect(DONE)
+    rekeeper("start", "le_1", "--yes").expect(DONE)
+    pair.first.clear_faults()
+    assert pair.rows() == [(15, 15)] * 2
+
+    # New parts have the old names again.
+    pair.insert(pair.first, 0, 100, partition=1)
+    pair.insert(pair.first, 300, 1)
+    pair.sync(pair.second)
+    rekeeper("plan", "le_2", *plan).expect(DONE)
+    rekeeper("start", "le_2", "--yes").expect(DONE)
+    assert pair.rows() == [(116, 116)] * 2
+    detached = "SELECT name FROM system.detached_parts WHERE concat(database, '.', table) = {t:String} ORDER BY name"
+    left = [name for (name,) in pair.first.query(detached, t=pair.name)]
+    assert left == [f"rekeeper-le-1_{part}" for part in ("0_0_0_0", "0_1_1_0", "1_0_0_0")]
+    # Statements about the partition do not find them either; whoever wants the dropped rows after all renames the folder.
+    for partition in (0, 1):
+        pair.first.query(f"ALTER TABLE {pair.name} ATTACH PARTITION {partition}")
+    assert pair.rows() == [(116, 116)] * 2
+    folder = pair.first.value(
+        "SELECT path FROM system.detached_parts WHERE concat(database, '.', table) = {t:String} AND name = {n:String}",
+        t=pair.name,
+        n="rekeeper-le-1_1_0_0_0",
+    )
+    Path(folder).rename(Path(folder).with_name("1_7_7_0"))
+    pair.first.query(f"ALTER TABLE {pair.name} ATTACH PART '1_7_7_0'")
+    assert pair.rows()[0] == (216, 116)
+
+
 def test_a_lost_part_makes_ranges_lie(cluster):
     """r1 gave up a part and merged over it; r2, dropped and put back, still has its 7 rows."""
     pair = Pair(cluster, "lying")
@@ -276,7 +319,6 @@ def test_a_lost_part_makes_ranges_lie(cluster):
     assert pair.rows() == [(15, 15), (22, 22)], "stopped, and in service as it was"
     # The bare statements, r1 first: what only r2 has is gone.
     assert pair.bare([pair.first, pair.second]) == [(15, 15), (15, 15)]
-
 
 
 def test_three_that_differ_are_restored_one_after_another():

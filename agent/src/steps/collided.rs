@@ -13,6 +13,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
 use super::failed;
+use super::names::kept_name;
 use super::restore::{CODE, Work, some_of};
 use crate::clickhouse::DetachedPart;
 
@@ -59,10 +60,9 @@ impl Work<'_> {
             .iter()
             .filter_map(|part| detached.map(|detached| detached.join(&part.name)));
         let paths = paths.chain(in_the_way.iter().map(|folder| folder.path.clone()));
-        let migration = self.context.migration.as_str().replace('_', "-");
         statements.extend(paths.map(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let to = path.with_file_name(format!("rekeeper-{migration}_{name}"));
+            let to = path.with_file_name(kept_name(&self.context.migration, &name));
             format!("mv '{}' '{}'", path.display(), to.display())
         }));
         let names: Vec<String> = taken.into_iter().map(|(name, _)| name).collect();

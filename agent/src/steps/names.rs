@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::part::PartName;
 
 /// Those of the names under `detached/` that a restore would use for something else: the names of active and of
@@ -37,6 +38,12 @@ pub fn collisions<'a>(
         .filter(|name| taken.contains(name) || is_given(name))
         .collect();
     found.into_iter().map(str::to_owned).collect()
+}
+
+/// The name under which a folder of that part is kept in `detached/` without being in the way of anything: the engine
+/// would read it as a part of a partition that no table has.
+pub(super) fn kept_name(migration: &MigrationName, part: &str) -> String {
+    format!("rekeeper-{}_{part}", migration.as_str().replace('_', "-"))
 }
 
 #[cfg(test)]

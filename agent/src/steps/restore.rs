@@ -220,6 +220,7 @@ impl<'a> Work<'a> {
         }
         self.check_order().await?;
         self.until_caches_are_right().await?;
+        self.give_names_away().await?;
         self.written_down(account).await
     }
 

@@ -1,0 +1,53 @@
+//! What a restore leaves in `detached/` keeps its rows, and gives its name away.
+//!
+//! Parts that are covered or were dropped stay there under their old names, which the engine gives again to new parts:
+//! the next migration of the table would be blocked (DETACHED_COLLISION), and ATTACH PARTITION would attach them. Under
+//! the name that they get here, nothing but a person who renames them does.
+
+use rekeeper_shared::accounting::is_single;
+use rekeeper_shared::step::Failure;
+
+use super::leftovers::digests_of_checksums;
+use super::names::kept_name;
+use super::restore::{CODE, Work};
+use super::state_failed;
+
+impl Work<'_> {
+    /// Renames what this restore has put under `detached/` and does not need any more: the folders of the manifest's own
+    /// parts, known by their `checksums.txt`. What lay there before stays as it is, and so does what users detached since.
+    /// A folder that the agent may not rename keeps its name; the checks of the next plan find it.
+    pub(super) async fn give_names_away(&self) -> Result<(), Failure> {
+        let noted = self.context.state.checksums(&self.context.migration, self.table);
+        let noted = noted.map_err(state_failed(CODE))?;
+        let dropped = self.restore_note()?.dropped;
+        let of_user = |name: &str| {
+            let mut entries = dropped.iter();
+            entries.any(|entry| entry.detached && is_single(&entry.range) && entry.range == name)
+        };
+        let mut folders = self.detached_parts().await?;
+        folders.retain(|folder| {
+            let name = &folder.name;
+            noted.contains_key(name) && !self.manifest.detached_before.contains(name) && !of_user(name)
+        });
+        let paths = folders.iter().map(|folder| (folder.name.clone(), folder.path.clone()));
+        let digests = digests_of_checksums(paths.collect()).await;
+        for folder in folders {
+            if digests.get(&folder.name) != noted.get(&folder.name) {
+                continue;
+            }
+            let to = folder
+                .path
+                .with_file_name(kept_name(&self.context.migration, &folder.name));
+            let renamed = if to.exists() {
+                Err(std::io::ErrorKind::AlreadyExists.into())
+            } else {
+                std::fs::rename(&folder.path, &to)
+            };
+            if let Err(error) = renamed {
+                let (from, to) = (folder.path.display(), to.display());
+                tracing::warn!(table = %self.table.name, %from, %to, %error, "a folder keeps its name");
+            }
+        }
+        Ok(())
+    }
+}
