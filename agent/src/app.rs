@@ -83,6 +83,7 @@ struct ThisHost {
     connections: Connections,
     state: State,
     known: Known,
+    export_limit: u64,
     restart: Option<RestartCommand>,
     hooks: Hooks,
     /// What the server told the last time that it answered.
@@ -99,6 +100,7 @@ impl ThisHost {
             connections: Connections::new(),
             state,
             known,
+            export_limit: config.znodes_export_limit_bytes.get(),
             restart: config.restart.map(|run| RestartCommand {
                 command: run.command,
                 timeout: run.timeout,
@@ -123,6 +125,7 @@ impl ThisHost {
             host: self.name.clone(),
             migration: migration.clone(),
             attempt,
+            export_limit: self.export_limit,
             report: Arc::new(move |text| doing.say(text)),
         };
         let context = &context;

@@ -1,6 +1,6 @@
 //! `agent.yaml`: read, checked, and everything that is wrong with it said at once.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub struct Config {
     pub before_restart: Option<Run>,
     /// How many steps run at a time.
     pub parallel: Parallel,
+    /// How many bytes the export of the nodes of one table may take in the state folder.
+    pub znodes_export_limit_bytes: NonZeroU64,
 }
 
 /// A command of the operator's own configuration file; nothing else is ever run.
@@ -81,6 +83,8 @@ pub struct RawConfig {
     hooks: Option<RawHooks>,
     #[serde(default)]
     parallel: Parallel,
+    #[serde(default = "export_limit")]
+    znodes_export_limit_bytes: NonZeroU64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -123,6 +127,11 @@ struct RawHooks {
     before_restart: Option<Vec<String>>,
     #[serde(default = "hook_timeout", deserialize_with = "duration")]
     timeout: Duration,
+}
+
+/// 1 GiB: some ten million nodes.
+fn export_limit() -> NonZeroU64 {
+    NonZeroU64::new(1 << 30).unwrap_or(NonZeroU64::MIN)
 }
 
 fn hook_timeout() -> Duration {
@@ -187,6 +196,7 @@ impl Validate for RawConfig {
             restart,
             before_restart,
             parallel: self.parallel,
+            znodes_export_limit_bytes: self.znodes_export_limit_bytes,
         })
     }
 }
@@ -372,6 +382,7 @@ clickhouse: {url: 'http://127.0.0.1:8123', config: config.xml}
         assert_eq!((config.parallel.detach.get(), config.parallel.restore.get()), (8, 16));
         assert!(config.state_dir.is_absolute() && config.state_dir.ends_with("state"));
         assert_eq!((config.restart, config.before_restart), (None, None));
+        assert_eq!(config.znodes_export_limit_bytes.get(), 1_073_741_824);
         assert!(loaded(&SMALLEST.replace("host: ch-1\n", "")).is_ok());
     }
 
@@ -379,7 +390,7 @@ clickhouse: {url: 'http://127.0.0.1:8123', config: config.xml}
     fn a_whole_file_is_read() {
         let config = loaded(&format!(
             "{}restart: {{command: [systemctl, restart, x]}}\nhooks: {{before_restart: [./hook, a], timeout: 1m}}\n\
-             parallel: {{restore: 3}}\n",
+             parallel: {{restore: 3}}\nznodes_export_limit_bytes: 5000\n",
             SMALLEST.replace(
                 "config: config.xml",
                 "user: u, password_file: password, config: config.xml"
@@ -396,6 +407,7 @@ clickhouse: {url: 'http://127.0.0.1:8123', config: config.xml}
         assert!(Path::new(&hook.command[0]).is_absolute());
         assert_eq!((hook.command[1].as_str(), hook.timeout), ("a", Duration::from_secs(60)));
         assert_eq!((config.parallel.detach.get(), config.parallel.restore.get()), (8, 3));
+        assert_eq!(config.znodes_export_limit_bytes.get(), 5000);
     }
 
     #[test]
@@ -434,5 +446,9 @@ hooks: {before_restart: [./none], timeout: 0s}
         assert!(loaded(&SMALLEST.replace("insecure: true", "tls: {client_ca: ca.crt}")).is_err());
         assert!(loaded(&format!("{SMALLEST}surprise: 1\n")).is_err());
         assert!(loaded(&format!("{SMALLEST}parallel: {{detach: 0}}\n")).is_err());
+        for limit in ["0", "-1", "1GiB"] {
+            let bad = loaded(&format!("{SMALLEST}znodes_export_limit_bytes: {limit}\n")).unwrap_err();
+            assert!(bad.to_string().contains("znodes_export_limit_bytes"), "{bad}");
+        }
     }
 }

@@ -5,6 +5,7 @@ pub mod clickhouse;
 pub mod config;
 pub mod doing;
 pub mod executor;
+pub mod export;
 pub mod inspect;
 pub mod known;
 pub mod outbox;

@@ -7,6 +7,8 @@
     reason = "helpers of tests, which clippy does not see as tests, and of which not every file uses all"
 )]
 
+#[path = "set_steps/export.rs"]
+mod export;
 mod support;
 
 use std::path::Path;
@@ -57,6 +59,7 @@ impl Agent {
             host: "ch-1".parse().unwrap(),
             migration: "m".parse().unwrap(),
             attempt: 0,
+            export_limit: 1 << 30,
             report: Arc::new(|_| {}),
         };
         Self { folder, context }
@@ -97,12 +100,20 @@ async fn names(zookeeper: &Client, path: &str) -> Vec<String> {
 
 async fn recorded(context: &Context, path: &str) -> Packed {
     let finished = record(context, &set(path, false)).await.unwrap();
-    let document = finished.document.unwrap();
+    let document = finished
+        .document
+        .clone()
+        .unwrap_or_else(|| panic!("{:?}", finished.done));
+    let Done::Recorded { export, .. } = &finished.done else {
+        panic!("not recorded")
+    };
+    assert!(export.is_some());
     let done = Done::Recorded {
         digest: Some(document.digest.clone()),
         unsettled: vec![],
         order: vec!["r1".into(), "r2".into()],
         one_by_one: false,
+        export: export.clone(),
     };
     assert_eq!(finished.done, done);
     document
@@ -132,13 +143,18 @@ async fn a_settled_set_is_recorded_and_cleaned_however_often_it_is_ordered() {
     let refused = clean(&agent.attempt(4), &set(path, false)).await.unwrap_err();
     assert_eq!((refused.problem.code, refused.retry), (Code::CleanFailed, false));
     let cleaned = clean(&agent.attempt(5), &set(path, true)).await.unwrap();
-    let Done::Cleaned { znodes } = cleaned.done else {
+    let Done::Cleaned { znodes, export } = cleaned.done else {
         panic!("not cleaned")
     };
     assert!(znodes >= before.len() as u64, "{znodes}");
+    assert!(export.is_some());
     assert!(zookeeper.check_stat(path).await.unwrap().is_none());
     let again = clean(&agent.attempt(5), &set(path, true)).await.unwrap();
-    assert_eq!(again.done, Done::Cleaned { znodes: 0 });
+    let gone = Done::Cleaned {
+        znodes: 0,
+        export: None,
+    };
+    assert_eq!(again.done, gone);
 }
 
 #[tokio::test]
@@ -161,6 +177,7 @@ async fn a_set_that_is_not_settled_is_let_go() {
         unsettled: reasons,
         order: vec![],
         one_by_one: false,
+        export: None,
     };
     assert_eq!((finished.done, finished.document), (done, None));
     assert_eq!(names(&zookeeper, path).await, before);
@@ -181,6 +198,7 @@ async fn a_set_that_a_server_has_attached_is_not_settled() {
         unsettled: vec![Unsettled::Active { replica: "r2".into() }],
         order: vec![],
         one_by_one: false,
+        export: None,
     };
     assert_eq!(finished.done, done);
     assert_eq!(names(&zookeeper, path).await, before);

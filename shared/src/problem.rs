@@ -176,6 +176,14 @@ codes! {
     RecordFailed "RECORD_FAILED" false
         "the part set of record could not be read or saved"
         "see the message (ZooKeeper, rights, disk of the agent), then retry";
+    ExportTooLarge "EXPORT_TOO_LARGE" false
+        "the file with all nodes of the table, which is written before the first of them is deleted, would be larger than it \
+         may be"
+        "make room for it in state_dir of the host, set znodes_export_limit_bytes in its agent.yaml above the size that the \
+         message names, start the agent anew, then retry";
+    ExportFailed "EXPORT_FAILED" false
+        "the file with all nodes of the table, which is written before the first of them is deleted, could not be written"
+        "see the message (disk of the agent, ZooKeeper, rights to read the nodes), mend the cause, then retry";
     CleanFailed "CLEAN_FAILED" false
         "the table's nodes could not be deleted from ZooKeeper"
         "see the message (ZooKeeper, ACLs), mend the cause, then retry; the tables stay detached until then";

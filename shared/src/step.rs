@@ -248,11 +248,17 @@ pub enum Done {
         order: Vec<String>,
         /// A replica after the first brings parts of its own, so that they are restored one after another.
         one_by_one: bool,
+        /// Where the agent has exported the nodes to; none when nothing was saved.
+        #[serde(default)]
+        export: Option<Exported>,
     },
     /// Clean: the path is gone.
     Cleaned {
         /// Nodes that this attempt deleted.
         znodes: u64,
+        /// Where the agent has exported the nodes to; none when another host's agent had begun the deletion.
+        #[serde(default)]
+        export: Option<Exported>,
     },
     /// Restart: a new server answers.
     Restarted {
@@ -275,6 +281,17 @@ pub enum Done {
         /// Digest of the whole account ([`crate::report::RestoreAccount`]).
         account: String,
     },
+}
+
+/// A file that has everything that was under a table's path before it was deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// The file, on the host of the agent.
+    pub file: String,
+    /// How many nodes are in it.
+    pub nodes: u64,
+    /// Its size.
+    pub bytes: u64,
 }
 
 /// How the parts of a table replica came back.

@@ -275,6 +275,22 @@ pub struct SetStatus {
     pub reason: Option<String>,
     /// Nodes deleted so far.
     pub znodes_deleted: u64,
+    /// The file that has all nodes that were there; none before the set is recorded.
+    #[serde(default)]
+    pub export: Option<ExportStatus>,
+}
+
+/// Where the nodes of a replica set are exported to, for `rekeeper-agent znodes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportStatus {
+    /// The host that has it.
+    pub host: HostName,
+    /// The file there.
+    pub file: String,
+    /// Nodes in it.
+    pub nodes: u64,
+    /// Its size.
+    pub bytes: u64,
 }
 
 /// A table replica in a status.

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import tables
@@ -78,6 +79,11 @@ def test_one_table_on_one_host(one_host):
     assert table["rows"] == 1000 and table["parts"] >= 1
     (replica_set,) = status["replica_sets"]
     assert replica_set["settled"] and replica_set["reference"] == "ch-01-1" and replica_set["znodes_deleted"] > 0
+    export, told = replica_set["export"], one_host.rekeeper("events", "m1").expect(DONE).stdout
+    assert export["host"] == "ch-01-1" and Path(export["file"]).stat().st_size == export["bytes"]
+    # The marker of the record is in it, which was replaced and not counted.
+    assert export["nodes"] == replica_set["znodes_deleted"] + 1
+    assert told.count(f"exported to {export['file']}") == 2
     order = [i for word in ("DETACH TABLE", "ATTACH TABLE", "SYSTEM RESTORE REPLICA") for i in first(sent, word)]
     assert order == sorted(order) and len(order) == 3
     assert all("PERMANENTLY" in sql for sql in sent if sql.upper().startswith("DETACH"))

@@ -9,6 +9,7 @@
 //! <migration>/<table>.account           packed account of its parts, once all of them are accounted for
 //! <migration>/<table>.held              merges of it are to stay stopped
 //! <migration>/<attempt>.record          packed part set of record of a replica set
+//! <migration>/<path>.<digest>.znodes    everything that was under a table's path before it was deleted
 //! <migration>/<attempt>.restart         when a restart was ordered
 //! <migration>/<attempt>.<what>.output   what a hook or restart command printed
 //! ```
@@ -27,12 +28,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rekeeper_shared::document::{BadDocument, Manifest, Packed, digest, unpack};
 use rekeeper_shared::durable;
 use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::step::TableRef;
+use rekeeper_shared::step::{SetRef, TableRef};
 
 pub use notes::{FormerSettings, RestartNote, RestoreNote};
 pub use seen::Refusal;
 
 use crate::clickhouse::is_zero_uuid;
+
+/// How many characters of a path the name of its export has.
+const EXPORT_NAME: usize = 100;
 
 /// Why the state folder cannot be relied on.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +187,24 @@ impl State {
     pub fn write_record(&self, migration: &MigrationName, attempt: u64, record: &Packed) -> Result<(), StateError> {
         self.make_migration_folder(migration)?;
         self.write_once(&self.record_file(migration, attempt), record)
+    }
+
+    /// The file that takes the export of a set's nodes. A set has one: what was exported before it was let go again is
+    /// replaced.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn export_file(&self, migration: &MigrationName, set: &SetRef) -> Result<PathBuf, StateError> {
+        self.make_migration_folder(migration)?;
+        // So that people find it: the end of a path says most of it.
+        let readable: Vec<char> = set.path.as_str().trim_start_matches('/').chars().collect();
+        let readable = readable[readable.len().saturating_sub(EXPORT_NAME)..].iter().map(|&c| {
+            let is_plain = c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if is_plain { c } else { '_' }
+        });
+        let which = digest(format!("{}\0{}", set.place, set.path).as_bytes());
+        let name = format!("{}.{which:.8}.znodes", readable.collect::<String>());
+        Ok(self.migration_folder(migration).join(name))
     }
 
     /// The file that takes what a hook or a restart command prints.

@@ -67,6 +67,8 @@ pub struct Context {
     pub migration: MigrationName,
     /// The attempt.
     pub attempt: u64,
+    /// How many bytes the export of a set's nodes may take.
+    pub export_limit: u64,
     /// Takes what is being done, for people.
     pub report: Arc<dyn Fn(String) + Send + Sync>,
 }

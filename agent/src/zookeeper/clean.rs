@@ -4,14 +4,14 @@
 //! `metadata` first, then the rest of it; when no replica is left, one multi replaces `replicas` by `dropped` and its
 //! lock; then all the rest; last one multi takes away lock, `dropped`, the marker and the path itself.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::SetRef;
 
 use super::connection::ZooKeeper;
-use super::error::CleanError;
-use super::fence::{Markers, TRIES, is_table_or_rest, may_be_repeated, refuse_unless_ours};
+use super::error::{CleanError, ZkError};
+use super::fence::{Markers, TRIES, is_table_or_rest, may_be_repeated, not_whole, refuse_unless_ours};
 use super::marker::Marker;
 use super::request::{Operation, RECONNECT};
 use super::sweep::Sweep;
@@ -19,7 +19,76 @@ use super::sweep::Sweep;
 /// How often a lost connection is waited for before the attempt is given up.
 const RECONNECTS: usize = 5;
 
+/// How far the deletion of a table's nodes is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// No node is deleted.
+    Whole {
+        /// The transaction by which the path has been held since: another one means that it was let go in between.
+        held: i64,
+    },
+    /// At least one node is deleted.
+    Begun {
+        /// As for a whole one; none when no replica is left.
+        held: Option<i64>,
+    },
+    /// The path is gone.
+    Gone,
+}
+
 impl ZooKeeper {
+    /// Takes the fence over for this attempt, as [`Self::delete`] does first, and deletes nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::delete`].
+    pub async fn begin_deletion(
+        &self,
+        set: &SetRef,
+        migration: &MigrationName,
+        attempt: u64,
+    ) -> Result<Stage, CleanError> {
+        self.refuse_other_place(set)?;
+        let marker = Marker::new(migration, attempt);
+        let sweep = Sweep::new(self, &set.path, &marker, &|_| {});
+        if (Deletion { set, sweep }).take_over().await? {
+            return Ok(self.stage(set).await?);
+        }
+        if set.recorded {
+            Ok(Stage::Gone)
+        } else {
+            Err(CleanError::Absent {
+                path: set.path.to_string(),
+            })
+        }
+    }
+
+    /// How far the deletion of a set is. To be asked under the attempt's own marker: an older attempt may be deleting
+    /// otherwise. What is deleted first is the `metadata` of every replica.
+    ///
+    /// # Errors
+    /// ZooKeeper's failure.
+    pub async fn stage(&self, set: &SetRef) -> Result<Stage, ZkError> {
+        let path = &set.path;
+        let Some(children) = self.children(path.as_str()).await? else {
+            return Ok(Stage::Gone);
+        };
+        let nodes = |name: &str| {
+            let nodes = set
+                .replicas
+                .iter()
+                .map(|replica| format!("{}/{name}", path.replica(replica)));
+            nodes.collect()
+        };
+        let metadata = self.many_data(nodes("metadata")).await?;
+        let holds = self.many_data(nodes("is_active")).await?;
+        let held = holds.iter().flatten().map(|(_, stat)| stat.czxid).max();
+        let is_whole = not_whole(&children).is_none() && metadata.iter().chain(&holds).all(Option::is_some);
+        match held {
+            Some(held) if is_whole => Ok(Stage::Whole { held }),
+            _ => Ok(Stage::Begun { held }),
+        }
+    }
+
     /// Deletes the table's nodes: takes the fence over for this attempt, and goes on wherever an earlier one stopped.
     /// Answers how many nodes it deleted, and tells `progress` on the way (an answer that was lost is not counted).
     ///
@@ -39,13 +108,7 @@ impl ZooKeeper {
         let marker = Marker::new(migration, attempt);
         let deletion = Deletion {
             set,
-            sweep: Sweep {
-                zookeeper: self,
-                path: &set.path,
-                marker: &marker,
-                deleted: AtomicU64::new(0),
-                progress,
-            },
+            sweep: Sweep::new(self, &set.path, &marker, progress),
         };
         for reconnects in 0.. {
             match deletion.attempt().await {

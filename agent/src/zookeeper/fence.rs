@@ -297,7 +297,7 @@ impl ZooKeeper {
 }
 
 /// What a whole table has and this path has not.
-fn not_whole(children: &[String]) -> Option<String> {
+pub(super) fn not_whole(children: &[String]) -> Option<String> {
     if children.iter().any(|name| name == "dropped") {
         return Some("replicas, but a node dropped".to_owned());
     }

@@ -25,7 +25,25 @@ pub(super) struct Sweep<'a> {
     pub(super) path: &'a ZkPath,
     pub(super) marker: &'a Marker,
     pub(super) deleted: AtomicU64,
-    pub(super) progress: &'a (dyn Fn(u64) + Send + Sync),
+    progress: &'a (dyn Fn(u64) + Send + Sync),
+}
+
+impl<'a> Sweep<'a> {
+    /// Nothing is deleted yet; `progress` is told how many are, as they are.
+    pub(super) fn new(
+        zookeeper: &'a ZooKeeper,
+        path: &'a ZkPath,
+        marker: &'a Marker,
+        progress: &'a (dyn Fn(u64) + Send + Sync),
+    ) -> Self {
+        Self {
+            zookeeper,
+            path,
+            marker,
+            deleted: AtomicU64::new(0),
+            progress,
+        }
+    }
 }
 
 impl Sweep<'_> {

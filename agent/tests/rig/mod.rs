@@ -140,6 +140,7 @@ impl Rig {
             host: self.hosts[host].name.parse().unwrap(),
             migration,
             attempt,
+            export_limit: 1 << 30,
             report: Arc::new(|text| println!("doing: {text}")),
         }
     }

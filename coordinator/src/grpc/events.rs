@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt as _};
 use rekeeper_proto::v1::View;
 use rekeeper_shared::plan::Plan;
-use rekeeper_shared::step::{Done, Outcome};
+use rekeeper_shared::step::{Done, Exported, Outcome};
 use rekeeper_shared::view::EventView;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -137,6 +137,13 @@ fn ordered(order: &OperatorOrder) -> String {
     }
 }
 
+/// On which host is told beside it.
+fn exported(export: Option<&Exported>) -> String {
+    export.map_or_else(String::new, |Exported { file, nodes, bytes }| {
+        format!("; what was there is exported to {file} ({nodes} znodes, {bytes} bytes)")
+    })
+}
+
 fn done_text(done: &Done) -> String {
     match done {
         Done::Plain => "done".to_owned(),
@@ -145,8 +152,8 @@ fn done_text(done: &Done) -> String {
             format!("not settled: {}", reasons.join("; "))
         }
         Done::Settled(_) => "settled".to_owned(),
-        Done::Recorded { .. } => "part set of record saved".to_owned(),
-        Done::Cleaned { znodes } => format!("{znodes} nodes deleted"),
+        Done::Recorded { export, .. } => format!("part set of record saved{}", exported(export.as_ref())),
+        Done::Cleaned { znodes, export } => format!("{znodes} nodes deleted{}", exported(export.as_ref())),
         Done::Restarted { at } => format!("a server answers that started at {at}"),
         Done::Attached { parts, rows, .. } => format!("manifest of {parts} parts, {rows} rows"),
         Done::Restored { counts, .. } => format!(

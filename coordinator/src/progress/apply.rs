@@ -1,9 +1,9 @@
 //! The one place where a record changes the progress of a migration.
 
-use rekeeper_shared::plan::{Plan, SetIx, TableIx};
+use rekeeper_shared::plan::{HostIx, Plan, SetIx, TableIx};
 use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::settle::Unsettled;
-use rekeeper_shared::step::{Done, Failure, Outcome, StepKind, Target};
+use rekeeper_shared::step::{Done, Exported, Failure, Outcome, StepKind, Target};
 
 use super::guard::Guard;
 use crate::plan::{allowed, keep_order};
@@ -211,8 +211,10 @@ impl Progress {
                     unsettled,
                     order: order_names,
                     one_by_one,
+                    export,
                 },
             ) => {
+                self.exported(set, intent.host, export.as_ref());
                 let order = replicas_named(plan, set, order_names);
                 self.sets[set].settled = unsettled.is_empty();
                 // Whoever judged it under the marker saved nothing where the union is not decided.
@@ -243,7 +245,8 @@ impl Progress {
                     None => self.unsettled(plan, set, unsettled),
                 }
             }
-            (StepKind::Clean, Target::Set(set), Done::Cleaned { znodes }) => {
+            (StepKind::Clean, Target::Set(set), Done::Cleaned { znodes, export }) => {
+                self.exported(set, intent.host, export.as_ref());
                 self.sets[set].cleaned = true;
                 (self.sets[set].fenced, self.sets[set].frozen) = (false, false);
                 self.sets[set].znodes += znodes;
@@ -251,6 +254,7 @@ impl Progress {
             (StepKind::Release, Target::Set(set), Done::Plain) => {
                 (self.sets[set].fenced, self.sets[set].frozen) = (false, false);
                 (self.sets[set].record, self.sets[set].order) = (None, Vec::new());
+                self.sets[set].export = None;
             }
             (StepKind::Restart, Target::Host(host), Done::Restarted { at }) => {
                 self.hosts[host].restarted_at = Some(at.clone());
@@ -292,6 +296,13 @@ impl Progress {
                 let host = &mut self.hosts[host];
                 (&mut host.failures, &mut host.problem)
             }
+        }
+    }
+
+    /// An agent that has none of its own leaves what another one has told.
+    fn exported(&mut self, set: SetIx, host: HostIx, export: Option<&Exported>) {
+        if let Some(export) = export {
+            self.sets[set].export = Some((host, export.clone()));
         }
     }
 

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use rekeeper_shared::plan::{HostIx, Plan, SetIx, TableIx};
 use rekeeper_shared::problem::Problem;
 use rekeeper_shared::settle::Unsettled;
-use rekeeper_shared::step::{Restored, Target};
+use rekeeper_shared::step::{Exported, Restored, Target};
 use rekeeper_shared::view::Until;
 
 pub use apply::IllegalTransition;
@@ -133,6 +133,8 @@ pub struct SetProgress {
     pub cleaned: bool,
     /// Nodes deleted.
     pub znodes: u64,
+    /// The host that has all of its nodes in a file, and which.
+    pub export: Option<(HostIx, Exported)>,
     /// Its witness node is written.
     pub witnessed: bool,
     /// A replica did not catch up, and the plan allows that.

@@ -82,8 +82,12 @@ fn done(plan: &Plan, intent: Intent) -> Done {
                 Target::Table(_) | Target::Host(_) => Vec::new(),
             },
             one_by_one: false,
+            export: None,
         },
-        StepKind::Clean => Done::Cleaned { znodes: 0 },
+        StepKind::Clean => Done::Cleaned {
+            znodes: 0,
+            export: None,
+        },
         StepKind::Restart => Done::Restarted {
             at: NO_DOCUMENT.to_owned(),
         },

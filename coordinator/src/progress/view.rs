@@ -2,7 +2,9 @@
 
 use rekeeper_shared::ids::HostName;
 use rekeeper_shared::plan::{Plan, SetIx, TableIx};
-use rekeeper_shared::view::{Counts, HostStatus, Phase, SetStatus, State, StatusView, TableStatus, TableStatusView};
+use rekeeper_shared::view::{
+    Counts, ExportStatus, HostStatus, Phase, SetStatus, State, StatusView, TableStatus, TableStatusView,
+};
 
 use super::{Direction, Progress, TableAt};
 
@@ -168,6 +170,12 @@ impl Progress {
                 .map(|&table| plan.hosts[plan.tables[table].host].name.clone()),
             reason,
             znodes_deleted: progress.znodes,
+            export: progress.export.as_ref().map(|(host, export)| ExportStatus {
+                host: plan.hosts[*host].name.clone(),
+                file: export.file.clone(),
+                nodes: export.nodes,
+                bytes: export.bytes,
+            }),
         }
     }
 

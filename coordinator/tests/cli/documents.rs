@@ -3,8 +3,8 @@
 use rekeeper_shared::problem::{Code, Finding, Problem};
 use rekeeper_shared::rehearsal::{Action, RehearsedStep};
 use rekeeper_shared::view::{
-    Counts, EventView, HostStatus, HostView, MigrationLine, Phase, PlanView, PlannedReplicaView, PlannedSetView,
-    RunningStep, SetStatus, State, StatusView, TableStatus, TableStatusView, Until,
+    Counts, EventView, ExportStatus, HostStatus, HostView, MigrationLine, Phase, PlanView, PlannedReplicaView,
+    PlannedSetView, RunningStep, SetStatus, State, StatusView, TableStatus, TableStatusView, Until,
 };
 
 /// A name that breaks what is not careful: a quote, a line end, an escape sequence.
@@ -121,6 +121,12 @@ pub(crate) fn status(state: State, phase: Phase, tables: Vec<TableStatusView>) -
         reference: (phase > Phase::Settle).then(|| "ch-01-1".parse().unwrap()),
         reason: (phase > Phase::Settle).then(|| "holds the part set of record".into()),
         znodes_deleted: if phase > Phase::Clean { 512 } else { 0 },
+        export: (phase > Phase::Clean).then(|| ExportStatus {
+            host: "ch-01-1".parse().unwrap(),
+            file: "/var/lib/rekeeper-agent/m1/tables_01_orders.0c1f2e3d.znodes".into(),
+            nodes: 512,
+            bytes: 9_876,
+        }),
     });
     let running = state == State::Running;
     StatusView {
@@ -186,6 +192,7 @@ pub(crate) fn failed() -> StatusView {
         reference: None,
         reason: Some("the part sets differ in 1 part".into()),
         znodes_deleted: 0,
+        export: None,
     };
     view
 }

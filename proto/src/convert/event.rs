@@ -2,7 +2,7 @@
 
 use rekeeper_shared::problem::Problem;
 use rekeeper_shared::settle::Unsettled;
-use rekeeper_shared::step::{Done, Event, Failure, Outcome, Restored};
+use rekeeper_shared::step::{Done, Event, Exported, Failure, Outcome, Restored};
 
 use super::{BadMessage, parse, required};
 use crate::v1::{self, event};
@@ -20,13 +20,18 @@ pub fn numbered(sequence: u64, event: Event) -> v1::Event {
             unsettled,
             order,
             one_by_one,
+            export,
         }) => event::Outcome::Recorded(v1::Recorded {
             digest: digest.unwrap_or_default(),
             unsettled: reasons_out(&unsettled),
             order,
             one_by_one,
+            export: export.map(export_out),
         }),
-        Outcome::Done(Done::Cleaned { znodes }) => event::Outcome::Cleaned(v1::Cleaned { znodes }),
+        Outcome::Done(Done::Cleaned { znodes, export }) => event::Outcome::Cleaned(v1::Cleaned {
+            znodes,
+            export: export.map(export_out),
+        }),
         Outcome::Done(Done::Restarted { at }) => event::Outcome::Restarted(v1::Restarted { at }),
         Outcome::Done(Done::Attached { digest, parts, rows }) => {
             event::Outcome::Attached(v1::Attached { digest, parts, rows })
@@ -82,8 +87,12 @@ impl TryFrom<v1::Event> for Event {
                 unsettled: reasons_in(&recorded.unsettled)?,
                 order: recorded.order,
                 one_by_one: recorded.one_by_one,
+                export: recorded.export.map(export_in),
             }),
-            event::Outcome::Cleaned(cleaned) => Outcome::Done(Done::Cleaned { znodes: cleaned.znodes }),
+            event::Outcome::Cleaned(cleaned) => Outcome::Done(Done::Cleaned {
+                znodes: cleaned.znodes,
+                export: cleaned.export.map(export_in),
+            }),
             event::Outcome::Restarted(restarted) => Outcome::Done(Done::Restarted { at: restarted.at }),
             event::Outcome::Attached(v1::Attached { digest, parts, rows }) => {
                 Outcome::Done(Done::Attached { digest, parts, rows })
@@ -145,6 +154,14 @@ fn reasons_in(reasons: &[String]) -> Result<Vec<Unsettled>, BadMessage> {
         .collect()
 }
 
+fn export_out(Exported { file, nodes, bytes }: Exported) -> v1::Export {
+    v1::Export { file, nodes, bytes }
+}
+
+fn export_in(v1::Export { file, nodes, bytes }: v1::Export) -> Exported {
+    Exported { file, nodes, bytes }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +175,11 @@ mod tests {
             pointer: 1,
             end: 2,
         }];
+        let export = Exported {
+            file: "/f".into(),
+            nodes: 7,
+            bytes: 8,
+        };
         let outcomes = vec![
             Outcome::Done(Done::Plain),
             Outcome::Done(Done::Settled(unsettled.clone())),
@@ -166,14 +188,19 @@ mod tests {
                 unsettled: vec![],
                 order: vec!["r2".into(), "r1".into()],
                 one_by_one: true,
+                export: Some(export.clone()),
             }),
             Outcome::Done(Done::Recorded {
                 digest: None,
                 unsettled,
                 order: vec![],
                 one_by_one: false,
+                export: None,
             }),
-            Outcome::Done(Done::Cleaned { znodes: 5 }),
+            Outcome::Done(Done::Cleaned {
+                znodes: 5,
+                export: Some(export),
+            }),
             Outcome::Done(Done::Restarted {
                 at: "2026-01-01T00:00:00Z".into(),
             }),

@@ -4,14 +4,18 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, SetRef};
 
 use super::clean_failed;
+use super::export::export;
 use crate::steps::{Context, StepResult};
 
-/// Deletes the set's path, under the attempt's own marker.
+/// Deletes the set's path, under the attempt's own marker, after all that is under it is in a file of this host.
 ///
 /// # Errors
-/// CLEAN_FAILED.
+/// CLEAN_FAILED, EXPORT_FAILED, EXPORT_TOO_LARGE.
 pub async fn clean(context: &Context, set: &SetRef) -> StepResult {
     let zookeeper = context.zookeeper.planned(&set.place, Code::CleanFailed).await?;
+    let begun = zookeeper.begin_deletion(set, &context.migration, context.attempt).await;
+    let stage = begun.map_err(clean_failed(Code::CleanFailed))?;
+    let export = export(context, set, &zookeeper, stage).await?;
     let (report, path) = (context.report.clone(), set.path.clone());
     report(format!("deletes {path}"));
     let progress = move |deleted| report(format!("deletes {path}: {deleted} znodes so far"));
@@ -19,7 +23,7 @@ pub async fn clean(context: &Context, set: &SetRef) -> StepResult {
         .delete(set, &context.migration, context.attempt, &progress)
         .await;
     let znodes = deleted.map_err(clean_failed(Code::CleanFailed))?;
-    Ok(Done::Cleaned { znodes }.into())
+    Ok(Done::Cleaned { znodes, export }.into())
 }
 
 /// Takes marker, held `is_active` and frozen log away.

@@ -5,6 +5,7 @@
 //! that all programs share. Here the two are put together, and what went wrong is told.
 
 mod clean;
+mod export;
 mod freeze;
 mod record;
 mod settle;

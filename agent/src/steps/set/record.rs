@@ -3,19 +3,20 @@
 use rekeeper_shared::document::{Packed, PartSetOfRecord, pack};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::settle::{Unsettled, judge};
-use rekeeper_shared::step::{Done, Failure, SetRef};
+use rekeeper_shared::step::{Done, Exported, Failure, SetRef};
 use rekeeper_shared::union::{Union, decide};
 
+use super::export::export;
 use super::{clean_failed, zookeeper_failed};
 use crate::steps::{Context, Finished, StepResult};
 use crate::words::in_full;
 use crate::zookeeper::{CleanError, ZooKeeper};
 
-/// Fences the set for this attempt and saves its part set of record; a set that is not settled any more, or cannot be
+/// Fences the set for this attempt, saves its part set of record and exports its nodes; a set that is not settled any more, or cannot be
 /// recorded, is let go again.
 ///
 /// # Errors
-/// RECORD_FAILED, RELEASE_FAILED.
+/// RECORD_FAILED, EXPORT_FAILED, EXPORT_TOO_LARGE, RELEASE_FAILED.
 pub async fn record(context: &Context, set: &SetRef) -> StepResult {
     let zookeeper = context.zookeeper.planned(&set.place, Code::RecordFailed).await?;
     context.doing(format!("marks {}", set.path));
@@ -33,6 +34,7 @@ pub async fn record(context: &Context, set: &SetRef) -> StepResult {
                 unsettled: saved.differences,
                 one_by_one: saved.union.brings(),
                 order: saved.union.order,
+                export: saved.export,
             },
             document: Some(saved.packed),
         }),
@@ -56,6 +58,7 @@ async fn unsettled(context: &Context, set: &SetRef, zookeeper: &ZooKeeper, unset
         unsettled,
         order: Vec::new(),
         one_by_one: false,
+        export: None,
     }
     .into())
 }
@@ -65,6 +68,7 @@ struct Saved {
     union: Union,
     /// What keeps the set from being settled, and is allowed.
     differences: Vec<Unsettled>,
+    export: Option<Exported>,
 }
 
 /// Judges and saves what nobody else can change now; an inner error is what keeps the set from being settled, or its
@@ -114,11 +118,16 @@ async fn under_marker(
         }
     });
     match saved.await {
-        Ok(Ok(packed)) => Ok(Ok(Saved {
-            packed,
-            union,
-            differences,
-        })),
+        Ok(Ok(packed)) => {
+            // Now, and not only when the set is cleaned: what cannot be exported can still go back into service.
+            let stage = zookeeper.stage(set).await.map_err(zookeeper_failed(code))?;
+            Ok(Ok(Saved {
+                packed,
+                union,
+                differences,
+                export: export(context, set, zookeeper, stage).await?,
+            }))
+        }
         Ok(Err(text)) => Err(Failure::lasting(code, text)),
         Err(error) => Err(Failure::lasting(
             code,

@@ -128,6 +128,7 @@ mod tests {
             reference: None,
             reason: None,
             znodes_deleted: 1,
+            export: None,
         }];
         assert!(!start_needs_yes(&cleaning, None));
 

@@ -260,6 +260,7 @@ impl World {
                     unsettled: if apart { differs() } else { vec![] },
                     order: order.iter().map(|&t| plan.tables[t].replica_name.clone()).collect(),
                     one_by_one: apart,
+                    export: None,
                 })
             }
             StepKind::Clean => {
@@ -267,7 +268,10 @@ impl World {
                 check(self.sets[s].equal || s == MAY_DIVERGE, "deleted while not settled")?;
                 check(self.sets[s].recorded, "deleted without a record")?;
                 (self.sets[s].fence, self.sets[s].gone) = (None, true);
-                Ok(Done::Cleaned { znodes: 10 })
+                Ok(Done::Cleaned {
+                    znodes: 10,
+                    export: None,
+                })
             }
             StepKind::Release => {
                 check(!self.sets[s].gone, "marker taken away after the clean")?;
