@@ -2,12 +2,13 @@
 //! path. Changes nothing.
 
 mod around;
+mod contents;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use rekeeper_shared::ids::{HostName, TableName};
-use rekeeper_shared::inventory::{Around, HostInventory, TableInventory, ZookeeperFacts, is_too_old};
+use rekeeper_shared::inventory::{Around, HostInventory, PartsGroup, TableInventory, ZookeeperFacts, is_too_old};
 use rekeeper_shared::place::{Place, ZkPath};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
@@ -139,6 +140,7 @@ struct Facts {
     disks_of_policy: HashMap<String, Vec<String>>,
     remote_disks: Vec<String>,
     zero_copy_by_default: bool,
+    contents: HashMap<TableName, Vec<PartsGroup>>,
     bytes_on: HashMap<TableName, Vec<(String, u64)>>,
     stuck: HashMap<TableName, Vec<String>>,
     written_by: HashMap<TableName, Vec<String>>,
@@ -176,6 +178,7 @@ impl Facts {
             disks_of_policy,
             remote_disks,
             zero_copy_by_default: zero_copy.iter().any(|value| is_on(value)),
+            contents: contents::contents(clickhouse).await?,
             bytes_on: around::bytes_on(clickhouse).await?,
             stuck: around::stuck(clickhouse).await?,
             written_by: around::written_by(clickhouse).await?,
@@ -211,6 +214,7 @@ impl Facts {
             parts: sums.parts,
             rows: sums.rows,
             bytes: sums.bytes,
+            contents: self.contents.get(&name).cloned().unwrap_or_default(),
             patch_parts: sums.patch_parts,
             collisions,
             mutations: self.mutations.get(&name).cloned().unwrap_or_default(),

@@ -155,6 +155,7 @@ mod tests {
                 parts: 0,
                 rows: 0,
                 bytes: 0,
+                contents: Vec::new(),
                 patch_parts: 0,
                 collisions: vec![],
                 mutations: vec![],

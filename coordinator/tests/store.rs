@@ -30,6 +30,7 @@ fn plan(name: &str) -> Plan {
         sets: vec![],
         waves: vec![],
         warnings: vec![],
+        forecasts: vec![],
     }
 }
 

@@ -90,6 +90,9 @@ pub struct TableInventory {
     pub rows: u64,
     /// Active parts: bytes on disk.
     pub bytes: u64,
+    /// What the active parts contain, by the group's number.
+    #[serde(default)]
+    pub contents: Vec<PartsGroup>,
     /// Active patch parts.
     pub patch_parts: u64,
     /// Names under `detached/` that the restore would use: those of active and of outdated parts.
@@ -106,6 +109,18 @@ pub struct TableInventory {
     pub written_by: Vec<String>,
     /// What ZooKeeper says of it.
     pub zookeeper: ZookeeperFacts,
+}
+
+/// Active parts of a table replica, as many as fall into one group by the hash of their content: mostly one. Two
+/// replicas whose groups of a number have the same hash have the same content there, whatever the parts are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartsGroup {
+    /// The group.
+    pub number: u16,
+    /// Sum of the hashes of its parts.
+    pub hash: u64,
+    /// Bytes of its parts on disk.
+    pub bytes: u64,
 }
 
 /// What ZooKeeper says of a table's path.

@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod config;
 pub mod document;
 pub mod durable;
+pub mod forecast;
 pub mod ids;
 pub mod inventory;
 pub mod part;

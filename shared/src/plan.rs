@@ -34,6 +34,24 @@ pub struct Plan {
     pub waves: Vec<Vec<HostIx>>,
     /// What was warned of when it was made.
     pub warnings: Vec<Finding>,
+    /// What each wave was expected to cost when it was made; empty in a plan of an older release.
+    #[serde(default)]
+    pub forecasts: Vec<WaveForecast>,
+}
+
+/// What a wave is expected to cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaveForecast {
+    /// Tables without each of which the wave would fall apart into several.
+    pub tied_by: Vec<TableName>,
+    /// Tables with replicas on more than one of its hosts: together they tie them.
+    pub shared_tables: u64,
+    /// One of them.
+    pub shared_example: Option<TableName>,
+    /// Bytes that followers will fetch, at most, since the parts that they have are others.
+    pub fetch_bytes: u64,
+    /// How long its tables will be unavailable, in seconds.
+    pub unavailable_seconds: u64,
 }
 
 /// What the operator asked for.

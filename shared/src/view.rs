@@ -35,8 +35,32 @@ pub struct PlanView {
     pub warnings: Vec<Finding>,
     /// Names of the hosts of each wave.
     pub waves: Vec<Vec<HostName>>,
+    /// What each of them takes along, and is expected to cost.
+    #[serde(default)]
+    pub forecast: Vec<WaveView>,
     /// The replica sets.
     pub replica_sets: Vec<PlannedSetView>,
+}
+
+/// A wave of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaveView {
+    /// Its hosts.
+    pub hosts: Vec<HostName>,
+    /// How many replica sets it moves.
+    pub replica_sets: u64,
+    /// How many table replicas.
+    pub tables: u64,
+    /// Tables without each of which it would fall apart into several waves.
+    pub tied_by: Vec<String>,
+    /// Tables with replicas on more than one of its hosts: together they tie them.
+    pub shared_tables: u64,
+    /// One of them.
+    pub shared_example: Option<String>,
+    /// Bytes that followers will fetch, at most.
+    pub fetch_bytes: u64,
+    /// How long its tables will be unavailable, in seconds.
+    pub unavailable_seconds: u64,
 }
 
 /// A replica set of a plan.
@@ -222,12 +246,31 @@ pub struct StatusView {
     pub running: Vec<RunningStep>,
     /// All tables.
     pub counts: Counts,
+    /// The waves, in their order.
+    #[serde(default)]
+    pub waves: Vec<WaveStatus>,
     /// The hosts.
     pub hosts: Vec<HostStatus>,
     /// The replica sets.
     pub replica_sets: Vec<SetStatus>,
     /// The table replicas.
     pub tables: Vec<TableStatusView>,
+}
+
+/// A wave in a status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaveStatus {
+    /// Its hosts.
+    pub hosts: Vec<HostName>,
+    /// Its tables by status.
+    pub counts: Counts,
+    /// How long its tables are expected to be unavailable, in seconds: the plan's forecast, corrected by what the waves
+    /// before it took; none in a plan of an older release.
+    pub expected_seconds: Option<u64>,
+    /// For how long any of them was unavailable while something was done for them, so far; none before that.
+    pub measured_seconds: Option<u64>,
+    /// Bytes that followers fetch, at most, by the plan.
+    pub fetch_bytes: u64,
 }
 
 /// A step under way.

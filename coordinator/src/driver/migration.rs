@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use rekeeper_shared::backoff::Backoff;
-use rekeeper_shared::plan::Plan;
+use rekeeper_shared::plan::{HostIx, Plan};
 use rekeeper_shared::step::{Outcome, StepKind, Target};
+use rekeeper_shared::view::WaveStatus;
 use tokio::time::Instant;
 
+use super::pace::Pace;
 use crate::progress::Progress;
 use crate::store::{Store, Stored};
 
@@ -25,6 +27,7 @@ pub(super) struct Migration {
     /// When each intent under way was ordered, or read back.
     since: HashMap<u64, Instant>,
     retries: HashMap<Target, (Backoff, Instant)>,
+    pub(super) pace: Pace,
 }
 
 impl Migration {
@@ -35,6 +38,7 @@ impl Migration {
             progress,
             since: HashMap::new(),
             retries: HashMap::new(),
+            pace: Pace::default(),
         }
     }
 
@@ -47,14 +51,18 @@ impl Migration {
             let Some(last) = page.last().map(|stored| stored.seq) else {
                 break;
             };
-            for Stored { seq, record, .. } in page {
+            for Stored { seq, time, record } in page {
                 migration
                     .progress
                     .apply(&migration.plan, &record)
                     .with_context(|| format!("record {seq} of migration {} cannot be", migration.plan.name))?;
+                if let Ok(then) = humantime::parse_rfc3339(&time) {
+                    migration.pace.look(&migration.plan, &migration.progress, then);
+                }
             }
             after = last;
         }
+        migration.pace.skip_to(SystemTime::now());
         let now = Instant::now();
         migration.since = migration
             .progress
@@ -63,6 +71,24 @@ impl Migration {
             .map(|&attempt| (attempt, now))
             .collect();
         Ok(migration)
+    }
+
+    /// Looks how long the waves take, after a record was applied.
+    pub(super) fn look(&mut self) {
+        self.pace.look(&self.plan, &self.progress, SystemTime::now());
+    }
+
+    /// The waves, in their order.
+    pub(super) fn waves(&self) -> Vec<WaveStatus> {
+        let (plan, now) = (&self.plan, SystemTime::now());
+        let of = |(wave, hosts): (usize, &Vec<HostIx>)| WaveStatus {
+            hosts: hosts.iter().map(|&host| plan.hosts[host].name.clone()).collect(),
+            counts: self.progress.counts_of_wave(plan, wave),
+            expected_seconds: self.pace.expected(plan, &self.progress, wave, now),
+            measured_seconds: self.pace.measured(wave, now).map(|took| took.as_secs()),
+            fetch_bytes: plan.forecasts.get(wave).map_or(0, |forecast| forecast.fetch_bytes),
+        };
+        plan.waves.iter().enumerate().map(of).collect()
     }
 
     /// Nothing will be ordered however long one waits.

@@ -9,6 +9,7 @@ mod handle;
 mod hosts;
 mod migration;
 mod orders;
+mod pace;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
@@ -222,6 +223,7 @@ impl<S: Store> Driver<S> {
         let record = Record::Event { attempt, outcome };
         match migration.progress.apply(&migration.plan, &record) {
             Ok(()) => {
+                migration.look();
                 if let (Some((step, target)), Record::Event { outcome, .. }) = (target, &record) {
                     migration.ended(step, target, outcome);
                     log_outcome(&name, host, &migration.name_of(target), step, outcome);
@@ -263,6 +265,7 @@ impl<S: Store> Driver<S> {
                     match migration.progress.apply(&migration.plan, &record) {
                         Ok(()) => {
                             migration.ordered(attempt, now);
+                            migration.look();
                             turn.appends.push(Append {
                                 migration: name.clone(),
                                 record,

@@ -36,6 +36,7 @@ impl<S: Store> Driver<S> {
                     let mut view = migration.progress.status(&migration.plan, connected);
                     view.waiting_for = waiting_for(migration, &self.hosts);
                     view.running = running(migration, &self.hosts);
+                    view.waves = migration.waves();
                     view
                 });
                 drop(answer.send(view));

@@ -7,10 +7,11 @@ use rekeeper_shared::inventory::{HostInventory, is_too_old};
 use rekeeper_shared::place::{Place, ZkPath};
 use rekeeper_shared::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, TableIx};
 use rekeeper_shared::problem::{Code, Finding};
-use rekeeper_shared::view::{PlanView, PlannedReplicaView, PlannedSetView};
+use rekeeper_shared::view::{PlanView, PlannedReplicaView, PlannedSetView, WaveView};
 
 use super::around::check_around;
 use super::check::{Allowances, Chosen, SetKey, check_restart, check_sets, check_tables, check_versions, set_key};
+use super::forecast::forecasts;
 use super::pattern::Selection;
 use super::ties::ties;
 
@@ -167,7 +168,8 @@ fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<
     let mut warnings = header.warnings;
     let names_of = |set: &PlannedSet| set.tables.iter().map(|&t| &tables[t].name).collect::<BTreeSet<_>>();
     let tied: Vec<(Vec<usize>, BTreeSet<&TableName>)> = sets.iter().map(|set| (hosts_of(set), names_of(set))).collect();
-    warnings.extend(ties(&waves, &tied).into_iter().map(|tie| tie.finding(&hosts)));
+    let ties = ties(&waves, &tied);
+    warnings.extend(ties.iter().map(|tie| tie.finding(&hosts)));
     warnings.sort();
     let of_sets: Vec<usize> = sets.iter().map(|set| wave_of(set).unwrap_or_default()).collect();
     for (set, wave) in sets.iter_mut().zip(of_sets) {
@@ -179,7 +181,7 @@ fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<
         circumstances,
         ..
     } = header;
-    Plan {
+    let mut plan = Plan {
         name: name.clone(),
         created: circumstances.now,
         created_by: circumstances.by,
@@ -189,6 +191,32 @@ fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<
         sets,
         waves,
         warnings,
+        forecasts: Vec::new(),
+    };
+    plan.forecasts = forecasts(&plan, inventories, chosen, &ties);
+    plan
+}
+
+fn forecast_view(plan: &Plan, wave: usize) -> WaveView {
+    let forecast = plan.forecasts.get(wave);
+    WaveView {
+        hosts: plan.waves[wave]
+            .iter()
+            .map(|&host| plan.hosts[host].name.clone())
+            .collect(),
+        replica_sets: plan.sets.iter().filter(|set| set.wave == wave).count() as u64,
+        tables: plan
+            .tables
+            .iter()
+            .filter(|table| plan.sets[table.set].wave == wave)
+            .count() as u64,
+        tied_by: forecast.map_or_else(Vec::new, |f| f.tied_by.iter().map(ToString::to_string).collect()),
+        shared_tables: forecast.map_or(0, |f| f.shared_tables),
+        shared_example: forecast
+            .and_then(|f| f.shared_example.as_ref())
+            .map(ToString::to_string),
+        fetch_bytes: forecast.map_or(0, |f| f.fetch_bytes),
+        unavailable_seconds: forecast.map_or(0, |f| f.unavailable_seconds),
     }
 }
 
@@ -205,6 +233,12 @@ impl Draft {
                 .waves
                 .iter()
                 .map(|wave| wave.iter().map(|&host| plan.hosts[host].name.clone()).collect())
+                .collect(),
+            forecast: plan
+                .waves
+                .iter()
+                .enumerate()
+                .map(|(wave, _)| forecast_view(plan, wave))
                 .collect(),
             replica_sets: plan
                 .sets

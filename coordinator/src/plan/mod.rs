@@ -3,6 +3,7 @@
 mod around;
 mod build;
 mod check;
+mod forecast;
 mod pattern;
 mod ties;
 mod waves;

@@ -61,6 +61,16 @@ pub(super) fn ties(waves_now: &[Vec<HostIx>], sets: &[(Vec<HostIx>, BTreeSet<&Ta
 }
 
 impl Tie {
+    /// The table.
+    pub(super) fn table(&self) -> &TableName {
+        &self.table
+    }
+
+    /// The hosts of the wave.
+    pub(super) fn hosts(&self) -> &Vec<HostIx> {
+        &self.hosts
+    }
+
     pub(super) fn finding(&self, hosts: &[PlannedHost]) -> Finding {
         let names: Vec<&str> = self.hosts.iter().map(|&host| hosts[host].name.as_str()).collect();
         let message = format!(

@@ -29,7 +29,8 @@ impl Progress {
         Vec::new()
     }
 
-    fn wave_is_busy(&self, plan: &Plan, wave: usize) -> bool {
+    /// Whether a step of the wave is under way.
+    pub(crate) fn wave_is_busy(&self, plan: &Plan, wave: usize) -> bool {
         self.in_flight.values().any(|intent| match intent.target {
             Target::Table(table) => plan.sets[plan.tables[table].set].wave == wave,
             Target::Set(set) => plan.sets[set].wave == wave,

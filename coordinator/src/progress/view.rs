@@ -108,6 +108,32 @@ impl Progress {
         counts
     }
 
+    /// The tables of a wave, counted by status.
+    #[must_use]
+    pub fn counts_of_wave(&self, plan: &Plan, wave: usize) -> Counts {
+        let mut counts = Counts::default();
+        for ix in (0..plan.tables.len()).filter(|&ix| plan.sets[plan.tables[ix].set].wave == wave) {
+            counts.add(self.status_of(plan, ix), self.problem_of(plan, ix).is_some());
+        }
+        counts
+    }
+
+    /// Whether a table of the wave answers no query now, or refuses inserts.
+    #[must_use]
+    pub fn wave_is_unavailable(&self, plan: &Plan, wave: usize) -> bool {
+        let of_wave = |ix: &usize| plan.sets[plan.tables[*ix].set].wave == wave;
+        let unavailable = |ix: usize| self.tables[ix].maybe_detached && self.tables[ix].at < TableAt::Restored;
+        (0..plan.tables.len()).filter(of_wave).any(unavailable)
+    }
+
+    /// Whether nothing is left to do for any set of the wave.
+    #[must_use]
+    pub fn wave_is_over(&self, plan: &Plan, wave: usize) -> bool {
+        (0..plan.sets.len())
+            .filter(|&set| plan.sets[set].wave == wave)
+            .all(|set| self.is_over(plan, set))
+    }
+
     /// How many tables answer no query now, or refuse inserts.
     #[must_use]
     pub fn unavailable(&self) -> usize {
@@ -127,6 +153,7 @@ impl Progress {
             until: self.until,
             waiting_for: None,
             running: Vec::new(),
+            waves: Vec::new(),
             counts: self.counts(plan, None),
             hosts: plan
                 .hosts

@@ -4,7 +4,8 @@ use rekeeper_shared::problem::{Code, Finding, Problem};
 use rekeeper_shared::rehearsal::{Action, RehearsedStep};
 use rekeeper_shared::view::{
     Counts, EventView, ExportStatus, HostStatus, HostView, MigrationLine, Phase, PlanView, PlannedReplicaView,
-    PlannedSetView, RunningStep, SetStatus, State, StatusView, TableStatus, TableStatusView, Until,
+    PlannedSetView, RunningStep, SetStatus, State, StatusView, TableStatus, TableStatusView, Until, WaveStatus,
+    WaveView,
 };
 
 /// A name that breaks what is not careful: a quote, a line end, an escape sequence.
@@ -70,6 +71,28 @@ pub(crate) fn plan(blocked: bool) -> PlanView {
             ..Finding::new(Code::VersionsDiffer, "26.8.2.1 and 26.9.1.1 in one replica set").on(&host("ch-01-1"))
         }],
         waves: vec![vec![host("ch-01-1"), host("ch-01-2")], vec![host("ch-02-1")]],
+        forecast: vec![
+            WaveView {
+                hosts: vec![host("ch-01-1"), host("ch-01-2")],
+                replica_sets: 2,
+                tables: 4,
+                tied_by: vec!["shop.orders".into()],
+                shared_tables: 2,
+                shared_example: Some("shop.orders".into()),
+                fetch_bytes: 123_456_789,
+                unavailable_seconds: 95,
+            },
+            WaveView {
+                hosts: vec![host("ch-02-1")],
+                replica_sets: 0,
+                tables: 0,
+                tied_by: vec![],
+                shared_tables: 0,
+                shared_example: None,
+                fetch_bytes: 0,
+                unavailable_seconds: 2,
+            },
+        ],
         replica_sets: vec![
             set("orders", "/clickhouse/tables/01/orders"),
             set(NASTY, "/clickhouse/tables/01/nasty"),
@@ -136,6 +159,13 @@ pub(crate) fn status(state: State, phase: Phase, tables: Vec<TableStatusView>) -
         until: None,
         running: Vec::new(),
         waiting_for: running.then(|| "SYSTEM SYNC REPLICA shop.orders on ch-01-2, 12 s, until 01:10:00Z".into()),
+        waves: vec![WaveStatus {
+            hosts: hosts.iter().map(|host| host.host.clone()).collect(),
+            counts,
+            expected_seconds: Some(95),
+            measured_seconds: (phase > Phase::Detach).then_some(3_700),
+            fetch_bytes: 123_456_789,
+        }],
         counts,
         replica_sets: sets.collect(),
         hosts,

@@ -83,6 +83,17 @@ fn question(view: &StatusView, until: Option<Barrier>) -> String {
         }
     }
     out.push('.');
+    let expected: Option<u64> = view.waves.iter().map(|wave| wave.expected_seconds).sum();
+    if let Some(expected) = expected.filter(|_| !view.waves.is_empty()) {
+        let longest = view.waves.iter().filter_map(|wave| wave.expected_seconds).max();
+        out.push_str(&format!(
+            "\nExpected: {} in {}, each table unavailable for up to {};\nfetched again: at most {}.",
+            text::seconds(expected),
+            text::count(view.waves.len(), "wave"),
+            text::seconds(longest.unwrap_or(0)),
+            text::bytes(view.waves.iter().map(|wave| wave.fetch_bytes).sum())
+        ));
+    }
     out
 }
 
@@ -100,6 +111,7 @@ mod tests {
             until,
             waiting_for: None,
             running: vec![],
+            waves: vec![],
             counts: Counts {
                 init: 2,
                 ..Counts::default()

@@ -59,6 +59,7 @@ pub(super) fn plan(restart: RestartPolicy) -> Plan {
         sets: planned_sets,
         waves: vec![vec![0, 1, 2], vec![3, 4]],
         warnings: vec![],
+        forecasts: vec![],
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use rekeeper_shared::ids::{HostName, TableName};
 use rekeeper_shared::problem::Finding;
-use rekeeper_shared::view::{PlanView, PlannedSetView};
+use rekeeper_shared::view::{PlanView, PlannedSetView, WaveView};
 
 use super::text::{self, Table, WIDTH};
 
@@ -37,6 +37,12 @@ pub(crate) fn table(plan: &PlanView) -> String {
                 "  ",
                 WIDTH,
             ));
+            if let Some(forecast) = plan.forecast.get(number) {
+                let lines = [tied(forecast), Some(cost(forecast))];
+                for line in lines.iter().flatten() {
+                    out.push_str(&text::wrap(line, "     ", WIDTH));
+                }
+            }
         }
     }
     if !plan.replica_sets.is_empty() {
@@ -61,6 +67,38 @@ pub(crate) fn table(plan: &PlanView) -> String {
         }
     }
     out
+}
+
+/// Which tables make the hosts of a wave move together.
+fn tied(wave: &WaveView) -> Option<String> {
+    const NAMED: usize = 5;
+    if wave.hosts.len() < 2 {
+        return None;
+    }
+    let (named, more) = wave.tied_by.split_at(wave.tied_by.len().min(NAMED));
+    let more = if more.is_empty() {
+        String::new()
+    } else {
+        format!(" and {} more", more.len())
+    };
+    let example = wave.shared_example.as_deref().unwrap_or_default();
+    Some(match (named, wave.shared_tables) {
+        ([], 1) => format!("tied together by {example}"),
+        ([], shared) => format!("tied together by {shared} tables, such as {example}"),
+        (names, _) => format!(
+            "tied together by {}{more}: without it these would be several waves",
+            names.join(", ")
+        ),
+    })
+}
+
+/// What it is expected to cost.
+fn cost(wave: &WaveView) -> String {
+    format!(
+        "unavailable for about {}, fetched again: at most {}",
+        text::seconds(wave.unavailable_seconds),
+        text::bytes(wave.fetch_bytes)
+    )
 }
 
 /// What is unavailable while a wave moves.

@@ -35,6 +35,7 @@ pub(crate) fn list(lines: &[MigrationLine]) -> String {
 /// Everything that a person wants to see at once.
 pub(crate) fn table(status: &StatusView) -> String {
     let mut out = summary(status);
+    waves(&mut out, status);
     unsettled(&mut out, status);
     let problems = problems::rows(status);
     if !problems.is_empty() {
@@ -215,6 +216,35 @@ fn hosts(hosts: &[HostStatus]) -> String {
         ]);
     }
     table.render()
+}
+
+/// The waves, where there is more than one, or something to say of the one.
+fn waves(out: &mut String, status: &StatusView) {
+    if status.waves.is_empty() {
+        return;
+    }
+    out.push('\n');
+    let seconds = |seconds: Option<u64>| seconds.map_or_else(|| "-".to_owned(), text::seconds);
+    let mut table = Table::new(&["WAVE", "HOSTS", ">TABLES", ">RESTORED", ">UNAVAILABLE", ">EXPECTED"]);
+    for (number, wave) in status.waves.iter().take(FEW).enumerate() {
+        let hosts = match wave.hosts.as_slice() {
+            [] => String::new(),
+            [one] => one.to_string(),
+            [first, others @ ..] => format!("{first} and {} more", others.len()),
+        };
+        table.row([
+            &(number + 1).to_string(),
+            &hosts,
+            &wave.counts.total().to_string(),
+            &wave.counts.restored.to_string(),
+            &seconds(wave.measured_seconds),
+            &seconds(wave.expected_seconds),
+        ]);
+    }
+    out.push_str(&table.render());
+    if status.waves.len() > FEW {
+        let _ = writeln!(out, "... and {} more; -o json lists all", status.waves.len() - FEW);
+    }
 }
 
 /// Sets that were read and found wanting; one that was not read yet has no reason.

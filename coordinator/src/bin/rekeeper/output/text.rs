@@ -188,6 +188,24 @@ pub(crate) fn fit(text: &str, columns: usize, lines: usize) -> String {
     out
 }
 
+/// A time as people read it, from whole seconds; hours without the seconds.
+pub(crate) fn seconds(seconds: u64) -> String {
+    let (hours, minutes, rest) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest} s"),
+        (0, _) => format!("{minutes} min {rest} s"),
+        _ => format!("{hours} h {minutes} min"),
+    }
+}
+
+/// Bytes as people read them.
+pub(crate) fn bytes(number: u64) -> String {
+    if number < 1_024 {
+        return count(usize::try_from(number).unwrap_or(usize::MAX), "byte");
+    }
+    indicatif::BinaryBytes(number).to_string()
+}
+
 /// `1 table`, `2 tables`.
 pub(crate) fn count(number: usize, what: &str) -> String {
     if number == 1 {
