@@ -46,6 +46,9 @@ pub struct RestoreNote {
     /// Parts of the manifest that were attached from `detached/`, one by one, or were about to be.
     #[serde(default)]
     pub attached: BTreeSet<String>,
+    /// Somebody was told that rows of a dropped partition may be back: what is done about it is their business.
+    #[serde(default)]
+    pub told_of_drop: bool,
     /// Every part was accounted for, like this: what users do with the table since is their business. The whole account
     /// is in a file of its own.
     pub accounted: Option<Restored>,

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rekeeper_shared::accounting::whole_partitions;
 use rekeeper_shared::document::digest;
+use rekeeper_shared::part::PartName;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
@@ -29,6 +31,7 @@ pub(super) async fn attach(work: &Work<'_>) -> Result<(), Failure> {
         change_settings(work).await?;
         attach_all(work, &left).await?;
     }
+    work.nothing_dropped_is_back().await?;
     let account = work.account().await?;
     if account.is_complete() {
         Ok(())
@@ -178,6 +181,10 @@ async fn attach_all(work: &Work<'_>, left: &[String]) -> Result<(), Failure> {
     let noted = work.context.state.checksums(&work.context.migration, work.table);
     let noted = noted.map_err(state_failed(Code::RestoreFailed))?;
     for (done, name) in left.iter().enumerate() {
+        let dropped = whole_partitions(&work.dropped().await?);
+        if PartName::parse(name).is_some_and(|part| dropped.contains_key(&part.partition)) {
+            continue; // Users can write already, and somebody has dropped its partition.
+        }
         work.doing(format!("attaches {name} again, {done} of {} done", left.len()));
         let Some(folder) = folders.iter().find(|folder| folder.name == *name) else {
             continue; // The account that follows decides.

@@ -2,13 +2,16 @@
 
 use std::collections::HashSet;
 
-use rekeeper_shared::accounting::{Dropped, is_single};
+use rekeeper_shared::accounting::{Dropped, is_single, whole_partitions};
 use rekeeper_shared::document::Manifest;
+use rekeeper_shared::ids::quote_literal;
 use rekeeper_shared::inventory::ActivePart;
 use rekeeper_shared::part::PartName;
+use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
-use super::restore::Work;
+use super::failed;
+use super::restore::{CODE, Work, some_of};
 use crate::clickhouse::is_zero_uuid;
 
 impl Work<'_> {
@@ -34,6 +37,57 @@ impl Work<'_> {
             note.dropped.retain(|entry| !is_single(&entry.range));
         }
         Ok(note.dropped)
+    }
+
+    /// Between the last look and ATTACH PART somebody may still drop the partition: the rows are back then. Only a person
+    /// can say whether that was meant, and is asked once.
+    pub(super) async fn nothing_dropped_is_back(&self) -> Result<(), Failure> {
+        let dropped = whole_partitions(&self.dropped().await?);
+        let mut note = self.restore_note()?;
+        if note.attached.is_empty() || note.told_of_drop {
+            return Ok(());
+        }
+        let parts = self.manifest.parts.iter();
+        let attached: HashSet<(&str, u64, &str)> = parts
+            .filter(|part| note.attached.contains(&part.name))
+            .map(|part| (&*part.partition_id, part.rows, &*part.hash))
+            .collect();
+        let active = self.context.clickhouse.active_parts(&self.table.name).await;
+        let active = active.map_err(failed(CODE))?;
+        let is_back = |part: &&ActivePart| {
+            let range = dropped.get(&part.partition_id).and_then(|range| PartName::parse(range));
+            let name = PartName::parse(&part.name);
+            attached.contains(&(&*part.partition_id, part.rows, &*part.hash))
+                && matches!((range, name), (Some(range), Some(name)) if name.min_block > range.max_block)
+        };
+        let back: Vec<&ActivePart> = active.iter().filter(is_back).collect();
+        let Some(first) = back.first() else {
+            return Ok(());
+        };
+        note.told_of_drop = true;
+        self.write_restore_note(&note)?;
+        let table = self.table.name.sql();
+        let names: Vec<String> = back
+            .iter()
+            .map(|part| format!("{} ({} rows)", part.name, part.rows))
+            .collect();
+        let text = format!(
+            "somebody dropped partition {} of {} in the instant in which parts of it were attached again: {} may be rows that \
+             were to be dropped",
+            first.partition_id,
+            self.table.name,
+            some_of(&names)
+        );
+        let statements: Vec<String> = back
+            .iter()
+            .map(|part| format!("ALTER TABLE {table} DETACH PART {}", quote_literal(&part.name)))
+            .collect();
+        let fix = format!(
+            "if they were, on this host: {}; in any case rekeeper retry {}",
+            statements.join("; "),
+            self.context.migration
+        );
+        Err(Failure::lasting(Code::PartsUnaccounted, text).with_fix(fix))
     }
 
     /// Whether the reference has no part that is not active here. It was accounted for before any follower began, so

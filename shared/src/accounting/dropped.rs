@@ -28,7 +28,8 @@ pub struct Dropped {
 
 /// The ranges over whole partitions, by partition. Every block that the restore gave comes before what a user could order
 /// since: a table is read-only until then.
-pub(super) fn whole_partitions(dropped: &[Dropped]) -> BTreeMap<String, String> {
+#[must_use]
+pub fn whole_partitions(dropped: &[Dropped]) -> BTreeMap<String, String> {
     let whole = |entry: &Dropped| {
         let range = PartName::parse(&entry.range)?;
         (range.level >= RANGE_LEVEL && range.min_block == 0).then(|| (range.partition, entry.range.clone()))
