@@ -76,6 +76,16 @@ impl Known {
         Ok(())
     }
 
+    /// A table whose path is this one, or lies above or below it, in whichever place.
+    #[must_use]
+    pub fn near(&self, path: &ZkPath) -> Option<TableName> {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_near = |known: &&KnownTable| {
+            known.path == *path || known.path.is_parent_of(path) || path.is_parent_of(&known.path)
+        };
+        tables.iter().find(is_near).map(|known| known.name.clone())
+    }
+
     /// Whether an order is about a table of this host.
     ///
     /// # Errors

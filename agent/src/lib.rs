@@ -14,4 +14,5 @@ pub mod steps;
 pub mod stream;
 pub mod watch;
 mod words;
+pub mod znodes;
 pub mod zookeeper;

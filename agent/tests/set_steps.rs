@@ -10,6 +10,8 @@
 #[path = "set_steps/export.rs"]
 mod export;
 mod support;
+#[path = "set_steps/znodes.rs"]
+mod znodes;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -117,12 +117,23 @@ impl Line {
     }
 }
 
-/// A node's line as it stands in an export, without its end.
-///
-/// # Errors
-/// None that a node could cause.
-pub fn as_json(node: ZNode) -> serde_json::Result<String> {
-    serde_json::to_string(&Line::from(node))
+/// A node as it is listed as JSON: its line in the file, and its size.
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    #[serde(flatten)]
+    line: Line,
+    /// Bytes of its content.
+    size: usize,
+}
+
+impl From<ZNode> for Listed {
+    fn from(node: ZNode) -> Self {
+        let size = node.data.len();
+        Self {
+            line: node.into(),
+            size,
+        }
+    }
 }
 
 /// Why an export was not written, or cannot be used.

@@ -79,6 +79,12 @@ impl Reader {
         &self.header
     }
 
+    /// What its last line says; none before that is read.
+    #[must_use]
+    pub fn sum(&self) -> Option<&Sum> {
+        self.sum.as_ref()
+    }
+
     /// The next node; none after the last one, when everything has turned out to be as it was written.
     ///
     /// # Errors

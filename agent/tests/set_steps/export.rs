@@ -17,7 +17,7 @@ use super::support::table::{make, put, put_all, tree};
 use super::{Agent, names, recorded, set, table, write_config};
 
 /// The exports, whole or not, that a host has.
-fn files(agent: &Agent) -> Vec<PathBuf> {
+pub(super) fn files(agent: &Agent) -> Vec<PathBuf> {
     let Ok(folder) = std::fs::read_dir(agent.folder.path().join("state/m")) else {
         return Vec::new();
     };
