@@ -65,7 +65,7 @@ codes! {
         "see the message; check url, user and password in agent.yaml, and that the server answers";
     MigrationOverlap "MIGRATION_OVERLAP" false
         "a host takes part in another migration that is not ended"
-        "end that migration first (start, retry or abort it)";
+        "end that migration first: rekeeper status names it; then resume, retry, skip or abort it";
     ClickhouseTooOld "CLICKHOUSE_TOO_OLD" false
         "SYSTEM RESTORE REPLICA came with ClickHouse 21.8"
         "upgrade the server first";
@@ -83,41 +83,48 @@ codes! {
         "deleting the outer path would delete the inner table; move the tables by hand";
     ReplicaNotPlanned "REPLICA_NOT_PLANNED" false
         "ZooKeeper has a replica of the table that no host of the plan has"
-        "start the agent of its host and plan that host too, or, if the replica is gone for good, SYSTEM DROP REPLICA it";
+        "start the agent of its host and plan that host too; only if the replica is gone for good, on a host that has another \
+         replica of the table: SYSTEM DROP REPLICA 'its name' FROM TABLE db.table (rows that only it had are lost)";
     QueueStuck "QUEUE_STUCK" false
         "entries of the table's replication queue fail again and again, or are old: the replica does not catch up"
-        "see system.replication_queue on the host (last_exception, postpone_reason); mend it, plan again";
+        "see system.replication_queue on the host (last_exception, postpone_reason); mend it, then give the command again";
     AclDenied "ACL_DENIED" false
         "the identity of ClickHouse's configuration has no right to delete the table's nodes in ZooKeeper"
         "see getAcl of the node; give the identity of <zookeeper><identity> all rights on the path and all below";
     ReplicaUnknown "REPLICA_UNKNOWN" false
         "ClickHouse has a table replica that ZooKeeper does not know"
-        "the table's metadata is lost already; see SYSTEM RESTORE REPLICA before planning it";
+        "leave it out with --exclude: without its metadata nothing proves that its replicas are equal; before any SYSTEM \
+         RESTORE REPLICA by hand compare the parts (name, rows, hash_of_all_files) of all replicas, since the one that is \
+         restored first decides what survives";
     TableReadonly "TABLE_READONLY" false
         "the table is read-only although its metadata is present in ZooKeeper"
-        "find out why (system.replicas: zookeeper_exception, last_queue_update_exception), mend it, plan again";
+        "find out why (system.replicas: zookeeper_exception, last_queue_update_exception), mend it, then give the command \
+         again";
     DefinitionsDiffer "DEFINITIONS_DIFFER" false
         "the replicas of a table do not have the same columns or metadata: an ALTER is half applied"
-        "let the ALTER finish on every replica (system.replication_queue, system.mutations), plan again";
+        "let the ALTER finish on every replica (system.replication_queue, system.mutations), then give \
+         the command again";
     MutationsUnfinished "MUTATIONS_UNFINISHED" true
         "mutations are not finished; new metadata would forget them"
         "wait for them, or KILL MUTATION; allowing it loses them";
     PatchParts "PATCH_PARTS" false
         "the table has patch parts (lightweight UPDATE), which do not apply any more once part names have shifted"
         "ALTER TABLE ... APPLY PATCHES; wait until system.parts has no active part of the table with a partition_id that \
-         begins with patch- (they go with the next cleanup), plan again";
+         begins with patch- (they go with the next cleanup), then give the command again";
     LostParts "LOST_PARTS" true
         "ClickHouse gave up parts of this replica (lost_part_count above 0): ranges of its parts may lie"
         "find out what was lost; allow it when the loss is known and accepted";
     DetachedCollision "DETACHED_COLLISION" false
         "a folder under detached/ has a name that the restore would use: the restore would attach the stale one"
-        "look at what it holds; then move it out of detached/ (keep it) or ALTER TABLE ... DROP DETACHED PART it";
+        "see system.detached_parts; move such folders out of detached/ (keep them), then give the command again, or retry; \
+         DROP DETACHED PART deletes one for good and needs the setting allow_drop_detached";
     DatabaseReplicated "DATABASE_REPLICATED" false
         "the table is in a database with engine Replicated, which keeps metadata of its own in ZooKeeper"
         "such a table cannot be detached and attached by itself; leave it out with --exclude";
     ZeroCopy "ZERO_COPY" true
         "zero-copy replication with a shared disk: RESTORE has lost data there (ClickHouse #62492, #72933)"
-        "switch allow_remote_fs_zero_copy_replication off and let the replicas hold their own data first";
+        "switch allow_remote_fs_zero_copy_replication off and make every replica own its parts first: switching it off copies \
+         nothing, and the check sees only the setting";
     ZookeeperUnreachable "ZOOKEEPER_UNREACHABLE" false
         "the agent cannot read the table's ZooKeeper ensemble"
         "see the message; the agent reads the ensembles from the file named in clickhouse.config of agent.yaml";
@@ -195,7 +202,8 @@ codes! {
         "run the hook by hand, mend it, then retry";
     RestartFailed "RESTART_FAILED" false
         "the server did not come back after the restart command"
-        "see the server's log; once it is up, retry";
+        "see the server's log and mend the cause, then retry: it runs the hook and the restart command once more, also if the \
+         server is up by now";
     WitnessFailed "WITNESS_FAILED" false
         "the witness node could not be written or read at the place that the server is configured for"
         "see the message; create the root in ZooKeeper if it is missing, then retry";
@@ -217,12 +225,16 @@ codes! {
         "see the message, mend the cause, then retry";
     PartsUnaccounted "PARTS_UNACCOUNTED" false
         "after the restore, parts of the manifest are neither active nor explained"
-        "nothing was deleted: look for them in detached/ of the table, attach what is missing, then retry";
+        "nothing was deleted; attach nothing by guess: a folder that the message calls another one is not the part, and ATTACH \
+         PART says OK to a part that equals one that is there without attaching it; bring back the very part that the \
+         message names (rekeeper report; another replica or a backup has its folder, with the same checksums.txt) into \
+         detached/ of the reference, then retry, which attaches it";
     PartsOutOfOrder "PARTS_OUT_OF_ORDER" true
         "a restore that was cut left parts of a table whose engine takes the later part for the newer one (Replacing, \
          Collapsing, Aggregating ...), and they stand after what is newer"
-        "every row is there; detach and attach again, in this order, what the message names, then retry; or plan with \
-         --allow PARTS_OUT_OF_ORDER where the order does not matter";
+        "no row is lost; do what the message says, in its order, then retry; where it was found before anything was deleted: \
+         make the replicas equal, then retry, or abort and plan under a new name with --allow PARTS_OUT_OF_ORDER, if the \
+         order does not matter";
     OldReaders "OLD_READERS" false
         "statements that began before the parts got their new names still run: as long as they do, the server's caches \
          may give wrong answers"
@@ -232,7 +244,7 @@ codes! {
         "SYSTEM START MERGES on the table, then retry";
     TableChanged "TABLE_CHANGED" false
         "the table is not the one that was planned: dropped, recreated or renamed meanwhile"
-        "plan again; what is detached stays detached until ATTACH TABLE, retry or abort";
+        "rekeeper abort, then plan under a new name; what is detached stays so until ATTACH TABLE, retry or abort";
     StoredDocumentLost "STORED_DOCUMENT_LOST" false
         "a document that the coordinator had written down is lost or changed"
         "put the document back into the store, from the agent that made it or from a backup, as docs/runbook.md says under \
