@@ -35,5 +35,6 @@ pub use marker::Marker;
 pub use owners::Owner;
 pub use plant::PlantError;
 pub use replicas::{RestoredReplica, RestoredState};
+pub(crate) use walk::WalkError;
 pub use walk::ZNode;
 pub use witness::WitnessFound;

@@ -77,7 +77,7 @@ impl ZooKeeper {
     }
 
     /// Whether all of `needed` is granted to this session.
-    fn is_granted(&self, acls: &[Acl], needed: Permission) -> bool {
+    pub(super) fn is_granted(&self, acls: &[Acl], needed: Permission) -> bool {
         let user = self.user();
         let applies = |acl: &&Acl| match acl.scheme() {
             "world" => acl.id() == "anyone",

@@ -15,6 +15,23 @@ const NAMES: i32 = 10_000;
 /// Permissions that are asked for at a time: ZooKeeper reads no more than one node's in a request.
 const ACLS_IN_FLIGHT: usize = 256;
 
+/// Why a tree was not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WalkError {
+    /// An ACL forbids to delete what is below a node.
+    #[error(
+        "ZooKeeper's ACL does not let this agent delete what is below {path}: give the identity of ClickHouse's \
+         configuration (<identity>) the right to, or see whether it is hidden from the preprocessed configuration"
+    )]
+    NoDelete {
+        /// The node.
+        path: String,
+    },
+    /// ZooKeeper failed.
+    #[error(transparent)]
+    ZooKeeper(#[from] ZkError),
+}
+
 /// A node as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZNode {
@@ -53,8 +70,9 @@ impl ZooKeeper {
     /// It ends early when nobody receives any more.
     ///
     /// # Errors
-    /// ZooKeeper's failure; a node that the identity may not read is [`ZkError::NoAuth`].
-    pub(crate) async fn walk(&self, path: &ZkPath, into: &mpsc::Sender<Vec<ZNode>>) -> Result<(), ZkError> {
+    /// [`WalkError::NoDelete`] for nodes that could not be deleted, or ZooKeeper's failure; a node that the identity may
+    /// not read is [`ZkError::NoAuth`].
+    pub(crate) async fn walk(&self, path: &ZkPath, into: &mpsc::Sender<Vec<ZNode>>) -> Result<(), WalkError> {
         let mut pending = vec![Pending::Nodes(vec![path.to_string()].into_iter())];
         while let Some(next) = pending.pop() {
             match next {
@@ -89,9 +107,9 @@ impl ZooKeeper {
     }
 
     /// The nodes of a page, and which of them have children.
-    async fn page(&self, paths: Vec<String>) -> Result<(Vec<ZNode>, Vec<Pending>), ZkError> {
-        let contents = self.many_data(paths.clone()).await?;
-        let acls: Vec<Option<Vec<Acl>>> = stream::iter(paths.clone())
+    async fn page(&self, paths: Vec<String>) -> Result<(Vec<ZNode>, Vec<Pending>), WalkError> {
+        let contents = self.many_data(paths.clone());
+        let acls = stream::iter(paths.clone())
             .map(|path| async move {
                 let operation = "read the permissions of";
                 let of = &path;
@@ -105,8 +123,8 @@ impl ZooKeeper {
                 }
             })
             .buffered(ACLS_IN_FLIGHT)
-            .try_collect()
-            .await?;
+            .try_collect::<Vec<Option<Vec<Acl>>>>();
+        let (contents, acls) = tokio::try_join!(contents, acls)?;
         let (mut nodes, mut folders) = (Vec::with_capacity(paths.len()), Vec::new());
         for ((path, content), acls) in paths.into_iter().zip(contents).zip(acls) {
             // One that went between the two reads, as a server's ephemeral node may, is no node any more.
@@ -114,6 +132,10 @@ impl ZooKeeper {
                 continue;
             };
             if stat.num_children > 0 {
+                // Said now, and not in the middle of the deletion.
+                if !self.is_granted(&acls, Permission::DELETE) {
+                    return Err(WalkError::NoDelete { path });
+                }
                 folders.push(Pending::Folder(path.clone(), stat.num_children));
             }
             nodes.push(ZNode {

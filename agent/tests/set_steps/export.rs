@@ -193,6 +193,32 @@ async fn what_cannot_be_exported_is_not_deleted() {
     release(&other.attempt(5), &set(path, true)).await.unwrap();
 }
 
+/// Deleting a node is a right on its parent, and the plan asks only about some of them.
+#[tokio::test]
+async fn nodes_that_may_not_be_deleted_are_named_before_the_first_is() {
+    let (agent, path) = (Agent::start(), "/exports/protected");
+    let zookeeper = table(path).await;
+    put(&zookeeper, &format!("{path}/zero_copy_s3/shared/part/lock"), b"").await;
+    let before = names(&zookeeper, path).await;
+    let node = format!("{path}/zero_copy_s3/shared/part");
+    let but_delete = Permission::READ | Permission::CREATE | Permission::ADMIN;
+    let acls = [Acl::new(but_delete, AuthId::anyone())];
+    zookeeper.set_acl(&node, &acls, None).await.unwrap();
+    let failure = record(&agent.attempt(1), &set(path, false)).await.unwrap_err();
+    let text = failure.problem.message;
+    assert_eq!(
+        (failure.problem.code, failure.retry),
+        (Code::AclDenied, false),
+        "{text}"
+    );
+    assert!(text.contains(&format!("delete what is below {node}:")), "{text}");
+    assert_eq!((names(&zookeeper, path).await, files(&agent).len()), (before, 0));
+    let acls = [Acl::new(Permission::ALL, AuthId::anyone())];
+    zookeeper.set_acl(&node, &acls, None).await.unwrap();
+    recorded(&agent.attempt(2), path).await;
+    cleaned(&agent.attempt(3), path).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_disk_that_is_full_leaves_the_set_as_it_is() {
     let (agent, path) = (Agent::start(), "/exports/full");

@@ -4,10 +4,10 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Exported, Failure, SetRef};
 use tokio::sync::mpsc;
 
-use super::{as_failure, zookeeper_failed};
+use super::as_failure;
 use crate::export::{ExportError, Header, Reader, VERSION, Writer};
 use crate::steps::{Context, state_failed};
-use crate::zookeeper::{Stage, ZooKeeper};
+use crate::zookeeper::{Stage, WalkError, ZooKeeper};
 
 /// Pages of nodes that wait for the disk.
 const PAGES: usize = 2;
@@ -16,7 +16,8 @@ const PAGES: usize = 2;
 /// none. What is there is never replaced by that of a tree of which nodes are missing.
 ///
 /// # Errors
-/// EXPORT_FAILED, EXPORT_TOO_LARGE; nothing is deleted and no file left then.
+/// EXPORT_FAILED, EXPORT_TOO_LARGE, and ACL_DENIED for nodes that could be exported and not deleted; nothing is deleted
+/// and no file left then.
 pub(super) async fn export(
     context: &Context,
     set: &SetRef,
@@ -66,7 +67,7 @@ pub(super) async fn export(
     });
     let code = Code::ExportFailed;
     let stage = match zookeeper.walk(&set.path, &sender).await {
-        Ok(()) => zookeeper.stage(set).await,
+        Ok(()) => zookeeper.stage(set).await.map_err(WalkError::from),
         Err(error) => Err(error),
     };
     let is_still_whole = matches!(stage, Ok(Stage::Whole { held: now }) if now == held);
@@ -76,7 +77,10 @@ pub(super) async fn export(
     }
     drop(sender);
     let written = written.await;
-    stage.map_err(zookeeper_failed(code))?;
+    stage.map_err(|error| match &error {
+        WalkError::NoDelete { .. } => as_failure(Code::AclDenied, false, &error),
+        WalkError::ZooKeeper(why) => as_failure(code, why.may_pass(), &error),
+    })?;
     if !is_still_whole {
         let text = format!("{} was let go or deleted from while its znodes were exported", set.path);
         return Err(Failure::passing(code, text));
