@@ -9,6 +9,8 @@
 
 #[path = "set_steps/export.rs"]
 mod export;
+#[path = "set_steps/scale.rs"]
+mod scale;
 mod support;
 #[path = "set_steps/znodes.rs"]
 mod znodes;

@@ -1,19 +1,17 @@
 //! Deleting a table's nodes, whole and undisturbed, or refused.
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use rekeeper_agent::zookeeper::CleanError;
-use rekeeper_shared::place::ZkPath;
 use rekeeper_shared::step::SetRef;
 use zookeeper_client::Client;
 
 use crate::support::server;
-use crate::support::table::{self, client, make, put, put_all, tree};
+use crate::support::table::{client, make, put, put_all, tree};
 use crate::{delete, exists, fence, migration, set, start, through};
 
 /// A table with all that may be found in one: old part nodes, locks in partitions, leftovers, strange nodes.
-async fn make_rich(direct: &Client, path: &str) {
+pub(crate) async fn make_rich(direct: &Client, path: &str) {
     make(direct, path, &["r1", "r2"], 700).await;
     let mut nodes = Vec::new();
     for n in 1000..1600 {
@@ -62,27 +60,6 @@ async fn the_whole_table_goes_and_nothing_else() {
         .await
         .unwrap_err();
     assert!(matches!(error, CleanError::Absent { .. }));
-}
-
-#[tokio::test]
-async fn twenty_thousand_nodes_go_in_seconds() {
-    let path = "/many/t";
-    let (direct, zookeeper) = start(path).await;
-    let nodes = (10..10_010)
-        .flat_map(|n| ["r1", "r2"].map(|r| (format!("{path}/replicas/{r}/parts/all_{n}_{n}_0"), table::PART.to_vec())));
-    put_all(&direct, nodes.collect()).await;
-    fence(&zookeeper, path, 1).await.unwrap();
-    let begun = Instant::now();
-    let snapshot = zookeeper
-        .snapshot(&ZkPath::parse(path).unwrap())
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(snapshot.replicas[1].parts.len(), 10_003);
-    let read = begun.elapsed();
-    assert!(delete(&zookeeper, path, 2).await.unwrap() > 20_000);
-    println!("read in {read:?}, deleted in {:?}", begun.elapsed() - read);
-    assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
 #[tokio::test]

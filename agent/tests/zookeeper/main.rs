@@ -13,6 +13,7 @@ mod freeze;
 mod interrupted;
 mod places;
 mod reading;
+mod scale;
 #[path = "../support/mod.rs"]
 mod support;
 
