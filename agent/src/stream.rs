@@ -140,12 +140,18 @@ impl Stream {
             opened = self.open() => opened?,
             () = stopped(&mut stop) => return Ok(()),
         };
-        tracing::info!(coordinator = %self.options.coordinator, "stream to the coordinator is open");
+        let refused = self.state.may_obey(&token).err();
+        let coordinator = &self.options.coordinator;
+        match &refused {
+            None => tracing::info!(%coordinator, "stream to the coordinator is open"),
+            // It may ask what is on the host, so that people see what was left there; the first order ends it.
+            Some(refusal) => tracing::warn!(%coordinator, reason = in_full(refusal), "this coordinator is not obeyed"),
+        }
         self.executor.outbox().begin_connection();
         let (answers, answered) = mpsc::channel(1);
         tokio::select! {
             lost = self.receive(&mut incoming, &token, &answers) => return Err(lost),
-            sent = self.send(&outgoing, answered, stop) => sent?,
+            sent = self.send(&outgoing, answered, stop, refused.is_none()) => sent?,
         }
         // The goodbye is through when the coordinator ends its side as well.
         drop(outgoing);
@@ -196,9 +202,7 @@ impl Stream {
         let (incoming, v1::Welcome { token, run }) = timeout(WELCOME_TIMEOUT, welcomed)
             .await
             .map_err(|_| Lost::NoWelcome)??;
-        let token = SeenToken { token, run };
-        self.state.may_obey(&token).map_err(Lost::Refused)?;
-        Ok((outgoing, incoming, token))
+        Ok((outgoing, incoming, SeenToken { token, run }))
     }
 
     async fn hello(&self) -> Hello {
@@ -291,21 +295,23 @@ impl Stream {
         });
     }
 
-    /// Sends what there is to send; fine only when the agent was stopped and the goodbye is on its way.
+    /// Sends what there is to send; fine only when the agent was stopped and the goodbye is on its way. What came of
+    /// orders is for the coordinator that is obeyed.
     async fn send(
         &self,
         outgoing: &mpsc::Sender<FromAgent>,
         mut answered: mpsc::Receiver<FromAgent>,
         mut stop: watch::Receiver<bool>,
+        obeyed: bool,
     ) -> Result<(), Lost> {
         let (outbox, board) = (self.executor.outbox(), self.executor.board());
         let (mut told, mut next_texts) = (0, Instant::now());
         loop {
-            while let Some(event) = outbox.next_to_send() {
+            while obeyed && let Some(event) = outbox.next_to_send() {
                 put(outgoing, from_agent::Kind::Event(event)).await?;
             }
             tokio::select! {
-                () = outbox.changed() => {}
+                () = outbox.changed(), if obeyed => {}
                 Some(answer) = answered.recv() => put(outgoing, answer.kind).await?,
                 (version, texts) = async { sleep_until(next_texts).await; board.newer_than(told).await } => {
                     for text in texts {

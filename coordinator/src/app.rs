@@ -30,7 +30,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     };
     let with_tls = matches!(config.security, Security::Tls(_));
     tracing::info!(listen = %listener.local_addr()?, token = own.token, data_dir = %config.data_dir.display(), tls = with_tls, "coordinator started");
-    let (service, handle, heard) = agents::new(own);
+    let (service, handle, heard) = agents::new(own, opened.past);
     let driver = Driver::load(Arc::clone(&store), handle.clone()).await?;
     let (operator, requests) = driver.handle();
     let driver = driver.run(heard, requests);

@@ -32,6 +32,9 @@ pub struct Around {
     pub users_in_zookeeper: Vec<String>,
     /// ON CLUSTER statements that are not finished.
     pub ddl_pending: Vec<String>,
+    /// Tables that are detached permanently, of whatever engine: the server does not tell.
+    #[serde(default)]
+    pub detached: Vec<TableName>,
 }
 
 /// A disk of a server.

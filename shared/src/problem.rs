@@ -66,6 +66,10 @@ codes! {
     MigrationOverlap "MIGRATION_OVERLAP" false
         "a host takes part in another migration that is not ended"
         "end that migration first: rekeeper status names it; then resume, retry, skip or abort it";
+    CoordinatorBehind "COORDINATOR_BEHIND" false
+        "an agent has obeyed a coordinator that knows more than this one: its data_dir was rolled back, lost or copied"
+        "stop this coordinator and start the one with the latest data_dir; if that is lost for good: docs/runbook.md, `When \
+         the coordinator's store is lost`";
     ClickhouseTooOld "CLICKHOUSE_TOO_OLD" false
         "SYSTEM RESTORE REPLICA came with ClickHouse 21.8"
         "upgrade the server first";
@@ -157,6 +161,10 @@ codes! {
     DdlPending "DDL_PENDING" false
         "statements ON CLUSTER are not finished: one that reaches a table of the plan meanwhile fails, or changes it"
         "wait for them (system.distributed_ddl_queue); start no new ones until the migration has ended";
+    TableDetached "TABLE_DETACHED" false
+        "a table is detached permanently, so that no check sees it: by somebody, or by a migration that is not known here"
+        "if a migration has it, retry or abort that one; otherwise ATTACH TABLE it, and if it stays read-only then, see \
+         docs/runbook.md, `When the coordinator's store is lost`";
     WaveTied "WAVE_TIED" false
         "one table has replicas on hosts that share nothing else, so that they have to move together"
         "it is no danger; to move fewer hosts at a time leave the table out with --exclude and move it last";

@@ -20,6 +20,8 @@ ELSEWHERE = {
     "AGENT_PROTOCOL": "coordinator/tests/agents: all programs of one build speak the same version",
     "AGENT_NOT_CONNECTED": "test_migration.py",
     "MIGRATION_OVERLAP": "test_migration.py",
+    "COORDINATOR_BEHIND": "test_loss_store.py",
+    "TABLE_DETACHED": "test_loss_store.py",
     "CLICKHOUSE_TOO_OLD": "test_old_server.py, with a real one",
 }
 

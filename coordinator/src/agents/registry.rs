@@ -41,6 +41,8 @@ type Rehearsed = Result<Vec<Action>, String>;
 pub(super) struct Registry {
     /// What this coordinator is.
     own: SeenToken,
+    /// What it was before, by token: the runs that went before on the same store.
+    past: BTreeMap<u64, String>,
     state: Mutex<State>,
 }
 
@@ -81,9 +83,10 @@ pub(super) struct Admitted {
 }
 
 impl Registry {
-    pub(super) fn new(own: SeenToken) -> Self {
+    pub(super) fn new(own: SeenToken, past: BTreeMap<u64, String>) -> Self {
         Self {
             own,
+            past,
             state: Mutex::default(),
         }
     }
@@ -113,7 +116,7 @@ impl Registry {
         state.next_connection += 1;
         let connected = Connected {
             connection: ConnectionId(state.next_connection),
-            ahead: ahead(&self.own, &hello),
+            ahead: ahead(&self.own, &self.past, &hello),
             hello,
         };
         let (outgoing, queue) = mpsc::channel(OUTGOING);
@@ -369,8 +372,9 @@ fn same_server(one: &Hello, other: &Hello) -> Option<bool> {
 }
 
 /// Why this coordinator knows less than the agent has seen, if so (invariant 13): a higher token, or the same token of
-/// another coordinator, was handed out by somebody who went on from the same store.
-fn ahead(own: &SeenToken, hello: &Hello) -> Option<String> {
+/// another coordinator, was handed out by somebody who went on from the same store; and so was a lower one that this
+/// store's own past has for another run, however often an old store was started since.
+fn ahead(own: &SeenToken, past: &BTreeMap<u64, String>, hello: &Hello) -> Option<String> {
     let seen = &hello.seen;
     let what = if seen.token > own.token {
         format!("token {}, and this one has {}", seen.token, own.token)
@@ -378,6 +382,11 @@ fn ahead(own: &SeenToken, hello: &Hello) -> Option<String> {
         format!(
             "the same token {} (run {}, this one is {})",
             seen.token, seen.run, own.run
+        )
+    } else if let Some(run) = past.get(&seen.token).filter(|run| **run != seen.run) {
+        format!(
+            "token {} (run {}) that is none of this one's past (run {run})",
+            seen.token, seen.run
         )
     } else {
         return None;

@@ -1,5 +1,6 @@
 //! The gRPC service that agents open their streams on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,12 +26,12 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The agents of the coordinator that has this token: the service to serve, the handle to tell them something, and
-/// what they say.
+/// The agents of the coordinator that has this token, and had the runs of `past` by their tokens: the service to serve,
+/// the handle to tell them something, and what they say.
 #[must_use]
-pub fn new(own: SeenToken) -> (AgentsService, AgentsHandle, mpsc::Receiver<FromAgents>) {
+pub fn new(own: SeenToken, past: BTreeMap<u64, String>) -> (AgentsService, AgentsHandle, mpsc::Receiver<FromAgents>) {
     let (told, heard) = mpsc::channel(INCOMING);
-    let registry = Arc::new(Registry::new(own));
+    let registry = Arc::new(Registry::new(own, past));
     let handle = AgentsHandle::new(Arc::clone(&registry));
     let service = AgentsService {
         registry,

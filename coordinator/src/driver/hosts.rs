@@ -7,6 +7,7 @@ use rekeeper_shared::plan::HostIx;
 use rekeeper_shared::step::{Hello, StepKind, Target};
 use tokio::time::Instant;
 
+use super::behind::unheard;
 use super::migration::Migration;
 use crate::agents::{Connected, ConnectionId};
 use crate::progress::next::Proposal;
@@ -145,7 +146,9 @@ impl Hosts {
             .members
             .iter()
             .map(|(target, hosts)| {
-                if migration.not_before(*target, now).is_some() {
+                if migration.not_before(*target, now).is_some()
+                    || unheard(&migration.plan, self, proposal.step, *target).is_some()
+                {
                     return None;
                 }
                 hosts.iter().find(|host| has_room(host)).map(|&host| (*target, host))

@@ -4,6 +4,7 @@
 //! all of it down in one group, and only then acknowledge, send and answer. What cannot be written down stops the
 //! program: after a failed fsync nobody knows what is on the disk, so nothing may be promised any more.
 
+mod behind;
 mod command;
 mod handle;
 mod hosts;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::step::{Event, Outcome};
+use rekeeper_shared::step::{Event, Outcome, Target};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -138,9 +139,10 @@ impl<S: Store> Driver<S> {
                     tracing::error!(%host, reason, "the agent has obeyed a coordinator that knows more: nothing is ordered of it");
                 } else {
                     tracing::info!(%host, agent = connected.hello.agent_version, "agent connected");
-                    turn.commands.extend(self.in_flight_on(&host));
                 }
+                let is_new = self.hosts.get(&host).is_none();
                 self.hosts.connected(connected, blocked);
+                turn.commands.extend(self.in_flight_on(&host, is_new));
             }
             FromAgents::Gone {
                 host,
@@ -165,29 +167,20 @@ impl<S: Store> Driver<S> {
                 sequence,
                 event,
             } => {
+                // What an agent tells that has seen more is about attempts of another coordinator. It is kept for that
+                // one, since it is not acknowledged here.
+                if self.hosts.get(&host).is_some_and(|known| known.blocked.is_some()) {
+                    tracing::warn!(%host, migration = %event.migration, attempt = event.attempt, "event not heard");
+                    return;
+                }
                 self.hear_event(&host, event, turn);
                 turn.acknowledge.insert(host, (connection, sequence));
             }
         }
     }
 
-    /// Whether the agent has seen an attempt that this store does not have: the store is older than the agent.
-    fn knows_less(&self, attempts: &[(MigrationName, u64)]) -> Option<String> {
-        attempts.iter().find_map(|(name, seen)| {
-            let known = self.migrations.get(name).map(|m| m.progress.next_attempt - 1);
-            match known {
-                None => Some(format!(
-                    "the agent took part in migration {name}, which this store does not have"
-                )),
-                Some(known) if known < *seen => Some(format!(
-                    "the agent has seen attempt {seen} of migration {name}, and this store knows only {known}"
-                )),
-                Some(_) => None,
-            }
-        })
-    }
-
-    fn in_flight_on(&self, host: &HostName) -> Vec<(MigrationName, Intent)> {
+    /// What is under way on a host that has connected; when it is the first time, also what waited for it elsewhere.
+    fn in_flight_on(&self, host: &HostName, is_new: bool) -> Vec<(MigrationName, Intent)> {
         let of = |(name, migration): (&MigrationName, &Migration)| {
             let ix = migration.plan.host_ix(host)?;
             Some(
@@ -195,7 +188,7 @@ impl<S: Store> Driver<S> {
                     .progress
                     .in_flight
                     .values()
-                    .filter(|intent| intent.host == ix)
+                    .filter(|intent| intent.host == ix || is_new && matches!(intent.target, Target::Set(_)))
                     .map(|intent| (name.clone(), *intent))
                     .collect::<Vec<_>>(),
             )
@@ -219,12 +212,18 @@ impl<S: Store> Driver<S> {
             .progress
             .in_flight
             .get(&attempt)
-            .map(|intent| (intent.step, intent.target));
+            .map(|intent| (intent.step, intent.target, intent.host));
+        if let Some((.., ordered_of)) = target
+            && migration.plan.hosts[ordered_of].name != *host
+        {
+            tracing::error!(%host, migration = %name, attempt, "event of a step that was ordered of another host: ignored");
+            return;
+        }
         let record = Record::Event { attempt, outcome };
         match migration.progress.apply(&migration.plan, &record) {
             Ok(()) => {
                 migration.look();
-                if let (Some((step, target)), Record::Event { outcome, .. }) = (target, &record) {
+                if let (Some((step, target, _)), Record::Event { outcome, .. }) = (target, &record) {
                     migration.ended(step, target, outcome);
                     log_outcome(&name, host, &migration.name_of(target), step, outcome);
                 }
@@ -246,7 +245,7 @@ impl<S: Store> Driver<S> {
     fn propose(&mut self, turn: &mut Turn) {
         let now = Instant::now();
         for (name, migration) in &mut self.migrations {
-            if migration.is_at_rest() {
+            if migration.is_at_rest() || behind::behind(migration, &self.hosts).is_some() {
                 continue;
             }
             for proposal in migration.progress.proposals(&migration.plan) {
@@ -286,6 +285,10 @@ impl<S: Store> Driver<S> {
         let Some(migration) = self.migrations.get_mut(name) else {
             return Ok(());
         };
+        let is_unheard = || behind::unheard(&migration.plan, &self.hosts, intent.step, intent.target).is_some();
+        if behind::behind(migration, &self.hosts).is_some() || is_unheard() {
+            return Ok(());
+        }
         let host = &migration.plan.hosts[intent.host].name;
         let Some(connection) = self.hosts.connection(host) else {
             return Ok(());

@@ -6,6 +6,7 @@ use rekeeper_shared::view::{HostView, MigrationLine, State};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::behind::{behind, refused};
 use super::handle::{DriverHandle, OperatorError, Request};
 use super::migration::Migration;
 use super::waiting::{rounded, running, waiting_for};
@@ -92,6 +93,9 @@ impl<S: Store> Driver<S> {
         let Some(migration) = self.migrations.get_mut(name) else {
             return Err(OperatorError::Unknown(name.clone()));
         };
+        if let Some(finding) = behind(migration, &self.hosts) {
+            return Err(refused(&finding));
+        }
         let state = migration.progress.state(&migration.plan);
         let refuse = |what: &str| Err(OperatorError::State(format!("migration {name} {what}")));
         let unavailable = migration.progress.unavailable();
@@ -139,9 +143,14 @@ impl<S: Store> Driver<S> {
         Ok(notice)
     }
 
-    /// Other migrations than `name` under way on one of the hosts.
+    /// Other migrations than `name` under way on one of the hosts, and hosts whose agents have seen more than this
+    /// coordinator knows.
     fn overlaps(&self, name: &MigrationName, hosts: &[HostName]) -> Vec<Finding> {
-        let mut found = Vec::new();
+        let blocked = hosts.iter().filter_map(|name| {
+            let reason = self.hosts.get(name)?.blocked.as_ref()?;
+            Some(Finding::new(Code::CoordinatorBehind, reason.clone()).on(name))
+        });
+        let mut found: Vec<Finding> = blocked.collect();
         for (other, migration) in self.migrations.iter().filter(|(other, _)| *other != name) {
             let state = migration.progress.state(&migration.plan);
             if state.is_final() || state == State::Planned {

@@ -6,6 +6,7 @@ use rekeeper_shared::step::StepKind;
 use rekeeper_shared::view::{RunningStep, State};
 use tokio::time::Instant;
 
+use super::behind::{behind, unheard};
 use super::hosts::Hosts;
 use super::migration::Migration;
 use crate::progress::next::Proposal;
@@ -16,6 +17,10 @@ pub(super) fn waiting_for(migration: &Migration, hosts: &Hosts) -> Option<String
     let now = Instant::now();
     if !matches!(state, State::Running | State::Paused) {
         return None;
+    }
+    if let Some(finding) = behind(migration, hosts) {
+        let host = finding.host.as_ref().map(ToString::to_string).unwrap_or_default();
+        return Some(format!("nothing: {} on {host}: {}", finding.code, finding.message));
     }
     if let Some((attempt, since)) = migration.longest()
         && let Some(intent) = migration.progress.in_flight.get(&attempt)
@@ -71,6 +76,18 @@ pub(super) fn running(migration: &Migration, hosts: &Hosts) -> Vec<RunningStep> 
 }
 
 fn not_ordered(migration: &Migration, hosts: &Hosts, proposal: &Proposal, now: Instant) -> String {
+    let silent = proposal.members.iter().find_map(|(target, _)| {
+        let host = unheard(&migration.plan, hosts, proposal.step, *target)?;
+        Some(format!(
+            "{} of {}: {}",
+            proposal.step,
+            migration.name_of(*target),
+            away(hosts, host, now)?
+        ))
+    });
+    if let Some(silent) = silent {
+        return silent;
+    }
     let Some((target, candidates)) = proposal.members.iter().find(|(_, candidates)| {
         candidates
             .iter()

@@ -34,7 +34,7 @@ pub(super) async fn stream(
 ) -> Result<Pin<Box<dyn Stream<Item = Result<View, Status>> + Send>>, OperatorError> {
     let (plan, progress) = driver.progress(name).await?;
     if progress.state(&plan) == State::Planned {
-        planning::check_again(agents, &plan, &progress).await?;
+        planning::check_again(driver, agents, &plan, &progress).await?;
     }
     let connected: Vec<HostName> = agents.connected().into_iter().map(|c| c.hello.host).collect();
     let for_steps = Arc::clone(&plan);

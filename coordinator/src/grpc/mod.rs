@@ -93,7 +93,7 @@ impl<S: Store> Operator for OperatorService<S> {
         let (name, until) = start_request(request.into_inner())?;
         let (plan, progress) = self.driver.progress(&name).await?;
         if progress.state(&plan) == State::Planned {
-            planning::check_again(&self.agents, &plan, &progress).await?;
+            planning::check_again(&self.driver, &self.agents, &plan, &progress).await?;
         }
         self.order(name.as_str(), by, OperatorOrder::Start { until }).await
     }

@@ -30,11 +30,11 @@ pub(super) async fn plan(
         return Err(OperatorError::Exists(name.clone()));
     }
     let hosts = if request.hosts.is_empty() {
-        agents
-            .connected()
-            .into_iter()
-            .map(|connected| connected.hello.host)
-            .collect()
+        let connected = agents.connected().into_iter().map(|connected| connected.hello.host);
+        let mut hosts: BTreeSet<HostName> = connected.collect();
+        // An agent that does not obey this coordinator is gone at once, and a reason all the same.
+        hosts.extend(behind(driver, name).await?);
+        hosts.into_iter().collect()
     } else {
         request.hosts.clone()
     };
@@ -47,10 +47,26 @@ pub(super) async fn plan(
     Ok(view)
 }
 
+/// The hosts whose agents have seen more than this coordinator knows.
+async fn behind(driver: &DriverHandle, name: &MigrationName) -> Result<Vec<HostName>, OperatorError> {
+    let seen = driver.hosts().await?.into_iter().map(|view| view.host).collect();
+    let found = driver.overlaps(name, seen).await?.into_iter();
+    Ok(found
+        .filter(|finding| finding.code == Code::CoordinatorBehind)
+        .filter_map(|finding| finding.host)
+        .collect())
+}
+
 /// Makes every check of a plan again, before it is started. What is found of a table that is skipped stops nothing.
-pub(super) async fn check_again(agents: &AgentsHandle, plan: &Plan, progress: &Progress) -> Result<(), OperatorError> {
+pub(super) async fn check_again(
+    driver: &DriverHandle,
+    agents: &AgentsHandle,
+    plan: &Plan,
+    progress: &Progress,
+) -> Result<(), OperatorError> {
     let hosts: Vec<HostName> = plan.hosts.iter().map(|host| host.name.clone()).collect();
-    let draft = draft(agents, &plan.name, &plan.request, &hosts, String::new(), Vec::new())
+    let overlaps = driver.overlaps(&plan.name, hosts.clone()).await?;
+    let draft = draft(agents, &plan.name, &plan.request, &hosts, String::new(), overlaps)
         .await
         .map_err(|e| match e {
             // A pattern that matches nothing any more is no wrong usage now: the tables are gone.
@@ -109,6 +125,11 @@ async fn draft(
     if hosts.is_empty() {
         findings.push(Finding::new(Code::AgentNotConnected, "no agent is connected"));
     }
+    // An agent that does not obey this coordinator need not be started.
+    findings.retain(|finding| {
+        let is_behind = |other: &Finding| other.code == Code::CoordinatorBehind && other.host == finding.host;
+        finding.code != Code::AgentNotConnected || !overlaps.iter().any(is_behind)
+    });
     let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
     build(
         name,
@@ -150,15 +171,6 @@ async fn inspect(agents: &AgentsHandle, hosts: &[HostName]) -> (Vec<HostInventor
     for refused in agents.refused() {
         if let Some(code) = refused.code {
             findings.push(Finding::new(code, refused.message).on(&refused.host));
-        }
-    }
-    for connected in agents
-        .connected()
-        .iter()
-        .filter(|connected| hosts.contains(&connected.hello.host))
-    {
-        if let Some(reason) = &connected.ahead {
-            findings.push(Finding::new(Code::CommandRefused, reason.clone()).on(&connected.hello.host));
         }
     }
     (inventories, findings)

@@ -11,7 +11,11 @@ use super::check::Chosen;
 /// Looks at the hosts of the plan, and around its tables.
 pub(super) fn check_around(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Vec<Finding> {
     let hosts: BTreeSet<&HostName> = chosen.iter().map(|(host, _)| *host).collect();
-    let mut found = Vec::new();
+    let mut found = detached(
+        inventories
+            .iter()
+            .filter(|i| hosts.is_empty() || hosts.contains(&i.host)),
+    );
     for inventory in inventories.iter().filter(|i| hosts.contains(&i.host)) {
         let around = &inventory.around;
         let mut find = |code: Code, message: String| found.push(Finding::new(code, message).on(&inventory.host));
@@ -62,6 +66,17 @@ pub(super) fn check_around(inventories: &[HostInventory], chosen: &[Chosen<'_>])
         }
     }
     found
+}
+
+/// Tables that nobody sees.
+fn detached<'a>(inventories: impl Iterator<Item = &'a HostInventory>) -> Vec<Finding> {
+    let of = |inventory: &'a HostInventory| {
+        inventory.around.detached.iter().map(|table| {
+            let text = format!("{table} is detached permanently: ATTACH TABLE {}", table.sql());
+            Finding::new(Code::TableDetached, text).on(&inventory.host).of(table)
+        })
+    };
+    inventories.flat_map(of).collect()
 }
 
 /// Bytes that the chosen tables of a host hold on each disk.

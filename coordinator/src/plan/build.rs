@@ -56,8 +56,9 @@ pub fn build(
     let unmatched = selection.unmatched(&every);
     if inspected_all && !unmatched.is_empty() {
         return Err(format!(
-            "no attached replicated table matches {}; nothing was planned",
-            unmatched.join(", ")
+            "no attached replicated table matches {}; nothing was planned{}",
+            unmatched.join(", "),
+            unseen(inventories)
         ));
     }
     let chosen: Vec<Chosen<'_>> = inventories
@@ -66,7 +67,10 @@ pub fn build(
         .filter(|(_, table)| selection.takes(table))
         .collect();
     if inspected_all && chosen.is_empty() {
-        return Err("no attached replicated table is selected; nothing was planned".to_owned());
+        return Err(format!(
+            "no attached replicated table is selected; nothing was planned{}",
+            unseen(inventories)
+        ));
     }
     let (too_old, mut warnings) = check_versions(inventories, &chosen);
     let mut blockers = std::mem::take(&mut circumstances.findings);
@@ -101,6 +105,23 @@ pub fn build(
         &chosen,
     );
     Ok(Draft { plan, blockers })
+}
+
+/// The tables that a pattern may be meant for and that are not attached.
+fn unseen(inventories: &[HostInventory]) -> String {
+    let of = |inventory: &HostInventory| {
+        let on = |table: &TableName| format!("{table} on {}", inventory.host);
+        inventory.around.detached.iter().map(on).collect::<Vec<_>>()
+    };
+    let unseen: Vec<String> = inventories.iter().flat_map(of).collect();
+    if unseen.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; detached permanently are {} (`rekeeper explain {}`)",
+        unseen.join(", "),
+        Code::TableDetached
+    )
 }
 
 struct Header<'a> {

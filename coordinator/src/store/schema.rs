@@ -1,5 +1,6 @@
 //! The tables, and what is checked before a file is taken for a store.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
@@ -37,12 +38,19 @@ const TABLES: &str = "
     ) STRICT;
 ";
 
+/// Every run that this store had, by its token. Beside the tables above: a store without it is one of before.
+const RUNS: &str = "CREATE TABLE IF NOT EXISTS run (token INTEGER PRIMARY KEY, run TEXT NOT NULL) STRICT";
+
 /// What one opening of the store begins with.
 pub(super) struct Begun {
     /// Drawn when the store was created.
     pub(super) store_id: String,
     /// Incremented by this opening, and on disk.
     pub(super) token: u64,
+    /// Drawn by this opening, and on disk.
+    pub(super) run: String,
+    /// The runs of the openings before, by their tokens.
+    pub(super) past: BTreeMap<u64, String>,
 }
 
 /// Opens a connection that writes as durably as SQLite can.
@@ -111,18 +119,26 @@ fn take_token(connection: &mut Connection) -> rusqlite::Result<Begun> {
             params![SCHEMA_VERSION, super::sqlite::draw()],
         )?;
     }
-    let begun = transaction.query_row(
+    transaction.execute_batch(RUNS)?;
+    let past = {
+        let mut runs = transaction.prepare("SELECT token, run FROM run")?;
+        let rows = runs.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect::<rusqlite::Result<BTreeMap<u64, String>>>()?
+    };
+    let (store_id, token): (String, u64) = transaction.query_row(
         "UPDATE meta SET token = token + 1 RETURNING store_id, token",
         [],
-        |row| {
-            Ok(Begun {
-                store_id: row.get(0)?,
-                token: row.get(1)?,
-            })
-        },
+        |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
+    let run = super::sqlite::draw();
+    transaction.execute("INSERT INTO run (token, run) VALUES (?1, ?2)", params![token, run])?;
     transaction.commit()?;
-    Ok(begun)
+    Ok(Begun {
+        store_id,
+        token,
+        run,
+        past,
+    })
 }
 
 /// Tells a file that is no (whole) database from one that cannot be opened.

@@ -1,6 +1,6 @@
 //! The embedded store: one SQLite file in `data_dir`, one thread that writes, one connection that reads.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,8 @@ pub struct Opened {
     pub token: u64,
     /// Drawn by this opening: tells it from that of a copy of the store.
     pub run: String,
+    /// The runs of the openings before, by their tokens.
+    pub past: BTreeMap<u64, String>,
 }
 
 /// The embedded store. Dropping it waits for the writes under way and frees the folder.
@@ -76,7 +78,8 @@ impl SqliteStore {
             })?;
         let opened = Opened {
             token: begun.token,
-            run: draw(),
+            run: begun.run,
+            past: begun.past,
         };
         tracing::info!(
             file = %file.display(),

@@ -4,7 +4,9 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rekeeper_coordinator::agents::{self, AgentsHandle, Connected, ConnectionId, FromAgents, server_builder};
+use rekeeper_coordinator::agents::{
+    self, AgentsHandle, AgentsService, Connected, ConnectionId, FromAgents, server_builder,
+};
 use rekeeper_proto::convert::event::numbered;
 use rekeeper_proto::tls::{self, Security};
 use rekeeper_proto::v1::agents_client::AgentsClient;
@@ -34,18 +36,8 @@ impl Coordinator {
             token: 5,
             run: "own".into(),
         };
-        let (service, handle, heard) = agents::new(own);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(async move {
-            let stopped = async { drop(stopped.await) };
-            server_builder()
-                .add_service(service.into_server())
-                .serve_with_incoming_shutdown(tls::incoming(listener, Security::Loopback), stopped)
-                .await
-                .unwrap();
-        });
+        let (service, handle, heard) = agents::new(own, [(4, "mine".to_owned())].into());
+        let (address, stop, server) = serve(service).await;
         Self {
             address,
             handle,
@@ -80,6 +72,22 @@ impl Coordinator {
         let agent = Agent::connect(self.address, hello).await.unwrap();
         (agent, self.hear_connected().await.connection)
     }
+}
+
+/// Serves on a port of loopback: where, how to stop it, and the server.
+pub(crate) async fn serve(service: AgentsService) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(async move {
+        let stopped = async { drop(stopped.await) };
+        server_builder()
+            .add_service(service.into_server())
+            .serve_with_incoming_shutdown(tls::incoming(listener, Security::Loopback), stopped)
+            .await
+            .unwrap();
+    });
+    (address, stop, server)
 }
 
 /// What an agent does on the wire, and no more.

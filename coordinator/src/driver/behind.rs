@@ -1,0 +1,60 @@
+//! A coordinator that knows less than an agent has seen orders nothing (invariant 13): its store was rolled back, lost or
+//! copied, and what it believes of tables and nodes may be long past.
+
+use rekeeper_shared::ids::{HostName, MigrationName};
+use rekeeper_shared::plan::Plan;
+use rekeeper_shared::problem::{Code, Finding};
+use rekeeper_shared::step::{StepKind, Target};
+
+use super::hosts::Hosts;
+use super::migration::Migration;
+use super::{Driver, OperatorError};
+use crate::store::Store;
+
+impl<S: Store> Driver<S> {
+    /// Whether the agent has seen an attempt that this store does not have: the store is older than the agent.
+    pub(super) fn knows_less(&self, attempts: &[(MigrationName, u64)]) -> Option<String> {
+        attempts.iter().find_map(|(name, seen)| {
+            let known = self.migrations.get(name).map(|m| m.progress.next_attempt - 1);
+            match known {
+                None => Some(format!(
+                    "the agent took part in migration {name}, which this store does not have; nothing is ordered"
+                )),
+                Some(known) if known < *seen => Some(format!(
+                    "the agent has seen attempt {seen} of migration {name}, and this store knows only {known}; nothing is \
+                     ordered"
+                )),
+                Some(_) => None,
+            }
+        })
+    }
+}
+
+/// Why nothing of the migration may be ordered, of no host: the agent of one of its hosts has seen more than the store
+/// has. What the others would be ordered rests on the same store.
+pub(super) fn behind(migration: &Migration, hosts: &Hosts) -> Option<Finding> {
+    migration.plan.hosts.iter().find_map(|host| {
+        let reason = hosts.get(&host.name)?.blocked.as_ref()?;
+        Some(Finding::new(Code::CoordinatorBehind, reason.clone()).on(&host.name))
+    })
+}
+
+/// A host that has to have connected since the coordinator started before the step may be ordered of any host, and has
+/// not: what a set is recorded and deleted by is decided here, so whoever may know more has to be heard first.
+pub(super) fn unheard<'a>(plan: &'a Plan, hosts: &Hosts, step: StepKind, target: Target) -> Option<&'a HostName> {
+    let (StepKind::Record | StepKind::Clean, Target::Set(set)) = (step, target) else {
+        return None;
+    };
+    let mut names = plan.set_hosts(set).into_iter().map(|host| &plan.hosts[host].name);
+    names.find(|name| hosts.get(name).is_none())
+}
+
+/// The refusal of what people order of such a migration.
+pub(super) fn refused(finding: &Finding) -> OperatorError {
+    let host = finding
+        .host
+        .iter()
+        .map(|host| format!(" on {host}"))
+        .collect::<String>();
+    OperatorError::Blocked(format!("{}{host}: {}; {}", finding.code, finding.message, finding.fix))
+}

@@ -1,0 +1,244 @@
+//! What the driver does with agents that have seen more than its store has, and with events that are not theirs.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rekeeper_coordinator::agents;
+use rekeeper_coordinator::driver::{Driver, DriverHandle, OperatorError};
+use rekeeper_coordinator::progress::OperatorOrder;
+use rekeeper_coordinator::store::SqliteStore;
+use rekeeper_proto::v1::from_coordinator;
+use rekeeper_shared::ids::{MigrationName, TableName};
+use rekeeper_shared::place::{Place, ZkPath};
+use rekeeper_shared::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, RestartPolicy};
+use rekeeper_shared::step::{Command, Done, Event, Outcome, SeenToken, StepKind};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::wire::{Agent, hello, host, say_event, serve, soon};
+
+/// Longer than a few turns of the driver.
+const A_WHILE: Duration = Duration::from_millis(800);
+
+fn migration() -> MigrationName {
+    "m".parse().unwrap()
+}
+
+/// One table with a replica on each of two hosts.
+fn plan() -> Plan {
+    let table = |host: usize| PlannedTable {
+        host,
+        name: TableName::new("d", "t"),
+        uuid: format!("{host}-1"),
+        engine: "ReplicatedMergeTree".into(),
+        set: 0,
+        replica_name: format!("r{}", host + 1),
+    };
+    let planned = |name: &str| PlannedHost {
+        name: host(name),
+        clickhouse_version: "26.9".into(),
+    };
+    Plan {
+        name: migration(),
+        created: "2026-01-01T00:00:00Z".into(),
+        created_by: "anna".into(),
+        request: PlanRequest {
+            restart: RestartPolicy::Never,
+            ..PlanRequest::default()
+        },
+        hosts: vec![planned("h1"), planned("h2")],
+        tables: vec![table(0), table(1)],
+        sets: vec![PlannedSet {
+            place: Place {
+                ensemble: "default".into(),
+                nodes: vec!["zk:2181".into()],
+                secure: false,
+                chroot: String::new(),
+            },
+            path: ZkPath::parse("/t").unwrap(),
+            tables: vec![0, 1],
+            wave: 0,
+        }],
+        waves: vec![vec![0, 1]],
+        warnings: vec![],
+        forecasts: vec![],
+    }
+}
+
+/// A coordinator on a store, without operators.
+struct Whole {
+    address: SocketAddr,
+    driver: DriverHandle,
+    running: JoinHandle<()>,
+    _server: (oneshot::Sender<()>, JoinHandle<()>),
+}
+
+impl Whole {
+    async fn start(data_dir: &Path) -> Self {
+        let (store, opened) = SqliteStore::open(data_dir).unwrap();
+        let own = SeenToken {
+            token: opened.token,
+            run: opened.run,
+        };
+        let (service, handle, heard) = agents::new(own, opened.past);
+        let driver = Driver::load(Arc::new(store), handle).await.unwrap();
+        let (operator, requests) = driver.handle();
+        let running = tokio::spawn(async move { driver.run(heard, requests).await.unwrap() });
+        let (address, stop, server) = serve(service).await;
+        Self {
+            address,
+            driver: operator,
+            running,
+            _server: (stop, server),
+        }
+    }
+
+    /// With the plan, started.
+    async fn started(data_dir: &Path) -> Self {
+        let whole = Self::start(data_dir).await;
+        whole.driver.save(plan()).await.unwrap();
+        let start = OperatorOrder::Start { until: None };
+        whole.driver.order(&migration(), "anna".into(), start).await.unwrap();
+        whole
+    }
+
+    /// Its end, with the store closed.
+    async fn end(self) {
+        self.running.abort();
+        assert!(self.running.await.unwrap_err().is_cancelled());
+        let (stop, server) = self._server;
+        drop((stop, self.driver));
+        server.abort();
+        assert!(server.await.is_err());
+    }
+
+    /// The agent of a host that has seen this attempt of the migration; 0 is none.
+    async fn agent(&self, name: &str, seen: u64) -> Agent {
+        let mut said = hello(name, name);
+        said.attempts = (seen > 0).then(|| (migration(), seen)).into_iter().collect();
+        Agent::connect(self.address, said).await.unwrap()
+    }
+
+    async fn waiting_for(&self) -> String {
+        let status = self.driver.status(&migration()).await.unwrap();
+        status.waiting_for.unwrap_or_default()
+    }
+}
+
+/// The next command, whatever is acknowledged before it.
+async fn next_command(agent: &mut Agent) -> Command {
+    loop {
+        if let from_coordinator::Kind::Command(command) = agent.next().await.unwrap() {
+            return command.try_into().unwrap();
+        }
+    }
+}
+
+async fn ordered(agent: &mut Agent, step: StepKind) -> u64 {
+    let command = soon(next_command(agent)).await;
+    assert_eq!(command.order.kind(), step, "{command:?}");
+    command.attempt
+}
+
+async fn gets_nothing(agent: &mut Agent) {
+    let got = timeout(A_WHILE, agent.next()).await;
+    assert!(got.is_err(), "{got:?}");
+}
+
+async fn done(agent: &Agent, sequence: u64, attempt: u64, done: Done) {
+    let event = Event {
+        migration: migration(),
+        attempt,
+        outcome: Outcome::Done(done),
+        document: None,
+    };
+    agent.say(say_event(sequence, event)).await;
+}
+
+#[tokio::test]
+async fn of_a_migration_nothing_is_ordered_of_any_host_once_one_agent_has_seen_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = Whole::started(folder.path()).await;
+    let mut ahead = whole.agent("h1", 9).await;
+    let mut other = whole.agent("h2", 0).await;
+    gets_nothing(&mut other).await;
+    gets_nothing(&mut ahead).await;
+    assert!(
+        whole.waiting_for().await.contains("COORDINATOR_BEHIND on h1"),
+        "{}",
+        whole.waiting_for().await
+    );
+    let retry = OperatorOrder::Retry {
+        table: None,
+        host: None,
+    };
+    let refused = whole.driver.order(&migration(), "anna".into(), retry).await;
+    assert!(matches!(refused, Err(OperatorError::Blocked(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_event_is_heard_of_the_host_that_it_was_ordered_of_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = Whole::started(folder.path()).await;
+    let (mut first, mut second) = (whole.agent("h1", 0).await, whole.agent("h2", 0).await);
+    let (one, two) = (
+        ordered(&mut first, StepKind::Sync).await,
+        ordered(&mut second, StepKind::Sync).await,
+    );
+    done(&second, 1, one, Done::Plain).await;
+    done(&second, 2, two, Done::Plain).await;
+    gets_nothing(&mut first).await;
+    done(&first, 1, one, Done::Plain).await;
+    ordered(&mut first, StepKind::Detach).await;
+}
+
+#[tokio::test]
+async fn what_an_agent_tells_that_has_seen_more_is_neither_heard_nor_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = Whole::started(folder.path()).await;
+    let (mut first, mut second) = (whole.agent("h1", 0).await, whole.agent("h2", 0).await);
+    let one = ordered(&mut first, StepKind::Sync).await;
+    ordered(&mut second, StepKind::Sync).await;
+    drop(first);
+    let mut ahead = whole.agent("h1", 9).await;
+    done(&ahead, 1, one, Done::Plain).await;
+    gets_nothing(&mut ahead).await;
+    let (_, progress) = whole.driver.progress(&migration()).await.unwrap();
+    assert!(progress.in_flight.contains_key(&one));
+}
+
+#[tokio::test]
+async fn a_set_is_recorded_only_when_all_of_its_hosts_were_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = Whole::started(folder.path()).await;
+    let (mut first, mut second) = (whole.agent("h1", 0).await, whole.agent("h2", 0).await);
+    for (number, step) in [StepKind::Sync, StepKind::Detach].into_iter().enumerate() {
+        for agent in [&mut first, &mut second] {
+            let attempt = ordered(agent, step).await;
+            done(agent, number as u64 + 1, attempt, Done::Plain).await;
+        }
+    }
+    let settle = ordered(&mut first, StepKind::Settle).await;
+    whole.end().await;
+
+    let whole = Whole::start(folder.path()).await;
+    let mut first = whole.agent("h1", settle).await;
+    assert_eq!(ordered(&mut first, StepKind::Settle).await, settle);
+    done(&first, 1, settle, Done::Settled(vec![])).await;
+    let acknowledged = first.next().await.unwrap();
+    assert!(
+        matches!(acknowledged, from_coordinator::Kind::Acknowledged(_)),
+        "{acknowledged:?}"
+    );
+    gets_nothing(&mut first).await;
+    assert!(
+        whole.waiting_for().await.contains("the agent of h2 has not connected"),
+        "{}",
+        whole.waiting_for().await
+    );
+    let _second = whole.agent("h2", 4).await;
+    ordered(&mut first, StepKind::Record).await;
+}
