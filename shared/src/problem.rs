@@ -250,6 +250,13 @@ codes! {
     MergesFailed "MERGES_FAILED" false
         "merges could not be started again"
         "SYSTEM START MERGES on the table, then retry";
+    HostAway "HOST_AWAY" false
+        "the agent of a host is not connected, and what the table needs next needs that host"
+        "start the host, its server and its agent again: it goes on by itself; a host that never comes back is left out \
+         with rekeeper skip NAME --host HOST";
+    HostLeft "HOST_LEFT" false
+        "the table's host was left out with skip --host: the other replicas went on without this one"
+        "nothing of it is deleted; when the host is back, the statements that rekeeper problems prints bring it back too";
     TableChanged "TABLE_CHANGED" false
         "the table is not the one that was planned: dropped, recreated or renamed meanwhile"
         "rekeeper abort, then plan under a new name; what is detached stays so until ATTACH TABLE, retry or abort";

@@ -303,6 +303,12 @@ pub struct HostStatus {
     pub restarted_at: Option<String>,
     /// Its tables.
     pub counts: Counts,
+    /// It was left out with `skip --host`.
+    #[serde(default)]
+    pub skipped: bool,
+    /// Since when it cannot be reached, and why, if anything waits for it.
+    #[serde(default)]
+    pub away: Option<String>,
 }
 
 /// A replica set in a status.
@@ -362,6 +368,9 @@ pub struct TableStatusView {
     /// It was left out with `skip`: it goes back into service, or is there.
     #[serde(default)]
     pub skipped: bool,
+    /// The host without which its set does not go on, and that cannot be reached.
+    #[serde(default)]
+    pub waits_for: Option<HostName>,
     /// Its problem, if it has one.
     pub problem: Option<Problem>,
 }

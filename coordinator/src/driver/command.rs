@@ -68,7 +68,8 @@ fn needed<'a>(plan: &Plan, progress: &'a Progress, intent: Intent) -> Vec<(Optio
     };
     let set = &progress.sets[plan.tables[table].set];
     let mut needed = vec![(set.record.as_deref(), "part set of record")];
-    match (intent.step, set.order.split_first()) {
+    let order = progress.restore_order(plan, plan.tables[table].set);
+    match (intent.step, order.split_first()) {
         (StepKind::Attach, _) => {}
         (StepKind::Restore, Some((&first, others))) if first != table => {
             needed.push((manifest_of(progress, first), "manifest of the reference"));
@@ -140,7 +141,7 @@ fn table_order(
             manifest,
         },
         StepKind::Restore => {
-            let role = match progress.sets[set].order.first() {
+            let role = match progress.restore_order(plan, set).first() {
                 Some(&first) if first != table => Role::Follower {
                     record: documents.next().unwrap_or_else(|| only_digest("")),
                     before: documents.collect(),

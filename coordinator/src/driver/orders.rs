@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::behind::{behind, refused};
 use super::handle::{DriverHandle, OperatorError, Request};
 use super::migration::Migration;
-use super::waiting::{rounded, running, waiting_for};
+use super::waiting::{name_the_absent, rounded, running, waiting_for};
 use super::{Driver, Turn};
 use crate::progress::{OperatorOrder, Record};
 use crate::store::{Append, Store, StoreError};
@@ -38,6 +38,7 @@ impl<S: Store> Driver<S> {
                     view.waiting_for = waiting_for(migration, &self.hosts);
                     view.running = running(migration, &self.hosts);
                     view.waves = migration.waves();
+                    name_the_absent(&mut view, migration, &self.hosts);
                     view
                 });
                 drop(answer.send(view));
@@ -127,6 +128,10 @@ impl<S: Store> Driver<S> {
             (OperatorOrder::Retry { .. }, State::Planned) => return refuse("was never started"),
             (OperatorOrder::Retry { table, host }, _) => retried(migration, table.as_ref(), host.as_ref())?,
             (OperatorOrder::Skip { table }, _) => skipped(migration, table)?,
+            (OperatorOrder::Leave { .. }, State::Planned) => {
+                return refuse("was never started: plan again without the host");
+            }
+            (OperatorOrder::Leave { host }, _) => left(migration, host)?,
             (OperatorOrder::Abort, State::Planned) => "it was never started: nothing had to be put back".to_owned(),
             (OperatorOrder::Abort, _) => abort_notice(migration),
         };
@@ -280,6 +285,31 @@ fn skipped(migration: &Migration, table: &TableName) -> Result<String, OperatorE
     } else {
         format!("{left}; {forward}")
     })
+}
+
+fn left(migration: &Migration, host: &HostName) -> Result<String, OperatorError> {
+    let (plan, progress) = (&migration.plan, &migration.progress);
+    let Some(ix) = plan.host_ix(host) else {
+        return Err(OperatorError::Invalid(format!("the plan has no host {host}")));
+    };
+    if let Some(set) = progress.may_not_be_left(plan, ix) {
+        return Err(OperatorError::State(format!(
+            "{host} cannot be left out: the replicas of {} were not equal, and it may have what no other has; bring the \
+             host back",
+            plan.sets[set].path
+        )));
+    }
+    let (forward, back): (Vec<usize>, Vec<usize>) = plan
+        .sets_on(ix)
+        .filter(|&set| !progress.is_over(plan, set))
+        .partition(|&set| progress.sets[set].irreversible);
+    Ok(format!(
+        "{host} is left out for good; without its replicas {} go on, and {} go back into service; its own tables stay as \
+         they are, and `rekeeper problems {}` says how they come back",
+        count(forward.len(), "replica set", "replica sets"),
+        count(back.len(), "replica set", "replica sets"),
+        plan.name
+    ))
 }
 
 fn abort_notice(migration: &Migration) -> String {

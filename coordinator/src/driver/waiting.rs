@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rekeeper_shared::step::StepKind;
-use rekeeper_shared::view::{RunningStep, State};
+use rekeeper_shared::view::{RunningStep, State, StatusView};
 use tokio::time::Instant;
 
 use super::behind::{behind, unheard};
@@ -47,6 +47,27 @@ pub(super) fn waiting_for(migration: &Migration, hosts: &Hosts) -> Option<String
     }
     let proposal = migration.progress.proposals(&migration.plan).into_iter().next()?;
     Some(not_ordered(migration, hosts, &proposal, now))
+}
+
+/// Says which hosts cannot be reached that something waits for, and which tables wait.
+pub(super) fn name_the_absent(view: &mut StatusView, migration: &Migration, hosts: &Hosts) {
+    if !matches!(view.state, State::Running | State::Paused) {
+        return;
+    }
+    let (plan, progress, now) = (&migration.plan, &migration.progress, Instant::now());
+    let absent: Vec<Option<String>> = plan.hosts.iter().map(|host| away(hosts, &host.name, now)).collect();
+    for set in (0..plan.sets.len()).filter(|&set| !progress.is_over(plan, set)) {
+        let of_set = progress.hosts_of(plan, set);
+        let Some(host) = of_set.into_iter().find(|&host| absent[host].is_some()) else {
+            continue;
+        };
+        view.hosts[host].away.clone_from(&absent[host]);
+        for &table in &plan.sets[set].tables {
+            if !progress.is_left_out(plan, table) {
+                view.tables[table].waits_for = Some(plan.hosts[host].name.clone());
+            }
+        }
+    }
 }
 
 /// The steps under way, the one that takes longest first.

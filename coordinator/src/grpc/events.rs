@@ -133,6 +133,7 @@ fn ordered(order: &OperatorOrder) -> String {
             format!("retry{table}{host}")
         }
         OperatorOrder::Skip { table } => format!("skip of {table}"),
+        OperatorOrder::Leave { host } => format!("skip of host {host}"),
         OperatorOrder::Abort => "abort".to_owned(),
     }
 }

@@ -130,9 +130,17 @@ impl<S: Store> Operator for OperatorService<S> {
 
     async fn skip(&self, request: Request<v1::SkipRequest>) -> Result<Response<Accepted>, Status> {
         let by = caller(&request);
-        let v1::SkipRequest { name, table } = request.into_inner();
-        let table = self.planned_table(&name, &table).await?;
-        self.order(&name, by, OperatorOrder::Skip { table }).await
+        let v1::SkipRequest { name, table, host } = request.into_inner();
+        let order = match (table.is_empty(), host.is_empty()) {
+            (false, true) => OperatorOrder::Skip {
+                table: self.planned_table(&name, &table).await?,
+            },
+            (true, false) => OperatorOrder::Leave {
+                host: host_name(&host)?,
+            },
+            _ => return Err(Status::invalid_argument("name a table or a host")),
+        };
+        self.order(&name, by, order).await
     }
 
     async fn abort(&self, request: Request<v1::MigrationRequest>) -> Result<Response<Accepted>, Status> {

@@ -1,5 +1,7 @@
 //! The one place where a record changes the progress of a migration.
 
+use std::collections::BTreeMap;
+
 use rekeeper_shared::plan::{HostIx, Plan, SetIx, TableIx};
 use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::settle::Unsettled;
@@ -85,11 +87,47 @@ impl Progress {
                     }
                 }
             }
+            OperatorOrder::Leave { host } => {
+                if let Some(host) = plan.host_ix(host) {
+                    self.leave(plan, host);
+                }
+            }
             OperatorOrder::Abort => {
                 self.aborting = true;
                 self.started = true;
                 self.paused = false;
                 self.until = None;
+            }
+        }
+    }
+
+    /// Nothing is ordered of the host any more, and what comes of the steps that were is not waited for. The part set of
+    /// record of a settled set is on every replica, so what is cleaned goes on with the others.
+    fn leave(&mut self, plan: &Plan, host: HostIx) {
+        let text = format!("{} was left out", plan.hosts[host].name);
+        let of_host = &mut self.hosts[host];
+        (of_host.left, of_host.problem, of_host.failures) = (Some(Problem::new(Code::HostLeft, text)), None, 0);
+        let (lost, kept) = std::mem::take(&mut self.in_flight)
+            .into_iter()
+            .partition(|(_, intent)| intent.host == host);
+        self.in_flight = kept;
+        let lost: BTreeMap<u64, Intent> = lost;
+        for intent in lost.into_values() {
+            self.busy.remove(&intent.target);
+        }
+        for set in plan.sets_on(host).collect::<Vec<_>>() {
+            for table in plan.sets[set]
+                .tables
+                .iter()
+                .copied()
+                .filter(|&t| plan.tables[t].host == host)
+            {
+                let table = &mut self.tables[table];
+                (table.problem, table.failures, table.stuck) = (None, 0, false);
+            }
+            if self.may_be_skipped(set) {
+                self.sets[set].skipped = true;
+                self.forget_problems_of_set(plan, set);
             }
         }
     }

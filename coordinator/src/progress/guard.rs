@@ -184,19 +184,19 @@ impl Progress {
             StepKind::Attach => {
                 require(progress.cleaned, Guard::Cleaned)?;
                 require(
-                    plan.set_hosts(set).iter().all(|&h| self.host_is_ready(plan, h)),
+                    self.hosts_of(plan, set).iter().all(|&h| self.host_is_ready(plan, h)),
                     Guard::HostsReady,
                 )?;
                 require(progress.witnessed, Guard::Witnessed)
             }
             StepKind::Restore => {
-                let complete =
-                    |&t: &TableIx| self.tables[t].at >= TableAt::Attached && self.tables[t].manifest.is_some();
-                require(plan.sets[set].tables.iter().all(complete), Guard::Manifests)?;
-                let mut before = progress.order.iter().take_while(|&&other| other != table);
+                let complete = |t: TableIx| self.tables[t].at >= TableAt::Attached && self.tables[t].manifest.is_some();
+                require(self.with_hosts(plan, set).all(complete), Guard::Manifests)?;
+                let order = self.restore_order(plan, set);
+                let mut before = order.iter().take_while(|&&other| other != table);
                 let wanted = if progress.one_by_one { usize::MAX } else { 1 };
                 require(
-                    progress.order.contains(&table)
+                    order.contains(&table)
                         && before
                             .by_ref()
                             .take(wanted)
@@ -253,7 +253,7 @@ impl Progress {
             StepKind::Witness => {
                 require(progress.cleaned, Guard::Cleaned)?;
                 require(
-                    plan.set_hosts(set).iter().all(|&h| self.host_is_ready(plan, h)),
+                    self.hosts_of(plan, set).iter().all(|&h| self.host_is_ready(plan, h)),
                     Guard::HostsReady,
                 )
             }

@@ -156,6 +156,8 @@ pub struct SetProgress {
 pub struct HostProgress {
     /// When its server started anew, RFC 3339 UTC.
     pub restarted_at: Option<String>,
+    /// It was left out for good: what people are told at its tables. Nothing is ordered of it, and nothing waits for it.
+    pub left: Option<Problem>,
     /// Failures in a row.
     pub failures: u32,
     /// Its problem.
@@ -216,9 +218,58 @@ impl Progress {
             .or_else(of_host)
     }
 
+    /// The problem that people see at a table: also that its host was left out, which holds nothing up.
+    #[must_use]
+    pub fn shown_problem<'a>(&'a self, plan: &Plan, table: TableIx) -> Option<&'a Problem> {
+        let left = self.hosts[plan.tables[table].host].left.as_ref();
+        let (at, set) = (&self.tables[table], &self.sets[plan.tables[table].set]);
+        // One that was never detached is in service as before.
+        let needs_a_person = at.at != TableAt::Finished && (at.maybe_detached || set.irreversible);
+        self.problem_of(plan, table).or_else(|| left.filter(|_| needs_a_person))
+    }
+
+    /// Whether the table's host was left out.
+    #[must_use]
+    pub fn is_left_out(&self, plan: &Plan, table: TableIx) -> bool {
+        self.hosts[plan.tables[table].host].left.is_some()
+    }
+
+    /// The table replicas of the set whose host was not left out.
+    fn with_hosts<'a>(&'a self, plan: &'a Plan, set: SetIx) -> impl Iterator<Item = TableIx> + 'a {
+        let tables = plan.sets[set].tables.iter().copied();
+        tables.filter(|&table| !self.is_left_out(plan, table))
+    }
+
+    /// The hosts of the set that were not left out.
+    #[must_use]
+    pub fn hosts_of(&self, plan: &Plan, set: SetIx) -> Vec<HostIx> {
+        let mut hosts = plan.set_hosts(set);
+        hosts.retain(|&host| self.hosts[host].left.is_none());
+        hosts
+    }
+
+    /// The order in which the set's replicas are restored: without those of hosts that were left out before they were.
+    #[must_use]
+    pub fn restore_order(&self, plan: &Plan, set: SetIx) -> Vec<TableIx> {
+        let order = self.sets[set].order.iter().copied();
+        order
+            .filter(|&table| self.tables[table].at >= TableAt::Restored || !self.is_left_out(plan, table))
+            .collect()
+    }
+
+    /// Why a host cannot be left out, if so: of a set whose replicas were not equal, its replica may have what no other
+    /// has.
+    #[must_use]
+    pub fn may_not_be_left(&self, plan: &Plan, host: HostIx) -> Option<SetIx> {
+        plan.sets_on(host).find(|&set| {
+            let progress = &self.sets[set];
+            progress.irreversible && !progress.settled && !self.is_over(plan, set)
+        })
+    }
+
     /// Whether all tables of the set are at least there.
     fn all_at_least(&self, plan: &Plan, set: SetIx, at: TableAt) -> bool {
-        plan.sets[set].tables.iter().all(|&t| self.tables[t].at >= at)
+        self.with_hosts(plan, set).all(|t| self.tables[t].at >= at)
     }
 
     /// Whether the set should go back into service on its old metadata; whether it still can is for a guard to say.
@@ -242,7 +293,7 @@ impl Progress {
     /// Whether the set is in service on its old metadata, with nothing of ours left in ZooKeeper.
     #[must_use]
     pub fn is_in_service(&self, plan: &Plan, set: SetIx) -> bool {
-        !self.sets[set].fenced && plan.sets[set].tables.iter().all(|&t| !self.tables[t].maybe_detached)
+        !self.sets[set].fenced && self.with_hosts(plan, set).all(|t| !self.tables[t].maybe_detached)
     }
 
     /// Whether nothing is left to do for the set: all of it is restored, or it is skipped and in service.

@@ -58,6 +58,7 @@ impl Progress {
         plan.request.restart == RestartPolicy::Once
             && self.hosts[host].restarted_at.is_none()
             && self.hosts[host].problem.is_none()
+            && self.hosts[host].left.is_none()
             && plan.sets_on(host).any(|set| self.sets[set].cleaned)
     }
 
@@ -74,7 +75,7 @@ impl Progress {
             if self.wants_set_step(plan, step, set) && self.may(plan, step, target).is_ok() {
                 wanted.push(Proposal {
                     step,
-                    members: vec![(target, plan.set_hosts(set))],
+                    members: vec![(target, self.hosts_of(plan, set))],
                 });
             }
         }
@@ -106,6 +107,9 @@ impl Progress {
 
     fn wants_set_step(&self, plan: &Plan, step: StepKind, set: SetIx) -> bool {
         let progress = &self.sets[set];
+        if self.hosts_of(plan, set).is_empty() {
+            return false;
+        }
         if step == StepKind::Release {
             let way_failed = progress.problem.is_some() && progress.failures > 0 && self.release_failed(set);
             return progress.fenced && self.wants_back(plan, set) && !way_failed;
@@ -146,6 +150,9 @@ impl Progress {
     fn wants_table_step(&self, plan: &Plan, step: StepKind, table: TableIx) -> bool {
         let progress = &self.tables[table];
         let set = plan.tables[table].set;
+        if self.is_left_out(plan, table) {
+            return false;
+        }
         if step == StepKind::Reattach {
             return progress.maybe_detached && !progress.stuck && self.wants_back(plan, set);
         }

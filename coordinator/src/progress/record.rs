@@ -66,6 +66,11 @@ pub enum OperatorOrder {
         /// The table.
         table: TableName,
     },
+    /// Leave a host out for good: what is cleaned goes on without its replicas, what is not goes back into service.
+    Leave {
+        /// The host.
+        host: HostName,
+    },
     /// Put back what is not cleaned, carry forward what is.
     Abort,
 }

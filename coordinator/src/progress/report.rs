@@ -29,7 +29,7 @@ impl Progress {
 
     fn reported_table(&self, plan: &Plan, ix: TableIx) -> Reported {
         let (planned, progress) = (&plan.tables[ix], &self.tables[ix]);
-        let role = self.sets[planned.set].order.first().map(|&reference| {
+        let role = self.restore_order(plan, planned.set).first().map(|&reference| {
             if reference == ix {
                 ReplicaRole::Reference
             } else {
@@ -48,7 +48,7 @@ impl Progress {
                 fates: BTreeMap::new(),
                 parts: None,
                 detached: None,
-                problem: self.problem_of(plan, ix).cloned(),
+                problem: self.shown_problem(plan, ix).cloned(),
             },
             manifest: progress.manifest.as_ref().map(|manifest| manifest.digest.clone()),
             account: progress.account.clone(),

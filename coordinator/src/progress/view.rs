@@ -78,7 +78,10 @@ impl Progress {
 
     fn set_phase(&self, plan: &Plan, set: SetIx) -> Phase {
         let progress = &self.sets[set];
-        let ready = plan.set_hosts(set).iter().all(|&host| self.host_is_ready(plan, host));
+        let ready = self
+            .hosts_of(plan, set)
+            .iter()
+            .all(|&host| self.host_is_ready(plan, host));
         if self.is_over(plan, set) {
             Phase::Done
         } else if self.all_at_least(plan, set, TableAt::Attached) {
@@ -102,7 +105,7 @@ impl Progress {
         let mut counts = Counts::default();
         for (ix, planned) in plan.tables.iter().enumerate() {
             if host.is_none_or(|host| planned.host == host) {
-                counts.add(self.status_of(plan, ix), self.problem_of(plan, ix).is_some());
+                counts.add(self.status_of(plan, ix), self.shown_problem(plan, ix).is_some());
             }
         }
         counts
@@ -113,7 +116,7 @@ impl Progress {
     pub fn counts_of_wave(&self, plan: &Plan, wave: usize) -> Counts {
         let mut counts = Counts::default();
         for ix in (0..plan.tables.len()).filter(|&ix| plan.sets[plan.tables[ix].set].wave == wave) {
-            counts.add(self.status_of(plan, ix), self.problem_of(plan, ix).is_some());
+            counts.add(self.status_of(plan, ix), self.shown_problem(plan, ix).is_some());
         }
         counts
     }
@@ -165,6 +168,8 @@ impl Progress {
                     version: host.clickhouse_version.clone(),
                     restarted_at: self.hosts[ix].restarted_at.clone(),
                     counts: self.counts(plan, Some(ix)),
+                    skipped: self.hosts[ix].left.is_some(),
+                    away: None,
                 })
                 .collect(),
             replica_sets: (0..plan.sets.len()).map(|set| self.set_status(plan, set)).collect(),
@@ -191,8 +196,8 @@ impl Progress {
         SetStatus {
             zookeeper_path: plan.sets[set].path.to_string(),
             settled,
-            reference: progress
-                .order
+            reference: self
+                .restore_order(plan, set)
                 .first()
                 .map(|&table| plan.hosts[plan.tables[table].host].name.clone()),
             reason,
@@ -220,8 +225,9 @@ impl Progress {
             attempts: progress.attempts,
             parts: progress.manifest.as_ref().map(|m| m.parts),
             rows: progress.manifest.as_ref().map(|m| m.rows),
-            skipped: self.sets[planned.set].skipped,
-            problem: self.problem_of(plan, table).cloned(),
+            skipped: self.sets[planned.set].skipped || self.is_left_out(plan, table),
+            waits_for: None,
+            problem: self.shown_problem(plan, table).cloned(),
         }
     }
 }

@@ -114,6 +114,7 @@ pub(crate) fn table(host: &str, table: &str, status: TableStatus) -> TableStatus
         parts: manifest.then_some(12),
         rows: manifest.then_some(1_234_567),
         skipped: false,
+        waits_for: None,
         problem: None,
     }
 }
@@ -131,6 +132,8 @@ pub(crate) fn status(state: State, phase: Phase, tables: Vec<TableStatusView>) -
                 version: "26.9.1.1".into(),
                 restarted_at: (phase > Phase::Restart).then(|| "2026-01-31T01:02:03Z".into()),
                 counts: Counts::default(),
+                skipped: false,
+                away: None,
             });
         }
         let host = hosts.iter_mut().find(|host| host.host == table.host).unwrap();
@@ -270,7 +273,28 @@ pub(crate) fn unicode() -> StatusView {
 pub(crate) fn of_every_kind() -> Vec<StatusView> {
     let mut by_hand = completed();
     by_hand.tables[0].problem = Some(Problem::new(Code::MergesFailed, "Code: 60."));
-    vec![running(), paused_at_detached(), failed(), by_hand]
+    vec![running(), paused_at_detached(), failed(), by_hand, away()]
+}
+
+/// One host is gone, another was left out.
+pub(crate) fn away() -> StatusView {
+    let rows = [
+        ("ch-01-1", TableStatus::ZkCleaned),
+        ("ch-01-2", TableStatus::ZkCleaned),
+        ("ch-02-1", TableStatus::ZkCleaned),
+    ];
+    let mut tables: Vec<TableStatusView> = rows.iter().map(|(host, at)| table(host, "orders", *at)).collect();
+    for row in &mut tables[..2] {
+        row.waits_for = Some("ch-01-2".parse().unwrap());
+    }
+    tables[2].skipped = true;
+    tables[2].problem = Some(Problem::new(Code::HostLeft, "ch-02-1 was left out"));
+    let mut view = status(State::Running, Phase::Restart, tables);
+    view.waiting_for = Some("restart of ch-01-2: the agent of ch-01-2 is not connected, for 5m, no limit".into());
+    view.hosts[1].connected = false;
+    view.hosts[1].away = Some("the agent of ch-01-2 is not connected, for 5m, no limit".into());
+    view.hosts[2].skipped = true;
+    view
 }
 
 /// More tables than anybody wants to read.

@@ -389,6 +389,11 @@ fn orders_print_the_notice_to_stderr() {
         .exits(0)
         .prints_nothing()
         .says("ordered\n");
+    run(&fake, &["skip", "m1", "--host", "h"])
+        .exits(0)
+        .prints_nothing()
+        .says("ordered\n");
+    run(&fake, &["skip", "m1", "--host", "h", "--table", "d.t"]).exits(2);
     assert_eq!(
         fake.with(|canned| canned.calls.clone()),
         [
@@ -397,7 +402,8 @@ fn orders_print_the_notice_to_stderr() {
             "resume m1",
             "RetryRequest { name: \"m1\", table: \"\", host: \"\" }",
             "RetryRequest { name: \"m1\", table: \"d.t\", host: \"h\" }",
-            "SkipRequest { name: \"m1\", table: \"d.t\" }"
+            "SkipRequest { name: \"m1\", table: \"d.t\", host: \"\" }",
+            "SkipRequest { name: \"m1\", table: \"\", host: \"h\" }"
         ]
     );
 }
@@ -442,6 +448,8 @@ fn problems() {
         "problems-json",
         &run(&fake, &["problems", "m1", "-o", "json"]).exits(0).stdout,
     );
+    let ran = run(&with_status(documents::away()), &["problems", "m1"]).exits(0);
+    snapshot("problems-away", &ran.stdout);
     let none = with_status(documents::completed());
     run(&none, &["problems", "m1"])
         .exits(0)

@@ -128,15 +128,20 @@ pub(crate) enum Command {
         #[arg(long, value_parser = HostName::from_str)]
         host: Option<HostName>,
     },
-    /// Leaves a table out from here on and puts it back into service
+    /// Leaves a table out from here on and puts it back into service; or goes on without a host
     ///
-    /// With its whole replica set, and only before the first of its nodes is deleted.
+    /// A table goes with its whole replica set, and only before the first of its nodes is deleted. A host that never comes
+    /// back is left out for good: what is cleaned goes on with the other replicas, what is not goes back into service.
+    #[command(group = clap::ArgGroup::new("what").required(true))]
     Skip {
         #[command(flatten)]
         name: NameArgs,
         /// The table
-        #[arg(long, value_name = "DB.TABLE", value_parser = NonEmptyStringValueParser::new())]
-        table: String,
+        #[arg(long, group = "what", value_name = "DB.TABLE", value_parser = NonEmptyStringValueParser::new())]
+        table: Option<String>,
+        /// The host
+        #[arg(long, group = "what", value_parser = HostName::from_str)]
+        host: Option<HostName>,
     },
     /// Puts back into service what is not cleaned, carries forward what is
     ///

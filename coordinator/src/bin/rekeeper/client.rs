@@ -122,11 +122,7 @@ impl Client {
         self.notice(answer)
     }
 
-    pub(crate) async fn skip(&mut self, name: &MigrationName, table: String) -> Result<String, Failure> {
-        let request = v1::SkipRequest {
-            name: name.to_string(),
-            table,
-        };
+    pub(crate) async fn skip(&mut self, request: v1::SkipRequest) -> Result<String, Failure> {
         let answer = self.operator.skip(request).await;
         self.notice(answer)
     }

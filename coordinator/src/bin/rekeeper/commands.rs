@@ -86,8 +86,13 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
             how_to_follow(&name.name);
             Ok(Exit::Done)
         }
-        Command::Skip { name, table } => {
-            notice(&client.skip(&name.name, table).await?);
+        Command::Skip { name, table, host } => {
+            let request = v1::SkipRequest {
+                name: name.name.to_string(),
+                table: table.unwrap_or_default(),
+                host: host.map(String::from).unwrap_or_default(),
+            };
+            notice(&client.skip(request).await?);
             how_to_follow(&name.name);
             Ok(Exit::Done)
         }

@@ -54,6 +54,7 @@ impl Simulation {
             ],
             restarted: vec![false; plan.hosts.len()],
             manifests: vec![false; plan.tables.len()],
+            left: vec![false; plan.hosts.len()],
         };
         let statuses = vec![TableStatus::Init; plan.tables.len()];
         let progress = Progress::new(&plan);
@@ -114,6 +115,12 @@ impl Simulation {
                 return Err("went beyond the barrier".into());
             }
             for (target, hosts) in proposal.members {
+                if self.world.left[hosts[0]] {
+                    return Err(format!(
+                        "{:?} of {target:?} is ordered of a host that was left out",
+                        proposal.step
+                    ));
+                }
                 if let Target::Host(host) = target {
                     self.check_restart(host)?;
                 }
@@ -196,6 +203,9 @@ impl Simulation {
         let Some((attempt, outcome)) = self.events.pop_front() else {
             return Ok(());
         };
+        if !self.progress.in_flight.contains_key(&attempt) {
+            return Ok(()); // Its host was left out meanwhile: the driver takes it for one that is on record already.
+        }
         self.write(Record::Event {
             attempt,
             outcome: outcome.clone(),
@@ -260,6 +270,7 @@ impl Simulation {
                     let table = self.plan.tables[table].name.clone();
                     self.order(OperatorOrder::Skip { table })
                 }
+                4 => self.leave(usize::from(detail / 24) % self.plan.hosts.len()),
                 1 => self.order(OperatorOrder::Start {
                     until: Some(Until::Detached),
                 }),
@@ -269,6 +280,33 @@ impl Simulation {
                 _ => self.order(OperatorOrder::Start { until: None }),
             },
         }
+    }
+
+    /// A host never comes back, and the operator goes on without it.
+    fn leave(&mut self, host: usize) -> Result<(), String> {
+        let state = self.progress.state(&self.plan);
+        if matches!(state, State::Completed | State::Aborted)
+            || self.progress.may_not_be_left(&self.plan, host).is_some()
+        {
+            return Ok(()); // The driver refuses it.
+        }
+        let lost = |set: usize| {
+            let of_others = self.plan.sets[set]
+                .tables
+                .iter()
+                .filter(|&&t| self.plan.tables[t].host != host);
+            let has_rows = |&&t: &&usize| !self.world.left[self.plan.tables[t].host];
+            self.world.sets[set].apart && self.world.sets[set].gone && of_others.filter(has_rows).count() > 0
+        };
+        let unfinished = |set: &usize| !self.progress.is_over(&self.plan, *set);
+        if let Some(set) = self.plan.sets_on(host).filter(unfinished).find(|&set| lost(set)) {
+            return Err(format!(
+                "host {host} is left out with rows of set {set} that no other has"
+            ));
+        }
+        self.world.left[host] = true;
+        let host = self.plan.hosts[host].name.clone();
+        self.order(OperatorOrder::Leave { host })
     }
 
     /// No more faults: everything has to come to an end.
@@ -295,11 +333,15 @@ impl Simulation {
     }
 
     fn check_end(&self, state: State) -> Result<(), String> {
-        let finished = |&t: &usize| self.world.tables[t] == Table::Finished;
+        let left = |t: usize| self.world.left[self.plan.tables[t].host];
+        let finished = |&t: &usize| left(t) || self.world.tables[t] == Table::Finished;
         for (ix, set) in self.plan.sets.iter().enumerate() {
             let given_up = self.progress.aborting || self.progress.sets[ix].skipped;
             let all = set.tables.iter().all(finished);
-            let back = set.tables.iter().all(|&t| self.world.tables[t] == Table::InService);
+            let back = set
+                .tables
+                .iter()
+                .all(|&t| left(t) || self.world.tables[t] == Table::InService);
             if !(all || (back && given_up)) {
                 return Err(format!(
                     "{} ended neither restored nor in service ({state:?}): {:?}",

@@ -91,6 +91,8 @@ pub(super) struct World {
     pub(super) sets: Vec<Set>,
     pub(super) restarted: Vec<bool>,
     pub(super) manifests: Vec<bool>,
+    /// Hosts that never come back.
+    pub(super) left: Vec<bool>,
 }
 
 impl World {
@@ -156,17 +158,18 @@ impl World {
             (StepKind::Restore, Target::Table(t)) => {
                 let set = plan.tables[t].set;
                 check(
-                    plan.sets[set].tables.iter().all(|&o| self.manifests[o]),
+                    self.there(plan, set).all(|o| self.manifests[o]),
                     "restored before all manifests",
                 )?;
-                let order = restore_order(plan, set);
+                let mut order = restore_order(plan, set);
+                let is_restored = |o: TableIx| matches!(self.tables[o], Table::Restored | Table::Finished);
+                // Of a set whose replicas are equal any will do. One that was restored before its host went may be
+                // known as restored or not.
+                order.retain(|&o| !self.left[plan.tables[o].host]);
                 let before = order.iter().take_while(|&&other| other != t);
                 let wanted = if self.sets[set].apart { usize::MAX } else { 1 };
                 for &other in before.take(wanted) {
-                    check(
-                        matches!(self.tables[other], Table::Restored | Table::Finished),
-                        "restored before one that goes first",
-                    )?;
+                    check(is_restored(other), "restored before one that goes first")?;
                 }
                 if self.tables[t] == Table::ReadOnly {
                     self.tables[t] = Table::Restored;
@@ -177,7 +180,7 @@ impl World {
                 })
             }
             (StepKind::Finish, Target::Table(t)) => {
-                for &other in &plan.sets[plan.tables[t].set].tables {
+                for other in self.there(plan, plan.tables[t].set).collect::<Vec<_>>() {
                     check(
                         matches!(self.tables[other], Table::Restored | Table::Finished),
                         "merges too early",
@@ -190,9 +193,18 @@ impl World {
         }
     }
 
+    /// The tables of the set whose hosts are still there.
+    fn there<'a>(&'a self, plan: &'a Plan, set: SetIx) -> impl Iterator<Item = TableIx> + 'a {
+        let tables = plan.sets[set].tables.iter().copied();
+        tables.filter(|&t| !self.left[plan.tables[t].host])
+    }
+
     fn check_restarted(&self, plan: &Plan, set: SetIx, intent: Intent) -> Result<(), String> {
         let ready = plan.request.restart == RestartPolicy::Never
-            || plan.set_hosts(set).iter().all(|&host| self.restarted[host]);
+            || plan
+                .set_hosts(set)
+                .iter()
+                .all(|&host| self.restarted[host] || self.left[host]);
         if ready {
             Ok(())
         } else {

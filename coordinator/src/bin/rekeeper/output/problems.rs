@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use rekeeper_shared::ids::TableName;
-use rekeeper_shared::problem::Code;
+use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::view::{StatusView, TableStatus, TableStatusView};
 use serde::Serialize;
 
@@ -17,8 +17,8 @@ pub(crate) struct Row<'a> {
     table: String,
     zookeeper_path: &'a str,
     code: Code,
-    message: &'a str,
-    fix: &'a str,
+    message: String,
+    fix: String,
     /// Statements on the table's host that bring it further by hand; `retry` goes on from there.
     by_hand: Vec<String>,
 }
@@ -30,7 +30,7 @@ impl Row<'_> {
         format!(
             "{}  {place}: {}",
             paint.bad(self.code.as_str()),
-            text::escape(self.message)
+            text::escape(&self.message)
         )
     }
 }
@@ -38,17 +38,30 @@ impl Row<'_> {
 /// A row for every table that has a problem.
 pub(crate) fn rows(status: &StatusView) -> Vec<Row<'_>> {
     let tables = status.tables.iter();
+    let away = |table: &TableStatusView| {
+        let name = table.waits_for.as_ref()?;
+        let host = status.hosts.iter().find(|host| host.host == *name)?;
+        let fix = Code::HostAway.fix().replace("NAME", status.name.as_str());
+        Some(Problem {
+            code: Code::HostAway,
+            message: format!(
+                "waits for {name}: {}",
+                host.away.as_deref().unwrap_or("it is not connected")
+            ),
+            fix: fix.replace("HOST", name.as_str()),
+        })
+    };
     tables
         .filter_map(|table| {
-            let problem = table.problem.as_ref()?;
+            let problem = table.problem.clone().or_else(|| away(table))?;
             Some(Row {
                 host: table.host.as_str(),
                 table: TableName::new(&table.database, &table.table).to_string(),
                 zookeeper_path: &table.zookeeper_path,
                 code: problem.code,
-                message: &problem.message,
-                fix: &problem.fix,
                 by_hand: by_hand(status, table, problem.code),
+                message: problem.message,
+                fix: problem.fix,
             })
         })
         .collect()
@@ -86,6 +99,15 @@ fn by_hand(status: &StatusView, table: &TableStatusView, code: Code) -> Vec<Stri
             all.extend(caches.map(|cache| format!("SYSTEM DROP {cache} CACHE")));
             all
         }
+        // In service on its old metadata, once it is attached.
+        (Code::HostLeft, TableStatus::Init | TableStatus::Detached) => vec![format!("ATTACH TABLE {name}")],
+        // It joins the replicas that were restored without it, with what it has and they have too.
+        (Code::HostLeft, TableStatus::ZkCleaned) => {
+            let caches = ["MARK", "PRIMARY INDEX", "UNCOMPRESSED", "QUERY CONDITION"];
+            let mut all = vec![format!("ATTACH TABLE {name}"), format!("SYSTEM RESTORE REPLICA {name}")];
+            all.extend(caches.map(|cache| format!("SYSTEM DROP {cache} CACHE")));
+            all
+        }
         (Code::MergesFailed, _) => vec![format!("SYSTEM START MERGES {name}")],
         _ => Vec::new(),
     }
@@ -119,7 +141,7 @@ pub(crate) fn table(rows: &[Row<'_>], limit: Limit, paint: Paint) -> String {
     let mut known: HashMap<(Code, &str, &str, &[String]), usize> = HashMap::new();
     for row in rows {
         let group = *known
-            .entry((row.code, row.message, row.fix, row.by_hand.as_slice()))
+            .entry((row.code, &row.message, &row.fix, row.by_hand.as_slice()))
             .or_insert_with(|| {
                 groups.push((row, Vec::new()));
                 groups.len() - 1
@@ -141,10 +163,12 @@ pub(crate) fn table(rows: &[Row<'_>], limit: Limit, paint: Paint) -> String {
                 text::count(places.len() - limit.tables, "table")
             );
         }
-        out.push_str(&text::wrap(row.message, "    ", WIDTH));
+        out.push_str(&text::wrap(&row.message, "    ", WIDTH));
         out.push_str(&text::wrap(&format!("fix: {}", row.fix), "    ", WIDTH));
         if !row.by_hand.is_empty() {
-            out.push_str("    by hand, on the host, then retry:\n");
+            // Nothing is ordered any more of a host that was left out.
+            let then = if row.code == Code::HostLeft { "" } else { ", then retry" };
+            let _ = writeln!(out, "    by hand, on the host{then}:");
         }
         for statement in &row.by_hand {
             let _ = writeln!(out, "      {};", text::escape(statement));
