@@ -151,6 +151,9 @@ pub struct PartNode {
     pub name: String,
     /// Digest of what the node says about columns and checksums: equal parts, equal digest.
     pub digest: String,
+    /// `hash_of_all_files` of system.parts, as far as the node says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
 }
 
 /// The part set of record: a settled replica set's nodes, saved before the first of them is deleted.

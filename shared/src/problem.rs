@@ -224,6 +224,10 @@ codes! {
     RecordedPartsMissing "RECORDED_PARTS_MISSING" false
         "parts that ZooKeeper had on record for this replica are not on its disk"
         "see the server's log and detached/ (broken parts); bring the parts back, then retry";
+    PartsNotOnRecord "PARTS_NOT_ON_RECORD" false
+        "most rows of this replica are in parts that ZooKeeper did not have for it, or such parts cannot be set aside"
+        "look whether their rows are in other parts, or were dropped; move their folders to detached/ as the message says, \
+         then retry";
     ManifestLost "MANIFEST_LOST" false
         "the manifest that was written before the restore is lost, here and at the coordinator, or not that of the disk"
         "put the file that the message names back from a backup of the agent's state_dir, then retry; a manifest is never \

@@ -1,5 +1,5 @@
-"""Parts that vanish or break while the server is restarted: first what bare statements make of it, then Rekeeper, which
-sees it by the part set of record before anything is restored, and goes on when the parts are brought back."""
+"""Parts that vanish, break or turn up while the server is restarted: first what bare statements make of it, then Rekeeper,
+which sees it by the part set of record before anything is restored, and goes on when the disk is as it was."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ def table(name: str) -> Table:
     return Table("shop", name, settings=tables.NEVER_MERGES, rows=ROWS, inserts=PARTS)
 
 
-TABLES = [table(name) for name in ("bare", "vanished", "broken", "later")]
+TABLES = [table(name) for name in ("bare", "bare_more", "vanished", "broken", "later", "more", "most")]
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +62,13 @@ def planned(cluster: Cluster, name: str) -> tuple[Proof, dict]:
     return proof, before
 
 
-def problem(cluster: Cluster, name: str) -> dict:
+def problem(cluster: Cluster, name: str, code: str = "RECORDED_PARTS_MISSING", part: str = "all_2_2_0") -> dict:
     """The one problem that the migration has; the other replica has not been restored either."""
     status = cluster.rekeeper.status(name)
     found = [t["problem"] for t in status["tables"] if t["problem"]]
-    assert [problem["code"] for problem in found] == ["RECORDED_PARTS_MISSING"]
+    assert [problem["code"] for problem in found] == [code]
     print(found[0]["message"], "|", found[0]["fix"])
-    assert f"shop.{name}" in found[0]["message"] and "all_2_2_0" in found[0]["message"]
+    assert f"shop.{name}" in found[0]["message"] and part in found[0]["message"]
     assert "RESTORED" not in {t["status"] for t in status["tables"]}
     for host in cluster.hosts:
         assert host.value(f"SELECT is_readonly FROM system.replicas WHERE table = '{name}'") == "1"
@@ -118,8 +118,58 @@ def test_a_part_that_vanished_is_copied_from_the_other_replica(cluster):
     # As long as it is not there, nothing goes on.
     cluster.rekeeper("retry", "vanished").expect(DONE)
     assert cluster.rekeeper.wait_for_state("vanished", "COMPLETED", "FAILED")["state"] == "FAILED"
-    bring_back(problem(cluster, "vanished")["fix"], other)
+    # Another part under its name is not taken for it.
+    shutil.copytree(other.with_name("all_3_3_0"), part)
+    cluster.rekeeper("retry", "vanished").expect(DONE)
+    assert cluster.rekeeper.wait_for_state("vanished", "COMPLETED", "FAILED")["state"] == "FAILED"
+    fix = problem(cluster, "vanished")["fix"]
+    shutil.rmtree(part)
+    bring_back(fix, other)
     retry_finishes(cluster, "vanished", proof, before)
+
+
+def test_bare_statements_double_the_rows_of_a_part_that_was_not_committed(cluster):
+    part = part_of(cluster, FIRST, "bare_more")
+    cluster.query_all("DETACH TABLE shop.bare_more PERMANENTLY SYNC")
+    shutil.copytree(part, part.with_name("all_7_7_0"))
+    with cluster.zookeeper.client() as client:
+        client.delete("/tables/01/shop/bare_more", recursive=True)
+    cluster.query_all("ATTACH TABLE shop.bare_more")
+    exception = "SELECT zookeeper_exception FROM system.replicas WHERE table = 'bare_more'"
+    for host in cluster.hosts:
+        wait_for(lambda host=host: "No node" in host.value(exception), "the metadata to be missed")
+        host.query("SYSTEM RESTORE REPLICA shop.bare_more")
+        host.query("SYSTEM SYNC REPLICA shop.bare_more")
+    assert {count(cluster, host, "bare_more") for host in (FIRST, SECOND)} == {ROWS + EACH}
+    cluster.query_all("DETACH TABLE shop.bare_more PERMANENTLY SYNC")
+
+
+def test_a_part_that_is_not_on_record_is_set_aside(cluster):
+    proof, before = planned(cluster, "more")
+    part = part_of(cluster, FIRST, "more")
+    cluster.rekeeper("start", "more", "--until", "restarted", "--yes").expect(DONE)
+    shutil.copytree(part, part.with_name("all_7_7_0"))
+    cluster.rekeeper("start", "more", "--yes").expect(DONE)
+    assert {count(cluster, host, "more") for host in (FIRST, SECOND)} == {ROWS}
+    assert report(proof.check(before, Ledger(cluster.directory / "more.jsonl")))
+    assert (part.parent / "detached" / "ignored_all_7_7_0").exists()
+
+
+def test_most_of_the_rows_are_not_set_aside_without_asking(cluster):
+    proof, before = planned(cluster, "most")
+    part = part_of(cluster, FIRST, "most")
+    cluster.rekeeper("start", "most", "--until", "restarted", "--yes").expect(DONE)
+    for number in range(PARTS + 1):
+        shutil.copytree(part, part.with_name(f"all_{70 + number}_{70 + number}_0"))
+    cluster.rekeeper("start", "most", "--yes").expect(PROBLEMS)
+    found = problem(cluster, "most", "PARTS_NOT_ON_RECORD", "all_70_70_0")
+    for statement in found["fix"].split("then on this host: ", 1)[1].split("; "):
+        if statement.startswith("mv "):
+            source, target = re.fullmatch(r"mv '(.*)' '(.*)'", statement).groups()
+            Path(source).rename(target)
+        elif not statement.startswith(("rekeeper", "rows", "until")):
+            cluster.host(FIRST).query(statement)
+    retry_finishes(cluster, "most", proof, before)
 
 
 def test_a_part_that_broke_is_said_to_be_in_detached(cluster):

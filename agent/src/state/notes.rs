@@ -27,6 +27,9 @@ pub struct RestartNote {
 pub struct RestoreNote {
     /// When the table was first attached without metadata, by this host's clock; none when somebody else did it.
     pub attached_at: Option<SystemTime>,
+    /// Parts on record that were not on the disk when somebody looked.
+    #[serde(default)]
+    pub missing: BTreeSet<String>,
     /// SYSTEM RESTORE REPLICA was sent, or is about to be: what is found from now on may be its work.
     pub sent: bool,
     /// Parts of the manifest that lay in `detached/` already when it was sent.

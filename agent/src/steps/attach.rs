@@ -2,15 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, pack, unpack};
+use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, ReplicaSnapshot, pack, unpack};
 use rekeeper_shared::problem::Code;
-use rekeeper_shared::settle::uncovered;
 use rekeeper_shared::step::{Done, Failure, TableRef, Witness};
 use tokio::time::Instant;
 
 use super::look::{Found, look};
 use super::manifest::{Known, check_against_disk, not_on_record, on_record};
-use super::missing::{not_active, parts_missing};
+use super::recorded::{Recorded, until_as_recorded};
 use super::strangers::check_absent;
 use super::wait::{POLL, until_alone};
 use super::{Context, Finished, StepResult, failed, state_failed};
@@ -24,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// as it is, and `manifest` is the one that the coordinator has on record.
 ///
 /// # Errors
-/// WITNESS_FAILED, PLACE_DIFFERS, PATH_EXISTS, ATTACH_FAILED, RECORDED_PARTS_MISSING, MANIFEST_LOST, TABLE_CHANGED,
+/// WITNESS_FAILED, PLACE_DIFFERS, PATH_EXISTS, ATTACH_FAILED, RECORDED_PARTS_MISSING, PARTS_NOT_ON_RECORD, MANIFEST_LOST, TABLE_CHANGED,
 /// STORED_DOCUMENT_LOST.
 pub async fn attach(
     context: &Context,
@@ -33,7 +32,7 @@ pub async fn attach(
     record: &Packed,
     manifest: Option<&Packed>,
 ) -> StepResult {
-    let recorded = recorded_parts(table, record)?;
+    let replica = recorded_replica(table, record)?;
     until_alone(context, table, Code::AttachFailed).await?;
     let existing = match manifest {
         Some(expected) => Some(on_record(context, table, expected)?),
@@ -75,15 +74,10 @@ pub async fn attach(
             }
             stop_merges(context, table).await?;
             until_without_metadata(context, table).await?;
-            let mut manifest = manifest_of(context, table).await?;
-            if matches!(found, Found::Attached(_)) && !not_active(&recorded, &manifest.parts).is_empty() {
-                attach_anew(context, table).await?;
-                manifest = manifest_of(context, table).await?;
-            }
-            let missing = not_active(&recorded, &manifest.parts);
-            if !missing.is_empty() {
-                return Err(parts_missing(context, table, &missing).await);
-            }
+            let note = context.state.restore_note(&context.migration, table);
+            let missing = note.map_err(state_failed(Code::AttachFailed))?.missing;
+            until_as_recorded(context, table, Recorded::of_replica(&replica, &missing)).await?;
+            let manifest = manifest_of(context, table).await?;
             write_manifest(context, table, manifest).await?
         }
     };
@@ -102,8 +96,8 @@ fn finished(known: Known) -> Finished {
     }
 }
 
-/// The names of this replica's parts in the part set of record.
-fn recorded_parts(table: &TableRef, record: &Packed) -> Result<Vec<String>, Failure> {
+/// This replica in the part set of record.
+fn recorded_replica(table: &TableRef, record: &Packed) -> Result<ReplicaSnapshot, Failure> {
     let lost = |text: String| Failure::lasting(Code::StoredDocumentLost, text);
     let record: PartSetOfRecord = unpack(&record.bytes, Some(&record.digest))
         .map_err(|e| lost(format!("the part set of record of {}: {e}", table.path)))?;
@@ -112,17 +106,12 @@ fn recorded_parts(table: &TableRef, record: &Packed) -> Result<Vec<String>, Fail
         .replicas
         .into_iter()
         .find(|r| r.name == table.replica_name);
-    let replica = replica.filter(|_| record.snapshot.path == table.path).ok_or_else(|| {
+    replica.filter(|_| record.snapshot.path == table.path).ok_or_else(|| {
         lost(format!(
             "the part set of record does not have replica {} of {}",
             table.replica_name, table.path
         ))
-    })?;
-    // The nodes of outdated parts are on record too; such parts are not active, and may be gone from the disk.
-    Ok(uncovered(&replica.parts)
-        .into_iter()
-        .map(|part| part.name.clone())
-        .collect())
+    })
 }
 
 async fn attach_statement(context: &Context, table: &TableRef) -> Result<(), Failure> {
@@ -206,11 +195,12 @@ fn metadata_is_missing(replica: &Replica, table: &TableRef) -> bool {
     replica.readonly && exception.contains("No node") && exception.contains(table.path.as_str())
 }
 
-/// Detaches a table that is read-only without metadata and attaches it again: a server sees a folder that somebody has
-/// brought back only when it loads the table.
+/// Detaches a table that is read-only without metadata, if it is attached, and attaches it again.
 pub(super) async fn attach_anew(context: &Context, table: &TableRef) -> Result<(), Failure> {
-    let detached = context.clickhouse.execute(Statement::DetachPermanently(&table.name));
-    detached.await.map_err(failed(Code::AttachFailed))?;
+    if let Found::Attached(_) = look(context, table, Code::AttachFailed).await? {
+        let detached = context.clickhouse.execute(Statement::DetachPermanently(&table.name));
+        detached.await.map_err(failed(Code::AttachFailed))?;
+    }
     attach_statement(context, table).await?;
     stop_merges(context, table).await?;
     until_without_metadata(context, table).await

@@ -54,7 +54,7 @@ pub(super) const CODE: Code = Code::RestoreFailed;
 /// Restores a table replica; done when every part of its manifest is accounted for. Merges stay stopped.
 ///
 /// # Errors
-/// RESTORE_FAILED, PATH_EXISTS, PLACE_DIFFERS, RECORDED_PARTS_MISSING, DETACHED_COLLISION, PARTS_UNACCOUNTED, PARTS_OUT_OF_ORDER,
+/// RESTORE_FAILED, PATH_EXISTS, PLACE_DIFFERS, RECORDED_PARTS_MISSING, PARTS_NOT_ON_RECORD, DETACHED_COLLISION, PARTS_UNACCOUNTED, PARTS_OUT_OF_ORDER,
 /// OLD_READERS, MANIFEST_LOST, TABLE_CHANGED, STORED_DOCUMENT_LOST.
 pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
     let work = Work::new(context, order)?;

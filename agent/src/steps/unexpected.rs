@@ -67,7 +67,8 @@ fn parts_in(folder: &Path) -> Vec<(String, PathBuf)> {
     named.filter(|(name, _)| PartName::parse(name).is_some()).collect()
 }
 
-fn set_aside(name: &str, folder: &Path) -> Result<(), (PathBuf, std::io::Error)> {
+/// Renames the folder of a part to `detached/ignored_<part>`, as ClickHouse does, or to the next free name like that.
+pub(super) fn set_aside(name: &str, folder: &Path) -> Result<(), (PathBuf, std::io::Error)> {
     let failed = |error| (folder.to_owned(), error);
     let detached = folder.with_file_name("detached");
     let free = (0..)

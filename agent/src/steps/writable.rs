@@ -5,9 +5,8 @@ use std::collections::HashSet;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
-use super::attach::attach_anew;
 use super::look::{Found, look};
-use super::missing::{not_active, parts_missing};
+use super::recorded::{Recorded, until_as_recorded};
 use super::restore::{BY_ITSELF, CODE, PATIENCE, Work, some_of};
 use super::strangers::check_absent;
 use super::wait::until_alone;
@@ -92,7 +91,7 @@ impl Work<'_> {
                 }
             }
             if !sent {
-                self.check_parts().await?;
+                until_as_recorded(self.context, self.table, Recorded::of_manifest(&self.manifest)).await?;
             }
             self.check_names(sent).await?;
             if let Err(error) = self.send_restore().await? {
@@ -163,24 +162,6 @@ impl Work<'_> {
             Err(error) if ALREADY.iter().any(|words| error.says(words)) => Ok(()),
             outcome => outcome,
         })
-    }
-
-    /// Every part of the manifest is active: none has vanished or broken since it was written, say, because the server
-    /// was started again.
-    async fn check_parts(&self) -> Result<(), Failure> {
-        let names: Vec<String> = self.manifest.parts.iter().map(|part| part.name.clone()).collect();
-        let active = || async {
-            let active = self.context.clickhouse.active_parts(&self.table.name).await;
-            active.map_err(failed(CODE))
-        };
-        if !not_active(&names, &active().await?).is_empty() {
-            attach_anew(self.context, self.table).await?;
-        }
-        let missing = not_active(&names, &active().await?);
-        if missing.is_empty() {
-            return Ok(());
-        }
-        Err(parts_missing(self.context, self.table, &missing).await)
     }
 
     /// Names under `detached/` that the restore would stumble over. Once it was sent, those of the manifest may be its

@@ -75,6 +75,7 @@ impl ZooKeeper {
             .map(|name| PartNode {
                 name,
                 digest: digest.clone(),
+                hash: None,
             })
             .collect();
         Ok(Some(ReferenceNow {

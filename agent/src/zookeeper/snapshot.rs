@@ -214,6 +214,7 @@ impl ZooKeeper {
                 Some((bytes, _)) if bytes.is_empty() => old.push(name),
                 Some((bytes, _)) => parts.push(PartNode {
                     digest: short_digest(&[&bytes]),
+                    hash: hash_of_all_files(&bytes),
                     name,
                 }),
             }
@@ -238,10 +239,31 @@ impl ZooKeeper {
                 PartNode {
                     name,
                     digest: short_digest(&[&columns, &checksums]),
+                    hash: hash_of_all_files(&checksums),
                 }
             })
             .collect())
     }
+}
+
+/// `hash_of_all_files` out of a part's node, or of its node `checksums` in the older format. ClickHouse:
+/// ReplicatedMergeTreePartHeader.cpp (16 bytes of a hash of the columns, then the checksums), MergeTreeDataPartChecksum.cpp
+/// (two numbers of files as varints, three hashes of 16 bytes).
+fn hash_of_all_files(node: &[u8]) -> Option<String> {
+    const HASH: usize = 16;
+    let mut rest = match node.strip_prefix(b"part header format version: 1\n") {
+        Some(header) => header.get(HASH..)?,
+        None => node.strip_prefix(b"checksums format version: 5\n")?,
+    };
+    for _ in 0..2 {
+        let end = rest.iter().position(|byte| byte & 0x80 == 0)?;
+        rest = rest.get(end + 1..)?;
+    }
+    if rest.len() != 3 * HASH {
+        return None;
+    }
+    let hash = rest.iter().take(HASH).rev();
+    Some(hash.map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]
@@ -256,6 +278,23 @@ mod tests {
             19
         );
         assert_eq!(log_end(&[]), 0);
+    }
+
+    #[test]
+    fn the_hash_of_a_part_is_in_its_node() {
+        // Read from 26.9, together with hash_of_all_files.
+        let (columns, hashes) = ([7_u8; 16], [9_u8; 32]);
+        let hash = [
+            0x34, 0xd6, 0x99, 0xda, 0x26, 0x17, 0x3d, 0xf5, 0xe5, 0xec, 0x0c, 0xe0, 0xc2, 0x51, 0x29, 0xbe,
+        ];
+        let header: Vec<u8> = [&b"part header format version: 1\n"[..], &columns, &[3, 2], &hash, &hashes].concat();
+        let expected = Some("be2951c2e00cece5f53d1726da99d634".to_owned());
+        assert_eq!(hash_of_all_files(&header), expected);
+        let many_files = [&b"checksums format version: 5\n"[..], &[0x87, 0x02, 2], &hash, &hashes].concat();
+        assert_eq!(hash_of_all_files(&many_files), expected);
+        assert_eq!(hash_of_all_files(&header[..header.len() - 1]), None);
+        assert_eq!(hash_of_all_files(b"part header format version: 2\n"), None);
+        assert_eq!(hash_of_all_files(b""), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub(crate) fn replica(name: &str, parts: &[(&str, &str)]) -> ReplicaSnapshot {
     let part = |(name, digest): &(&str, &str)| PartNode {
         name: (*name).into(),
         digest: (*digest).into(),
+        hash: None,
     };
     ReplicaSnapshot {
         name: name.into(),

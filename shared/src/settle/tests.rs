@@ -41,6 +41,7 @@ fn each_guard_sees_its_own_fault() {
             r.parts.push(PartNode {
                 name: "patch-0f3c-all_1_1_0".into(),
                 digest: "p".into(),
+                hash: None,
             })
         }),
         ("active", |r| r.active = true),
@@ -123,6 +124,7 @@ fn outdated_parts_that_only_one_replica_still_has_are_no_difference() {
     slower.parts.push(PartNode {
         name: "all_4_4_0".into(),
         digest: "e".into(),
+        hash: None,
     });
     assert_eq!(judged(vec![cleaned, slower]).len(), 1);
 }

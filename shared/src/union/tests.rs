@@ -285,6 +285,7 @@ impl Model {
                 .map(|(name, rows)| PartNode {
                     name: name.clone(),
                     digest: format!("{rows:?}"),
+                    hash: None,
                 })
                 .collect();
             found
