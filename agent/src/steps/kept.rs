@@ -8,13 +8,14 @@ use rekeeper_shared::accounting::is_single;
 use rekeeper_shared::step::Failure;
 
 use super::leftovers::digests_of_checksums;
-use super::names::kept_name;
+use super::names::{attached, kept_name};
 use super::restore::{CODE, Work};
 use super::state_failed;
 
 impl Work<'_> {
     /// Renames what this restore has put under `detached/` and does not need any more: the folders of the manifest's own
-    /// parts, known by their `checksums.txt`. What lay there before stays as it is, and so does what users detached since.
+    /// parts, known by their `checksums.txt`, also those that were cut off while a follower attached them (it has fetched
+    /// them since). What lay there before stays as it is, and so does what users detached since.
     /// A folder that the agent may not rename keeps its name; the checks of the next plan find it.
     pub(super) async fn give_names_away(&self) -> Result<(), Failure> {
         let noted = self.context.state.checksums(&self.context.migration, self.table);
@@ -26,18 +27,17 @@ impl Work<'_> {
         };
         let mut folders = self.detached_parts().await?;
         folders.retain(|folder| {
-            let name = &folder.name;
-            noted.contains_key(name) && !self.manifest.detached_before.contains(name) && !of_user(name)
+            let name = attached(&folder.name);
+            noted.contains_key(name) && !self.manifest.detached_before.contains(&folder.name) && !of_user(name)
         });
         let paths = folders.iter().map(|folder| (folder.name.clone(), folder.path.clone()));
         let digests = digests_of_checksums(paths.collect()).await;
         for folder in folders {
-            if digests.get(&folder.name) != noted.get(&folder.name) {
+            let name = attached(&folder.name);
+            if digests.get(&folder.name) != noted.get(name) {
                 continue;
             }
-            let to = folder
-                .path
-                .with_file_name(kept_name(&self.context.migration, &folder.name));
+            let to = folder.path.with_file_name(kept_name(&self.context.migration, name));
             let renamed = if to.exists() {
                 Err(std::io::ErrorKind::AlreadyExists.into())
             } else {

@@ -12,14 +12,13 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
 
+use super::names::ATTACHING;
 use super::restore::{Work, some_of};
 use super::wait::POLL;
 use super::{failed, state_failed};
 use crate::clickhouse::{DetachedPart, Statement, TableSetting};
 use crate::state::FormerSettings;
 
-/// The prefix of a folder that was being attached when the server died; ATTACH PART refuses it under both names.
-const ATTACHING: &str = "attaching_";
 /// How long entries that could fetch or attach a part by themselves may be queued.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
 

@@ -5,12 +5,16 @@ use std::collections::{BTreeSet, HashMap};
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::part::PartName;
 
+/// What ClickHouse puts before the name of a part while it attaches it; ATTACH PART refuses such a folder.
+pub(super) const ATTACHING: &str = "attaching_";
+
 /// Those of the names under `detached/` that a restore would use for something else: the names of active and of
 /// outdated parts, which it moves there, and the names that it gives. It gives the n-th part of a partition the block
-/// n, so a restore that has to be repeated moves parts of such names.
+/// n, so a restore that has to be repeated moves parts of such names. The same with `attaching_` before them, which is
+/// what a part is called while it is attached.
 ///
 /// Measured: with a stale `all_0_0_0` in `detached/` the good part of that name becomes `all_0_0_0_try1`, and the stale
-/// one is attached.
+/// one is attached; with a stale `attaching_all_0_0_0`, RESTORE fails half way (1001, Directory not empty).
 pub fn collisions<'a>(
     active: impl IntoIterator<Item = &'a str>,
     outdated: impl IntoIterator<Item = &'a str>,
@@ -35,7 +39,10 @@ pub fn collisions<'a>(
     };
     let found: BTreeSet<&str> = detached
         .into_iter()
-        .filter(|name| taken.contains(name) || is_given(name))
+        .filter(|name| {
+            let name = attached(name);
+            taken.contains(name) || is_given(name)
+        })
         .collect();
     found.into_iter().map(str::to_owned).collect()
 }
@@ -44,6 +51,11 @@ pub fn collisions<'a>(
 /// would read it as a part of a partition that no table has.
 pub(super) fn kept_name(migration: &MigrationName, part: &str) -> String {
     format!("rekeeper-{}_{part}", migration.as_str().replace('_', "-"))
+}
+
+/// The name of the part that ClickHouse was attaching in the folder, or the folder's own.
+pub(super) fn attached(folder: &str) -> &str {
+    folder.strip_prefix(ATTACHING).unwrap_or(folder)
 }
 
 #[cfg(test)]
@@ -64,10 +76,18 @@ mod tests {
             "7_1_1_0",
             "broken_all_0_0_0",
             "ignored_all_12_12_0",
+            "attaching_all_12_12_0",
+            "attaching_all_7_7_0",
         ];
         assert_eq!(
             collisions(active, outdated, detached),
-            ["7_0_0_0", "all_12_12_0", "all_1_1_0", "all_5_5_0"]
+            [
+                "7_0_0_0",
+                "all_12_12_0",
+                "all_1_1_0",
+                "all_5_5_0",
+                "attaching_all_12_12_0"
+            ]
         );
     }
 }

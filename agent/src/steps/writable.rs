@@ -6,6 +6,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
 use super::look::{Found, look};
+use super::names::attached;
 use super::recorded::{Recorded, until_as_recorded};
 use super::restore::{BY_ITSELF, CODE, PATIENCE, Work, some_of};
 use super::strangers::check_absent;
@@ -177,7 +178,7 @@ impl Work<'_> {
         let found = if sent {
             let taken: HashSet<&str> = now().chain(outdated).collect();
             detached
-                .filter(|name| taken.contains(name))
+                .filter(|name| taken.contains(attached(name)))
                 .map(str::to_owned)
                 .collect()
         } else {
