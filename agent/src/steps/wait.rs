@@ -72,7 +72,8 @@ pub(super) async fn until_alone(context: &Context, table: &TableRef, code: Code)
         let report = |text: String| context.doing(format!("{} {text}", table.name));
         match context.clickhouse.wait_out_statements_on(&table.name, report).await {
             Ok(()) => return Ok(()),
-            Err(Error::Unreachable { .. }) if Instant::now() < deadline => {
+            // The question changes nothing, so it may be asked again also when it was cut off.
+            Err(Error::Unreachable { .. } | Error::Unknown { .. }) if Instant::now() < deadline => {
                 context.doing(format!("{} waits for the server, which cannot be reached", table.name));
                 tokio::time::sleep(POLL).await;
             }
