@@ -1,4 +1,6 @@
-//! Errors as people read them.
+//! Errors as people read them, and commands that they may give.
+
+use std::path::Path;
 
 /// An error and all its sources, in one line.
 #[must_use]
@@ -11,4 +13,22 @@ pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
         next = source.source();
     }
     text
+}
+
+/// The command of a shell that renames a file or a folder.
+#[must_use]
+pub(crate) fn mv(from: &Path, to: &Path) -> String {
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    format!("mv {} {}", quoted(from), quoted(to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quote_does_not_end_a_path() {
+        let command = mv(Path::new("/data/it's/a"), Path::new("/data/b"));
+        assert_eq!(command, r"mv '/data/it'\''s/a' '/data/b'");
+    }
 }

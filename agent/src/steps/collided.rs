@@ -16,6 +16,7 @@ use super::failed;
 use super::names::kept_name;
 use super::restore::{CODE, Work, some_of};
 use crate::clickhouse::DetachedPart;
+use crate::words::mv;
 
 /// What ClickHouse appends, with a number, to a name that is taken.
 const TRY: &str = "_try";
@@ -63,7 +64,7 @@ impl Work<'_> {
         statements.extend(paths.map(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let to = path.with_file_name(kept_name(&self.context.migration, &name));
-            format!("mv '{}' '{}'", path.display(), to.display())
+            mv(&path, &to)
         }));
         let names: Vec<String> = taken.into_iter().map(|(name, _)| name).collect();
         let attached: Vec<String> = stale

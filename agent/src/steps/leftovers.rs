@@ -18,6 +18,7 @@ use super::wait::POLL;
 use super::{failed, state_failed};
 use crate::clickhouse::{DetachedPart, Statement, TableSetting};
 use crate::state::FormerSettings;
+use crate::words::mv;
 
 /// How long entries that could fetch or attach a part by themselves may be queued.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
@@ -72,23 +73,27 @@ pub(super) async fn give_names_back(work: &Work<'_>) -> Result<(), Failure> {
     }
     let folders: Vec<&DetachedPart> = found.iter().map(|(_, folder)| folder).collect();
     work.nothing_stale(&folders).await?;
+    let mut refused: Option<(std::io::Error, Vec<String>)> = None;
     for (name, folder) in found {
         let to = folder.path.with_file_name(name);
         work.doing(format!(
             "renames {}, which the server left when it was killed, to {name}",
             folder.name
         ));
-        std::fs::rename(&folder.path, &to).map_err(|e| {
-            let text = format!(
-                "the server was killed while it attached {name}, and the agent cannot rename the folder ({e}): as a \
-                 user who may, mv '{}' '{}', then retry",
-                folder.path.display(),
-                to.display()
-            );
-            Failure::lasting(Code::PartsUnaccounted, text)
-        })?;
+        if let Err(error) = std::fs::rename(&folder.path, &to) {
+            let (_, commands) = refused.get_or_insert_with(|| (error, Vec::new()));
+            commands.push(mv(&folder.path, &to));
+        }
     }
-    Ok(())
+    let Some((error, commands)) = refused else {
+        return Ok(());
+    };
+    let text = format!(
+        "the server was killed while it attached parts of {}, and the agent cannot rename the folders that it left: {error}",
+        work.table.name
+    );
+    let fix = work.by_a_user_who_may(&commands);
+    Err(Failure::lasting(Code::PartsUnaccounted, text).with_fix(fix))
 }
 
 /// Of these parts, which lie under `detached/` by their names, those whose folder is known to hold another part.

@@ -12,9 +12,10 @@ use rekeeper_shared::step::Failure;
 
 use super::attach::until_without_metadata;
 use super::leftovers::digests_of_checksums;
-use super::restore::{Work, some_of};
+use super::restore::Work;
 use super::{failed, state_failed};
 use crate::clickhouse::{DetachedPart, Statement};
+use crate::words::mv;
 
 impl Work<'_> {
     /// Moves parts of the manifest from `detached/` back among the parts, while the table is read-only and has no
@@ -24,12 +25,16 @@ impl Work<'_> {
         if moved.is_empty() {
             return Ok(false);
         }
-        let names: Vec<String> = moved.iter().map(|folder| folder.name.clone()).collect();
-        if let Some(why) = self.unproved(&moved).await? {
+        if let Some(unproved) = self.unproved(&moved).await? {
             if !self.order.keep_order {
                 return Ok(false); // They are attached afterwards.
             }
-            return Err(self.cannot_put_back(&names, &why));
+            return Err(match unproved {
+                Unproved::Unread(folder) => {
+                    self.cannot_put_back(&moved, &format!("it cannot read {}", folder.display()))
+                }
+                Unproved::Other(folder) => self.another_part(&folder),
+            });
         }
         self.doing(format!(
             "puts {} parts back that a restore had moved when it was cut",
@@ -39,9 +44,12 @@ impl Work<'_> {
         let put = moved.iter().try_for_each(|folder| put(&folder.path));
         self.execute(Statement::AttachTable(&self.table.name)).await?;
         self.stop_merges().await?;
-        put.map_err(|why| self.cannot_put_back(&names, &why))?;
         until_without_metadata(self.context, self.table).await?;
-        Ok(true)
+        match put {
+            Ok(()) => Ok(true),
+            Err(_) if !self.order.keep_order => Ok(false), // As above.
+            Err(why) => Err(self.cannot_put_back(&self.moved_parts().await?, &why)),
+        }
     }
 
     /// The folders under `detached/` that bear a name of the manifest, were not there before, and are not active.
@@ -59,8 +67,8 @@ impl Work<'_> {
         Ok(folders)
     }
 
-    /// Why it is not certain that the folders are the parts of the manifest; none when it is.
-    async fn unproved(&self, moved: &[DetachedPart]) -> Result<Option<String>, Failure> {
+    /// Of which folder it is not certain that it is the part of the manifest; none when all are.
+    async fn unproved(&self, moved: &[DetachedPart]) -> Result<Option<Unproved>, Failure> {
         let noted = self.context.state.checksums(&self.context.migration, self.table);
         let noted = noted.map_err(state_failed(Code::RestoreFailed))?;
         let folders = moved.iter().map(|folder| (folder.name.clone(), folder.path.clone()));
@@ -69,35 +77,74 @@ impl Work<'_> {
             let name = &folder.name;
             match (noted.get(name), digests.get(name)) {
                 (Some(noted), Some(found)) if noted == found => None,
-                (Some(_), Some(_)) => Some(format!("detached/{name} is another part than the one of that name")),
-                _ => Some(format!("the agent cannot read {}", folder.path.display())),
+                (Some(_), Some(_)) => Some(Unproved::Other(folder.path.clone())),
+                _ => Some(Unproved::Unread(folder.path.clone())),
             }
         });
         Ok(unproved)
     }
 
-    fn cannot_put_back(&self, names: &[String], why: &str) -> Failure {
+    fn another_part(&self, folder: &Path) -> Failure {
+        let text = format!(
+            "a restore of {} was cut while it moved parts to detached/, and {} is another part than the one of that name",
+            self.table.name,
+            folder.display()
+        );
+        let fix = format!(
+            "look at what it holds and move it out of detached/; where a folder of its name with _tryN behind it is \
+             there, that is the part, and gets the name; then rekeeper retry {}",
+            self.context.migration
+        );
+        Failure::lasting(Code::PartsOutOfOrder, text).with_fix(fix)
+    }
+
+    /// With the statements and commands that put all of them back.
+    fn cannot_put_back(&self, moved: &[DetachedPart], why: &str) -> Failure {
+        let text = format!(
+            "a restore of {} was cut while it moved parts to detached/, and the agent cannot put them back: {why}",
+            self.table.name
+        );
+        let commands = moved
+            .iter()
+            .filter_map(|folder| Some(mv(&folder.path, &among_the_parts(&folder.path)?)));
+        let fix = self.by_a_user_who_may(&self.while_detached(commands));
+        Failure::lasting(Code::PartsOutOfOrder, text).with_fix(fix)
+    }
+
+    /// Commands on the table's folders, with the statements around them.
+    pub(super) fn while_detached(&self, commands: impl Iterator<Item = String>) -> Vec<String> {
         let table = self.table.name.sql();
-        Failure::lasting(
-            Code::PartsOutOfOrder,
-            format!(
-                "a restore of {} was cut while it moved parts to detached/, and they cannot be put back ({why}): \
-                 DETACH TABLE {table} PERMANENTLY SYNC; move these folders from detached/ to the folder above it: {}; \
-                 ATTACH TABLE {table}",
-                self.table.name,
-                some_of(names)
-            ),
+        let before = format!("DETACH TABLE {table} PERMANENTLY SYNC");
+        let after = ["ATTACH TABLE", "SYSTEM STOP MERGES"].map(|words| format!("{words} {table}"));
+        std::iter::once(before).chain(commands).chain(after).collect()
+    }
+
+    /// A remedy: what the agent has not the rights for.
+    pub(super) fn by_a_user_who_may(&self, commands: &[String]) -> String {
+        format!(
+            "on {}, as a user who may: {}; then rekeeper retry {}",
+            self.context.host,
+            commands.join("; "),
+            self.context.migration
         )
     }
 }
 
-/// Renames `<table>/detached/<part>` to `<table>/<part>`.
+/// A folder in `detached/` with the name of a part of the manifest.
+enum Unproved {
+    /// The agent cannot read it.
+    Unread(PathBuf),
+    /// It holds another part.
+    Other(PathBuf),
+}
+
+/// Where `<table>/detached/<part>` was: `<table>/<part>`.
+fn among_the_parts(folder: &Path) -> Option<PathBuf> {
+    Some(folder.parent()?.parent()?.join(folder.file_name()?))
+}
+
 fn put(folder: &Path) -> Result<(), String> {
-    let to: Option<PathBuf> = match (folder.parent().and_then(Path::parent), folder.file_name()) {
-        (Some(table), Some(name)) => Some(table.join(name)),
-        _ => None,
-    };
-    let to = to.ok_or_else(|| format!("{} is no folder of a part", folder.display()))?;
+    let to = among_the_parts(folder).ok_or_else(|| format!("{} is no folder of a part", folder.display()))?;
     // A rename replaces an empty folder silently.
     if to.exists() {
         return Err(format!("{} exists", to.display()));

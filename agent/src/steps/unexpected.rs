@@ -12,6 +12,7 @@ use rekeeper_shared::step::Failure;
 use super::failed;
 use super::restore::{CODE, Work};
 use crate::clickhouse::Statement;
+use crate::words::mv;
 
 impl Work<'_> {
     /// Sets the parts aside that ZooKeeper does not have for this replica, as ClickHouse does; answers whether there were
@@ -30,20 +31,51 @@ impl Work<'_> {
             "sets {} parts aside that ZooKeeper does not have",
             unexpected.len()
         ));
-        let moved = unexpected.iter().try_for_each(|(name, folder)| set_aside(name, folder));
+        let mut refused: Option<(std::io::Error, Vec<String>)> = None;
+        for (name, folder) in &unexpected {
+            if let Err((aside, error)) = set_aside(name, folder) {
+                let (_, commands) = refused.get_or_insert_with(|| (error, Vec::new()));
+                commands.push(mv(folder, &aside));
+            }
+        }
         self.execute(Statement::AttachTable(&table.name)).await?;
         self.stop_merges().await?;
-        moved.map_err(|(folder, error)| {
+        if let Some((error, commands)) = refused {
             let text = format!(
-                "the server was killed while it restored {}, and refuses to start the replica (code 231) because of the \
-                 part {}, which the agent cannot move ({error}): DETACH the table, move the folder into detached/ of \
-                 the table under the name ignored_..., ATTACH the table, then retry; do not use force_restore_data",
-                table.name,
-                folder.display()
+                "the server was killed while it restored {}, and refuses to start the replica (code 231) because of \
+                 parts that ZooKeeper does not have; the agent cannot set them aside: {error}",
+                table.name
             );
-            Failure::lasting(CODE, text)
-        })?;
+            let fix = self.by_a_user_who_may(&self.while_detached(commands.into_iter()));
+            let fix = format!("{fix}; do not use force_restore_data");
+            return Err(Failure::lasting(CODE, text).with_fix(fix));
+        }
         Ok(true)
+    }
+
+    /// A replica that does not come into service may be refused for such parts: where the agent cannot read the table's
+    /// folder, that is what has to be mended first.
+    pub(super) async fn can_tell_why(&self, state: &str) -> Result<(), Failure> {
+        let folders = self.context.clickhouse.data_folders(&self.table.name).await;
+        let folders = folders.map_err(failed(CODE))?;
+        let unread = folders
+            .iter()
+            .find_map(|folder| Some((folder, std::fs::read_dir(folder).err()?)));
+        let Some((folder, error)) = unread else {
+            return Ok(());
+        };
+        let text = format!(
+            "{} has metadata and is not in service: {state}; whether the server refuses it because of parts that \
+             ZooKeeper does not have (code 231 in its log), the agent cannot tell: it cannot read {} ({error})",
+            self.table.name,
+            folder.display()
+        );
+        let fix = format!(
+            "let the agent of {} read and rename the folders of ClickHouse's parts (as root, or as ClickHouse's user); \
+             then rekeeper retry {}; do not use force_restore_data",
+            self.context.host, self.context.migration
+        );
+        Err(Failure::lasting(CODE, text).with_fix(fix))
     }
 
     /// Name and folder of the parts on the disk that ZooKeeper does not have for this replica. Not from system.parts,
@@ -67,16 +99,16 @@ fn parts_in(folder: &Path) -> Vec<(String, PathBuf)> {
     named.filter(|(name, _)| PartName::parse(name).is_some()).collect()
 }
 
-/// Renames the folder of a part to `detached/ignored_<part>`, as ClickHouse does, or to the next free name like that.
+/// Renames the folder of a part to `detached/ignored_<part>`, as ClickHouse does, or to the next free name like that;
+/// where it cannot, which name that is.
 pub(super) fn set_aside(name: &str, folder: &Path) -> Result<(), (PathBuf, std::io::Error)> {
-    let failed = |error| (folder.to_owned(), error);
     let detached = folder.with_file_name("detached");
-    let free = (0..)
-        .map(|n| match n {
-            0 => detached.join(format!("ignored_{name}")),
-            n => detached.join(format!("ignored_{name}_try{n}")),
-        })
-        .find(|path| !path.exists());
-    free.map_or(Ok(()), |free| std::fs::rename(folder, free))
-        .map_err(failed)
+    let mut aside = detached.join(format!("ignored_{name}"));
+    for n in 1.. {
+        if !aside.exists() {
+            break;
+        }
+        aside = detached.join(format!("ignored_{name}_try{n}"));
+    }
+    std::fs::rename(folder, &aside).map_err(|error| (aside, error))
 }

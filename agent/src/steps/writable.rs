@@ -66,7 +66,10 @@ impl Work<'_> {
                 }
                 match self.until_in_service(PATIENCE).await? {
                     Ok(()) => return Ok(()),
-                    Err(state) => last = state,
+                    Err(state) => {
+                        self.can_tell_why(&state).await?;
+                        last = state;
+                    }
                 }
                 continue;
             }

@@ -287,7 +287,14 @@ mod tests {
         let hash = [
             0x34, 0xd6, 0x99, 0xda, 0x26, 0x17, 0x3d, 0xf5, 0xe5, 0xec, 0x0c, 0xe0, 0xc2, 0x51, 0x29, 0xbe,
         ];
-        let header: Vec<u8> = [&b"part header format version: 1\n"[..], &columns, &[3, 2], &hash, &hashes].concat();
+        let header: Vec<u8> = [
+            &b"part header format version: 1\n"[..],
+            &columns,
+            &[3, 2],
+            &hash,
+            &hashes,
+        ]
+        .concat();
         let expected = Some("be2951c2e00cece5f53d1726da99d634".to_owned());
         assert_eq!(hash_of_all_files(&header), expected);
         let many_files = [&b"checksums format version: 5\n"[..], &[0x87, 0x02, 2], &hash, &hashes].concat();
