@@ -15,6 +15,7 @@ from processes import alive, end, free_port, peak_memory, spawn_bound, wait_for
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
+_NOBODY = 65534
 # Exit codes of the command line.
 DONE, PROBLEMS, USAGE, BLOCKED, UNREACHABLE = range(5)
 
@@ -37,6 +38,8 @@ class Program:
         self.directory, self.program = directory, program
         self.log = directory / f"{program}.log"
         self._process: subprocess.Popen | None = None
+        # What it is started with, in front of its own command.
+        self._by: list[str] = []
         self.configure(configuration)
 
     def configure(self, configuration: dict) -> None:
@@ -47,7 +50,7 @@ class Program:
 
     def start(self) -> None:
         """Start the process; it dies with this one."""
-        self._process = spawn_bound([binary(self.program), "--config", self.configuration_file], self.log)
+        self._process = spawn_bound([*self._by, binary(self.program), "--config", self.configuration_file], self.log)
 
     @property
     def is_running(self) -> bool:
@@ -131,6 +134,15 @@ class Agent(Program):
             (directory / "clickhouse.password").write_text(host.password)
             settings["clickhouse"]["password_file"] = "clickhouse.password"
         super().__init__(directory, "rekeeper-agent", settings)
+
+    def run_as_reader(self) -> None:
+        """From its next start on it runs as a user who may read all files, and change only its own."""
+        for path in [self.directory, *self.directory.rglob("*")]:
+            os.chown(path, _NOBODY, _NOBODY)
+        self._by = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
+        self._by += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        # The kernel forgets it when the user changes.
+        self._by += ["--pdeathsig", "KILL", "--"]
 
     def use_zookeeper(self, port: int) -> None:
         """Let it read of another ZooKeeper port than its host does, from a copy of the host's configuration."""
