@@ -1,6 +1,7 @@
 """A table that cannot go on gets a problem, the others go on, and `retry` finishes it once the cause is gone."""
 
 import contextlib
+import random
 
 import pytest
 import tables
@@ -11,6 +12,7 @@ from proof import Proof, report
 from rig import Cluster
 from tables import Table
 from writer import Ledger
+from zookeeper_proxy import ZooKeeperProxy
 
 BAD = Table("shop", "bad", settings=tables.NEVER_MERGES, rows=60, inserts=6)
 TABLES = [BAD, Table("shop", "good", rows=60), Table("archive", "good", rows=60)]
@@ -120,16 +122,71 @@ def test_detach_that_keeps_failing(two):
     case.retry_finishes()
 
 
+PROTECTED = [make_acl("world", "anyone", read=True, admin=True)]
+
+
 def test_node_that_may_not_be_deleted(two):
     case = Case(two)
     case.rekeeper("start", "m1", "--until", "detached", "--yes").expect(DONE)
-    deep = f"{PATH}/replicas/r2/parts"
+    # No check of a plan asks about this one.
+    deep = f"{PATH}/alter_partition_version"
     with two.zookeeper.client() as client:
-        client.set_acls(deep, [make_acl("world", "anyone", read=True, admin=True)])
-        case.fails("CLEAN_FAILED", "DETACHED")
-        # Forward is the only way, so it stays detached; and what could not be deleted is there.
-        assert client.exists(deep)
+        client.create(f"{deep}/below")
+        client.set_acls(deep, PROTECTED)
+        case.fails("ACL_DENIED", "INIT")
+        case.is_in_service()
         client.set_acls(deep, OPEN_ACL_UNSAFE)
+    case.retry_finishes()
+
+
+def test_node_that_is_protected_when_deletion_has_begun(two):
+    proxy = ZooKeeperProxy(two.zookeeper.port)
+    for agent in two.agents.values():
+        agent.use_zookeeper(proxy.port)
+        agent.restart()
+    two.rekeeper.wait_for_agents(*two.agents)
+    case = Case(two)
+    deep = f"{PATH}/replicas/r2/parts"
+    # The marker of the record is replaced by that of the clean.
+    proxy.hold("multi", "shop/bad/rekeeper-m1-.*shop/bad/rekeeper-m1-")
+    following = case.rekeeper.background("start", "m1", "--yes", output=two.directory / "start.out")
+    try:
+        wait_for(lambda: proxy.held, "the clean to begin", timeout=60)
+        with two.zookeeper.client() as client:
+            client.set_acls(deep, PROTECTED)
+            proxy.let_go()
+            assert following.wait(timeout=200) == PROBLEMS
+            case.failed_with("CLEAN_FAILED", "DETACHED")
+            # Forward is the only way, so it stays detached; and what could not be deleted is there.
+            assert client.exists(deep)
+            client.set_acls(deep, OPEN_ACL_UNSAFE)
+        case.retry_finishes()
+    finally:
+        following.terminate()
+        following.wait()
+        proxy.close()
+
+
+def test_export_that_is_too_large(two):
+    """The limit is the host's own, and nothing is deleted before all is exported."""
+    case = Case(two)
+    with two.zookeeper.client() as client:
+        for number in range(200):
+            # Nothing that could be compressed much.
+            client.create(f"{PATH}/alter_partition_version/{number}", random.randbytes(64).hex().encode())
+    agents = list(two.agents.values())
+    for agent in agents:
+        agent.configure(agent.configuration | {"znodes_export_limit_bytes": 9_000})
+        agent.restart()
+    two.rekeeper.wait_for_agents(*two.agents)
+    case.fails("EXPORT_TOO_LARGE", "INIT")
+    case.is_in_service()
+    told = case.rekeeper("problems", "m1").expect(DONE, PROBLEMS).stdout
+    assert "znodes_export_limit_bytes" in told
+    for agent in agents:
+        agent.configure({k: v for k, v in agent.configuration.items() if k != "znodes_export_limit_bytes"})
+        agent.restart()
+    two.rekeeper.wait_for_agents(*two.agents)
     case.retry_finishes()
 
 
