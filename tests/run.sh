@@ -21,6 +21,8 @@ export REKEEPER_RIG_PYTHON=$python
 
 stage "mutants apply"
 tests/mutants/run.py --check
+stage "benchmarks compile"
+"$python" -m py_compile tests/benches/*.py
 stage "cargo fmt"
 cargo fmt --all --check
 stage "cargo clippy"

@@ -64,6 +64,11 @@ class ZooKeeper:
         self._data.mkdir()
         self.start()
 
+    @property
+    def pid(self) -> int:
+        """The process of the latest start."""
+        return self._process.pid
+
     def peak_memory(self) -> int:
         """In bytes."""
         return peak_memory(self._process.pid) if self._process else 0
