@@ -190,7 +190,7 @@ codes! {
          then retry; what was detached stays in detached/";
     RecordFailed "RECORD_FAILED" false
         "the part set of record could not be read or saved"
-        "see the message (ZooKeeper, rights, disk of the agent), then retry";
+        "see the message (ZooKeeper, rights, disk of the agent), then retry; a table that somebody has dropped: rekeeper skip";
     ExportTooLarge "EXPORT_TOO_LARGE" false
         "the file with all nodes of the table, which is written before the first of them is deleted, would be larger than it \
          may be"

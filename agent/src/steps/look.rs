@@ -1,7 +1,8 @@
 //! What is really there: by UUID, path and replica name, not by name alone.
 
+use rekeeper_shared::ids::{TableName, quote_literal};
 use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::problem::Code;
+use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::step::{Failure, TableRef};
 
 use super::{Context, failed};
@@ -22,42 +23,99 @@ pub(super) enum Found {
 /// Looks for the table; another table of its name, or it under another name, is a changed one. `code` is that of a
 /// server that cannot be asked.
 pub(super) async fn look(context: &Context, table: &TableRef, code: Code) -> Result<Found, Failure> {
+    match find(context, table, code).await? {
+        Ok(found) => Ok(found),
+        Err(changed) => Err(changed.into_failure(context, table)),
+    }
+}
+
+/// A table that is not as it was planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// It is attached under this name; another table may have its own.
+    Renamed { to: TableName, swapped: bool },
+    /// The server does not have it any more; there may be another one of its name, of this UUID.
+    Gone { other: Option<String> },
+    /// It is a replica elsewhere, or none: what it is now.
+    Elsewhere(String),
+}
+
+/// The same as [`look`], with a changed table for an answer.
+pub(super) async fn find(context: &Context, table: &TableRef, code: Code) -> Result<Result<Found, Changed>, Failure> {
     let (clickhouse, name) = (&context.clickhouse, &table.name);
-    let changed = |text: String| Err(Failure::lasting(Code::TableChanged, text));
-    let other_uuid = |uuid: &str| {
-        changed(format!(
-            "{name} has the UUID {uuid} now, the plan knows it as {}",
-            table.uuid
-        ))
-    };
-    if let Some(uuid) = clickhouse.uuid_of(name).await.map_err(failed(code))? {
-        if uuid != table.uuid {
-            return other_uuid(&uuid);
-        }
+    let attached = clickhouse.uuid_of(name).await.map_err(failed(code))?;
+    if attached.as_ref().is_some_and(|uuid| *uuid == table.uuid) {
         let replica = clickhouse.replica(name).await.map_err(failed(code))?;
         let Some(replica) = replica else {
-            return changed(format!("{name} is no replicated table"));
+            return Ok(Err(Changed::Elsewhere("no replicated table".to_owned())));
         };
         let same_path = ZkPath::parse(&replica.path).is_ok_and(|path| path == table.path);
         if !same_path || replica.replica_name != table.replica_name {
-            return changed(format!(
-                "{name} is replica {} of {} now, and was planned as replica {} of {}",
-                replica.replica_name, replica.path, table.replica_name, table.path
-            ));
+            let now = format!("replica {} of {}", replica.replica_name, replica.path);
+            return Ok(Err(Changed::Elsewhere(now)));
         }
-        return Ok(Found::Attached(replica));
+        return Ok(Ok(Found::Attached(replica)));
     }
     if !is_zero_uuid(&table.uuid)
-        && let Some(other) = clickhouse.name_of(&table.uuid).await.map_err(failed(code))?
+        && let Some(to) = clickhouse.name_of(&table.uuid).await.map_err(failed(code))?
     {
-        return changed(format!("{name} is called {other} now"));
+        let swapped = attached.is_some();
+        return Ok(Err(Changed::Renamed { to, swapped }));
     }
-    match clickhouse.detached_table(name).await.map_err(failed(code))? {
-        DetachedTable::Is { uuid, .. } if uuid != table.uuid => other_uuid(&uuid),
+    if attached.is_some() {
+        return Ok(Err(Changed::Gone { other: attached }));
+    }
+    Ok(match clickhouse.detached_table(name).await.map_err(failed(code))? {
+        DetachedTable::Is { uuid, .. } if uuid != table.uuid => Err(Changed::Gone { other: Some(uuid) }),
         DetachedTable::Is { permanently, .. } => Ok(Found::Detached {
             permanently: Some(permanently),
         }),
         DetachedTable::NotTold => Ok(Found::Detached { permanently: None }),
-        DetachedTable::None => changed(format!("the server has no table {name}, neither attached nor detached")),
+        DetachedTable::None => Err(Changed::Gone { other: None }),
+    })
+}
+
+impl Changed {
+    /// What to tell people: where the planned table is, and how it gets back.
+    fn into_failure(self, context: &Context, table: &TableRef) -> Failure {
+        let (name, migration) = (&table.name, &context.migration);
+        let leave = format!(
+            "as long as none of its nodes was deleted: rekeeper skip {migration} --table {}",
+            quote_literal(&name.to_string())
+        );
+        let (text, fix) = match self {
+            Self::Renamed { to, swapped } => {
+                let back = if swapped {
+                    format!("EXCHANGE TABLES {} AND {}", name.sql(), to.sql())
+                } else {
+                    format!("RENAME TABLE {} TO {}", to.sql(), name.sql())
+                };
+                (
+                    format!("{name} is called {to} now"),
+                    format!("on this host: {back}; then rekeeper retry {migration}; or, {leave}"),
+                )
+            }
+            Self::Gone { other } => {
+                let now = match other {
+                    Some(uuid) => format!("{name} has the UUID {uuid} now, the plan knows it as {}", table.uuid),
+                    None => format!("the server has no table {name}, neither attached nor detached"),
+                };
+                let fix = format!(
+                    "somebody has dropped the table that was planned: {leave}; after that its other replicas wait: see \
+                     docs/runbook.md, TABLE_CHANGED"
+                );
+                (now, fix)
+            }
+            Self::Elsewhere(now) => (
+                format!(
+                    "{name} is {now} now, and was planned as replica {} of {}",
+                    table.replica_name, table.path
+                ),
+                format!("make it again what it was, then rekeeper retry {migration}; or, {leave}"),
+            ),
+        };
+        let mut problem = Problem::new(Code::TableChanged, text);
+        problem.fix = fix;
+        Failure { problem, retry: false }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef};
 
-use super::look::{Found, look};
+use super::look::{Changed, Found, find, look};
 use super::wait::{until_alone, until_in_service};
 use super::{Context, StepResult, failed};
 use crate::clickhouse::{Class, Statement, code};
@@ -13,12 +13,25 @@ use crate::clickhouse::{Class, Statement, code};
 /// How long a table may take to come into service.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Attaches the table and waits until it does its work.
+/// Attaches the table and waits until it does its work. One that somebody has dropped since has nothing to be put back,
+/// and one that has another name is in service under that.
 ///
 /// # Errors
 /// ATTACH_FAILED, TABLE_CHANGED.
 pub async fn reattach(context: &Context, table: &TableRef) -> StepResult {
     until_alone(context, table, Code::AttachFailed).await?;
+    let renamed: TableRef;
+    let table = match find(context, table, Code::AttachFailed).await? {
+        Err(Changed::Gone { .. }) => return Ok(Done::Plain.into()),
+        Err(Changed::Renamed { to, .. }) => {
+            renamed = TableRef {
+                name: to,
+                ..table.clone()
+            };
+            &renamed
+        }
+        Ok(_) | Err(Changed::Elsewhere(_)) => table,
+    };
     if let Found::Detached { .. } = look(context, table, Code::AttachFailed).await? {
         context.doing(format!("attaches {}", table.name));
         match context.clickhouse.execute(Statement::AttachTable(&table.name)).await {
