@@ -37,8 +37,12 @@ pub enum CannotStart {
     #[error("the state folder cannot be used")]
     State(#[from] StateError),
     /// The list of known tables cannot be read.
-    #[error("the list of known tables in the state folder cannot be read")]
-    Known(#[source] io::Error),
+    #[error(
+        "the list of known tables {} cannot be read; put it back from a backup, or, when no migration is under way on this \
+         host, remove it: the next plan makes it anew",
+        .0.display()
+    )]
+    Known(PathBuf, #[source] io::Error),
 }
 
 /// Runs an agent until `stop` is true.
@@ -47,7 +51,7 @@ pub enum CannotStart {
 /// When it cannot start; once it runs it goes on whatever comes.
 pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), CannotStart> {
     let state = State::open(&config.state_dir)?;
-    let known = Known::open(&config.state_dir).map_err(CannotStart::Known)?;
+    let known = Known::open(&config.state_dir).map_err(|e| CannotStart::Known(Known::file(&config.state_dir), e))?;
     tracing::info!(
         host = %config.host,
         coordinator = %config.coordinator,

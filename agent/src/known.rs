@@ -35,12 +35,18 @@ struct KnownTable {
 }
 
 impl Known {
+    /// Where they are.
+    #[must_use]
+    pub fn file(state_dir: &Path) -> PathBuf {
+        state_dir.join(FILE)
+    }
+
     /// Reads what the state folder has of it.
     ///
     /// # Errors
     /// When the file cannot be read or is damaged.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
-        let file = state_dir.join(FILE);
+        let file = Self::file(state_dir);
         let tables = match durable::read(&file)? {
             None => BTreeSet::new(),
             Some(bytes) => serde_json::from_slice(&bytes)?,

@@ -121,6 +121,24 @@ class Case:
             assert sum(part["rows"] for part in table["parts"]) == ROWS
 
 
+def test_list_of_known_tables(cluster):
+    """Cut off: the agent does not start, and says which file it is and what to do; without one, a plan makes it anew."""
+    Case(cluster, "known", ["t"])
+    agent = cluster.agents[FIRST]
+    file = agent.directory / "state" / "known-tables.json"
+    agent.terminate()
+    cut_off(file)
+    agent.start()
+    wait_for(lambda: not agent.is_running, "the agent to end")
+    said = agent.log_tail()
+    assert str(file) in said and "remove it" in said and "backup" in said, said
+    file.unlink()
+    agent.start()
+    cluster.rekeeper.wait_for_agents(FIRST, SECOND)
+    cluster.rekeeper("plan", "known_anew", "--database", "known", "--restart", "never").expect(DONE)
+    cluster.rekeeper("start", "known_anew", "--yes").expect(DONE)
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_manifest(cluster, after):
     """When RESTORE was sent: the coordinator's copy takes the place of the agent's."""
