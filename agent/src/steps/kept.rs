@@ -5,6 +5,7 @@
 //! the name that they get here, nothing but a person who renames them does.
 
 use rekeeper_shared::accounting::is_single;
+use rekeeper_shared::part::PartName;
 use rekeeper_shared::step::Failure;
 
 use super::leftovers::digests_of_checksums;
@@ -21,9 +22,18 @@ impl Work<'_> {
         let noted = self.context.state.checksums(&self.context.migration, self.table);
         let noted = noted.map_err(state_failed(CODE))?;
         let dropped = self.restore_note()?.dropped;
+        // A single part, or a whole partition.
+        let detached: Vec<PartName> = dropped
+            .iter()
+            .filter(|entry| entry.detached)
+            .filter_map(|entry| PartName::parse(&entry.range))
+            .collect();
         let of_user = |name: &str| {
-            let mut entries = dropped.iter();
-            entries.any(|entry| entry.detached && is_single(&entry.range) && entry.range == name)
+            PartName::parse(name).is_some_and(|part| {
+                detached.iter().any(|range| {
+                    *range == part || (range.partition == part.partition && !is_single(&range.to_string()))
+                })
+            })
         };
         let mut folders = self.detached_parts().await?;
         folders.retain(|folder| {
