@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod clickhouse;
+pub mod clock;
 pub mod config;
 pub mod doing;
 pub mod executor;

@@ -4,7 +4,7 @@
 //! merges; those can be accounted for, more and more of them only with less proof.
 
 use std::collections::HashSet;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::TableRef;
@@ -23,7 +23,7 @@ const RESOLUTION: Duration = Duration::from_secs(2);
 
 /// Watches for ever.
 pub async fn watch(clickhouse: ClickHouse, state: State) {
-    let mut server: Option<SystemTime> = None;
+    let mut server: Option<Instant> = None;
     // By migration and table: stopped since that server was started.
     let mut stopped: HashSet<String> = HashSet::new();
     loop {
@@ -41,9 +41,7 @@ pub async fn watch(clickhouse: ClickHouse, state: State) {
         };
         let started = started(&clickhouse).await;
         let is_same = match (server, started) {
-            (Some(before), Some(now)) => {
-                now.duration_since(before).is_ok_and(|later| later < RESOLUTION) || now < before
-            }
+            (Some(before), Some(now)) => now.saturating_duration_since(before) < RESOLUTION,
             _ => false,
         };
         if !is_same {
@@ -68,9 +66,9 @@ async fn held(state: &State) -> Result<Vec<(MigrationName, TableRef)>, String> {
 }
 
 /// When the server that answers was started, as far as that can be told; none when none answers.
-async fn started(clickhouse: &ClickHouse) -> Option<SystemTime> {
+async fn started(clickhouse: &ClickHouse) -> Option<Instant> {
     let uptime = timeout(PATIENCE, clickhouse.uptime()).await.ok()?.ok()?;
-    SystemTime::now().checked_sub(Duration::from_secs(uptime))
+    Instant::now().checked_sub(Duration::from_secs(uptime))
 }
 
 /// Whether they are stopped now, or need not be any more. A table that is not attached is looked at again.

@@ -9,6 +9,8 @@ use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::{Restored, TableRef};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Moment;
+
 use super::{State, StateError, file_stem, read_json, write_json};
 
 /// How far the restart of an attempt has come.
@@ -25,8 +27,8 @@ pub struct RestartNote {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreNote {
-    /// When the table was first attached without metadata, by this host's clock; none when somebody else did it.
-    pub attached_at: Option<SystemTime>,
+    /// When the table was first attached without metadata; none when somebody else did it.
+    pub attached_at: Option<Moment>,
     /// Parts on record that were not on the disk when somebody looked.
     #[serde(default)]
     pub missing: BTreeSet<String>,

@@ -1,6 +1,6 @@
 //! Attach: the table is there again, read-only, and what it holds is written down before anything can change it.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, ReplicaSnapshot, pack, unpack};
 use rekeeper_shared::problem::Code;
@@ -14,6 +14,7 @@ use super::strangers::check_absent;
 use super::wait::{POLL, until_alone};
 use super::{Context, Finished, StepResult, failed, state_failed};
 use crate::clickhouse::{Class, Replica, Statement, code};
+use crate::clock::Moment;
 use crate::state::StateError;
 
 /// How long ClickHouse may take to find out that the metadata is missing.
@@ -132,7 +133,7 @@ async fn attach_statement(context: &Context, table: &TableRef) -> Result<(), Fai
 fn note_attach(context: &Context, table: &TableRef) -> Result<(), StateError> {
     let mut note = context.state.restore_note(&context.migration, table)?;
     if note.attached_at.is_none() {
-        note.attached_at = Some(SystemTime::now());
+        note.attached_at = Moment::now();
         context.state.write_restore_note(&context.migration, table, &note)?;
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! and fills the caches for as long as it runs. Measured on 26.9: a SELECT that began between ATTACH and RESTORE and ended
 //! after the caches were dropped left an entry in the query condition cache, after which SELECTs answered 1 for 10,001.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
@@ -14,6 +14,7 @@ use super::failed;
 use super::restore::{CODE, Work};
 use super::wait::POLL;
 use crate::clickhouse::{Cache, Running, Statement, code};
+use crate::clock::Moment;
 
 /// How long statements of others may run on.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -54,8 +55,8 @@ impl Work<'_> {
         let began = Instant::now();
         loop {
             let waited = began.elapsed();
-            // None when it is not known, or the clock was set back: then nobody is excepted.
-            let attached = attached_at.and_then(|at| SystemTime::now().duration_since(at).ok());
+            // None when it is not known, or the machine was started since: then nobody is excepted.
+            let attached = attached_at.as_ref().and_then(Moment::elapsed);
             let running = self.context.clickhouse.running_of_others().await;
             let mut running = running.map_err(failed(CODE))?;
             running.retain(|statement| may_hold_old_parts(statement, waited, attached));
