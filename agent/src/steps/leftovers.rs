@@ -159,18 +159,28 @@ async fn change_settings(work: &Work<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Which settings to give back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// The deduplication window alone.
+    Deduplication,
+    /// Both.
+    All,
+}
+
 /// Gives the table back the settings that it had, if they were changed.
-pub(super) async fn put_settings_back(work: &Work<'_>) -> Result<(), Failure> {
+pub(super) async fn put_settings_back(work: &Work<'_>, which: Which) -> Result<(), Failure> {
     let (mut note, name) = (work.restore_note()?, &work.table.name);
     let Some(former) = note.settings else {
         return Ok(());
     };
-    for (setting, value) in [
-        (TableSetting::DeduplicationWindow, former.window),
-        (TableSetting::MergesInQueue, former.merges),
-    ] {
-        work.execute(Statement::Set(name, setting, value)).await?;
+    let window = Statement::Set(name, TableSetting::DeduplicationWindow, former.window);
+    work.execute(window).await?;
+    if which == Which::Deduplication {
+        return Ok(());
     }
+    let merges = Statement::Set(name, TableSetting::MergesInQueue, former.merges);
+    work.execute(merges).await?;
     note.settings = None;
     work.write_restore_note(&note)
 }

@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::manifest::on_record;
+use super::names::kept_name;
 use super::wait::{POLL, until_alone, until_in_service};
 use super::{Context, Finished, StepResult, failed, leftovers, state_failed};
 use crate::clickhouse::{Cache, DetachedPart, Statement};
@@ -65,10 +66,14 @@ pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
         _ => match work.run().await {
             Ok(made) => made,
             Err(failure) => {
-                // The next attempt needs the settings as they are; a table that is left alone does not.
-                if !failure.retry
-                    && let Err(also) = leftovers::put_settings_back(&work).await
-                {
+                // Users write already, so deduplication is never left off. Merges stay forbidden for the next attempt: a
+                // server that is started meanwhile would begin some. A table that is left alone gets both back.
+                let which = if failure.retry {
+                    leftovers::Which::Deduplication
+                } else {
+                    leftovers::Which::All
+                };
+                if let Err(also) = leftovers::put_settings_back(&work, which).await {
                     tracing::warn!(table = %order.table.name, error = %also.problem, "settings are not put back");
                 }
                 return Err(failure);
@@ -76,7 +81,7 @@ pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
         },
     };
     work.note_accounted(counts, &account)?;
-    leftovers::put_settings_back(&work).await?;
+    leftovers::put_settings_back(&work, leftovers::Which::All).await?;
     if *order.role == Role::Reference {
         context.zookeeper.remove_witness(order.witness).await?;
     }
@@ -314,9 +319,16 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let table = self.table.name.sql();
-        let statements = again.iter().map(|part| {
-            let part = quote_literal(part);
-            format!("ALTER TABLE {table} DETACH PART {part}; ALTER TABLE {table} ATTACH PART {part}")
+        let folders = self.detached_parts().await?;
+        let statements = again.iter().map(|name| {
+            let part = quote_literal(name);
+            // ATTACH PART would take what lies there for the part.
+            let in_the_way = folders.iter().find(|folder| folder.name == *name);
+            let away = in_the_way.map_or_else(String::new, |folder| {
+                let to = folder.path.with_file_name(kept_name(&self.context.migration, name));
+                format!("mv '{}' '{}'; ", folder.path.display(), to.display())
+            });
+            format!("{away}ALTER TABLE {table} DETACH PART {part}; ALTER TABLE {table} ATTACH PART {part}")
         });
         let statements: Vec<String> = statements.collect();
         let text = format!(
@@ -422,7 +434,16 @@ impl<'a> Work<'a> {
         if !others.is_empty() {
             text.push_str(&format!("; detached/ also holds {}", some_of(&others)));
         }
-        Failure::lasting(Code::PartsUnaccounted, text)
+        let failure = Failure::lasting(Code::PartsUnaccounted, text);
+        if self.following.is_none() {
+            return failure;
+        }
+        failure.with_fix(format!(
+            "attach nothing here: detached/ of a replica that follows holds its own copies of parts that it has by now, and \
+             attached they are there twice; see system.replication_queue and the server's log, mend the cause, then \
+             rekeeper retry {}",
+            self.context.migration
+        ))
     }
 
     pub(super) fn not_in_service(&self, state: &str) -> Failure {
