@@ -2,7 +2,6 @@
 //! copied, and what it believes of tables and nodes may be long past.
 
 use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::plan::Plan;
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::step::{StepKind, Target};
 
@@ -41,11 +40,19 @@ pub(super) fn behind(migration: &Migration, hosts: &Hosts) -> Option<Finding> {
 
 /// A host that has to have connected since the coordinator started before the step may be ordered of any host, and has
 /// not: what a set is recorded and deleted by is decided here, so whoever may know more has to be heard first.
-pub(super) fn unheard<'a>(plan: &'a Plan, hosts: &Hosts, step: StepKind, target: Target) -> Option<&'a HostName> {
+/// One that was left out for good is not waited for.
+pub(super) fn unheard<'a>(
+    migration: &'a Migration,
+    hosts: &Hosts,
+    step: StepKind,
+    target: Target,
+) -> Option<&'a HostName> {
     let (StepKind::Record | StepKind::Clean, Target::Set(set)) = (step, target) else {
         return None;
     };
-    let mut names = plan.set_hosts(set).into_iter().map(|host| &plan.hosts[host].name);
+    let plan = &migration.plan;
+    let of_set = migration.progress.hosts_of(plan, set);
+    let mut names = of_set.into_iter().map(|host| &plan.hosts[host].name);
     names.find(|name| hosts.get(name).is_none())
 }
 

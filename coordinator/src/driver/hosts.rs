@@ -147,7 +147,7 @@ impl Hosts {
             .iter()
             .map(|(target, hosts)| {
                 if migration.not_before(*target, now).is_some()
-                    || unheard(&migration.plan, self, proposal.step, *target).is_some()
+                    || unheard(migration, self, proposal.step, *target).is_some()
                 {
                     return None;
                 }

@@ -285,7 +285,7 @@ impl<S: Store> Driver<S> {
         let Some(migration) = self.migrations.get_mut(name) else {
             return Ok(());
         };
-        let is_unheard = || behind::unheard(&migration.plan, &self.hosts, intent.step, intent.target).is_some();
+        let is_unheard = || behind::unheard(migration, &self.hosts, intent.step, intent.target).is_some();
         if behind::behind(migration, &self.hosts).is_some() || is_unheard() {
             return Ok(());
         }

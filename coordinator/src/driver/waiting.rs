@@ -98,7 +98,7 @@ pub(super) fn running(migration: &Migration, hosts: &Hosts) -> Vec<RunningStep> 
 
 fn not_ordered(migration: &Migration, hosts: &Hosts, proposal: &Proposal, now: Instant) -> String {
     let silent = proposal.members.iter().find_map(|(target, _)| {
-        let host = unheard(&migration.plan, hosts, proposal.step, *target)?;
+        let host = unheard(migration, hosts, proposal.step, *target)?;
         Some(format!(
             "{} of {}: {}",
             proposal.step,
