@@ -436,9 +436,22 @@ hooks: {before_restart: [./none], timeout: 0s}
             "hooks.before_restart:",
         ];
         for field in fields {
-            assert!(bad.problems.iter().any(|p| p.starts_with(field)), "{field} {bad}");
+            // With its line, unless it stands on none.
+            let after_line = |p: &String| {
+                p.split_once(": ")
+                    .filter(|(line, _)| line.starts_with("line "))
+                    .map_or(p.clone(), |(_, rest)| rest.into())
+            };
+            assert!(
+                bad.problems.iter().any(|p| after_line(p).starts_with(field)),
+                "{field} {bad}"
+            );
         }
         assert_eq!(bad.problems.len(), fields.len(), "{bad}");
+        assert!(
+            bad.problems.iter().any(|p| p.starts_with("line 5: clickhouse.url:")),
+            "{bad}"
+        );
     }
 
     #[test]
