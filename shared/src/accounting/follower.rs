@@ -47,23 +47,32 @@ type Origin<'a> = (usize, &'a str);
 pub fn account_follower(evidence: FollowerEvidence<'_>) -> Account {
     let own = evidence.before.len();
     let mut expected: Vec<(Origin<'_>, &ManifestPart)> = Vec::new();
+    let mut content: HashMap<Origin<'_>, &ManifestPart> = HashMap::new();
     for (at, before) in evidence.before.iter().enumerate() {
-        let counts = |part: &&ManifestPart| before.share.is_none_or(|share| brings(share, &part.name));
+        let counts = |part: &&ManifestPart| {
+            before
+                .share
+                .is_none_or(|share| brings(share, &part.name) && same(part, at, &content).is_none())
+        };
         let mut parts: Vec<&ManifestPart> = before.manifest.parts.iter().filter(counts).collect();
         parts.sort_by_key(|part| order_of(&part.name));
-        expected.extend(parts.into_iter().map(|part| ((at, part.name.as_str()), part)));
+        let parts = parts.into_iter().map(|part| ((at, part.name.as_str()), part));
+        content.extend(parts.clone());
+        expected.extend(parts);
     }
+    // Their nodes differed, and yet they are one part: ClickHouse writes them in two formats.
+    let is_there_already =
+        |part: &ManifestPart| brings(evidence.share, &part.name) && same(part, own, &content).is_some();
     let left_behind = |part: &ManifestPart| {
         evidence.detached.contains(&part.name) && !evidence.manifest.detached_before.contains(&part.name)
     };
     let mut brought: Vec<&ManifestPart> = evidence.manifest.parts.iter().collect();
-    brought.retain(|part| brings(evidence.share, &part.name) && !left_behind(part));
+    brought.retain(|part| brings(evidence.share, &part.name) && !left_behind(part) && !is_there_already(part));
     brought.sort_by_key(|part| order_of(&part.name));
     expected.extend(brought.into_iter().map(|part| ((own, part.name.as_str()), part)));
 
     let now = fates_now(evidence, &expected);
     let partitions = whole_partitions(evidence.dropped);
-    let content: HashMap<Origin<'_>, &ManifestPart> = expected.iter().copied().collect();
     let covered = |by: &[String]| {
         let there = |name: &String| {
             let origins = (0..own).map(|at| (at, name.as_str()));
@@ -74,7 +83,8 @@ pub fn account_follower(evidence: FollowerEvidence<'_>) -> Account {
     let mut answered: HashSet<Origin<'_>> = HashSet::new();
     let mut fates = Vec::with_capacity(evidence.manifest.parts.len());
     for part in &evidence.manifest.parts {
-        let fate = match evidence.share.verdict(&part.name) {
+        let verdict = evidence.share.verdict(&part.name);
+        let fate = match verdict.filter(|_| !is_there_already(part)) {
             _ if part.rows == 0 => Fate::Empty,
             None => same(part, own, &content).map_or(Fate::Missing, |origin| {
                 answered.insert(origin);
@@ -340,6 +350,18 @@ mod tests {
             merges_keep_rows: true,
         });
         assert_eq!(found.to_attach(), ["2026_1_1_0"]);
+        assert_eq!(found.missing(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_part_whose_nodes_alone_differ_is_not_brought_beside_itself() {
+        let first = manifest(vec![part("all_0_0_0", 5, "a")]);
+        let own = manifest(vec![part("all_0_0_0", 5, "a"), part("all_1_1_0", 6, "b")]);
+        let share = bring(&["all_0_0_0", "all_1_1_0"]);
+        let active = [part("all_0_0_0", 5, "a")];
+        let left = ["all_0_0_0", "all_1_1_0"];
+        let found = fates(&own, &share, &[reference(&first)], &active, &left);
+        assert_eq!(found.to_attach(), ["all_1_1_0"]);
         assert_eq!(found.missing(), Vec::<&str>::new());
     }
 }
