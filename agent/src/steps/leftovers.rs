@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rekeeper_shared::accounting::whole_partitions;
+use rekeeper_shared::accounting::{Account, Fate, whole_partitions};
 use rekeeper_shared::document::digest;
 use rekeeper_shared::part::PartName;
 use rekeeper_shared::problem::Code;
@@ -20,6 +20,8 @@ use crate::clickhouse::{DetachedPart, Statement, TableSetting};
 use crate::state::FormerSettings;
 use crate::words::mv;
 
+/// The prefix of a folder that a server set aside when it was started again.
+const IGNORED: &str = "ignored_";
 /// How long entries that could fetch or attach a part by themselves may be queued.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -54,12 +56,15 @@ pub(super) async fn give_names_back(work: &Work<'_>) -> Result<(), Failure> {
     }
     // A follower attaches only what it has to bring.
     missing.retain(|name| work.following.as_ref().is_none_or(|following| following.brings(name)));
-    if missing.is_empty() {
+    if missing.is_empty() && work.following.is_some() {
         return Ok(());
     }
     let noted = work.context.state.checksums(&work.context.migration, work.table);
     let noted = noted.map_err(state_failed(Code::RestoreFailed))?;
     let mut free = strangers(work, detached).await;
+    if work.following.is_none() {
+        missing.extend(cut_off(&account, &noted, &free));
+    }
     let mut found: Vec<(&str, DetachedPart)> = Vec::new();
     for name in missing {
         let attaching = format!("{ATTACHING}{name}");
@@ -94,6 +99,25 @@ pub(super) async fn give_names_back(work: &Work<'_>) -> Result<(), Failure> {
     );
     let fix = work.by_a_user_who_may(&commands);
     Err(Failure::lasting(Code::PartsUnaccounted, text).with_fix(fix))
+}
+
+/// Parts that count as merged since, by their blocks, and were cut off while they were attached: a server that is killed
+/// leaves a gap in the blocks, over which it may merge what users wrote.
+fn cut_off<'a>(
+    account: &'a Account,
+    noted: &BTreeMap<String, String>,
+    free: &[(DetachedPart, Option<String>)],
+) -> Vec<&'a str> {
+    let left = |digest: &String| {
+        free.iter().any(|(folder, found)| {
+            let by_server = folder.name.starts_with(ATTACHING) || folder.name.starts_with(IGNORED);
+            by_server && found.as_ref() == Some(digest)
+        })
+    };
+    let is_cut_off =
+        |(name, fate): &&(String, Fate)| matches!(fate, Fate::Merged { .. }) && noted.get(name).is_some_and(left);
+    let parts = account.fates.iter().filter(is_cut_off);
+    parts.map(|(name, _)| name.as_str()).collect()
 }
 
 /// Of these parts, which lie under `detached/` by their names, those whose folder is known to hold another part.
@@ -262,5 +286,36 @@ async fn until_nothing_is_queued(work: &Work<'_>) -> Result<(), Failure> {
         }
         work.doing(text);
         tokio::time::sleep(POLL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_cut_off_is_known_by_its_files_whatever_its_blocks_say() {
+        let merged = |name: &str| {
+            let into = "all_0_4_1".to_owned();
+            (name.to_owned(), Fate::Merged { into })
+        };
+        let account = Account {
+            fates: vec![merged("all_0_0_0"), merged("all_2_2_0"), merged("all_3_3_0")],
+        };
+        let noted = ["all_0_0_0", "all_2_2_0", "all_3_3_0"].map(|name| (name.to_owned(), format!("files of {name}")));
+        let noted = BTreeMap::from(noted);
+        let folder = |name: &str, of: &str| {
+            let folder = DetachedPart {
+                name: name.to_owned(),
+                path: PathBuf::from(name),
+            };
+            (folder, Some(format!("files of {of}")))
+        };
+        // What people put there is not the server's.
+        let free = [
+            folder("ignored_all_2_2_0", "all_2_2_0"),
+            folder("kept_by_me", "all_3_3_0"),
+        ];
+        assert_eq!(cut_off(&account, &noted, &free), ["all_2_2_0"]);
     }
 }
