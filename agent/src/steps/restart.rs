@@ -61,16 +61,19 @@ pub async fn restart(context: &Context, command: &RestartCommand, hooks: &Hooks)
             .map_err(state_failed(Code::RestartFailed))?;
         note.ready_at.unwrap_or(note.ordered_at)
     };
-    if let Some(at) = started_after(context, ready_at).await {
+    let mut proof = Proof { ready_at, before: None };
+    if let Some(at) = proof.started_since(context).await {
         return Ok(restarted(at));
     }
     let deadline = Instant::now() + command.timeout;
     let output = own_output(context, "restart", command.timeout, Code::RestartFailed).await?;
     // If the command of an agent that is no more was waited for, it may have done it.
-    if let Some(at) = started_after(context, ready_at).await {
+    if let Some(at) = proof.started_since(context).await {
         return Ok(restarted(at));
     }
-    if let Ok(early) = (ready_at + RESOLUTION).duration_since(SystemTime::now()) {
+    if !proof.will_tell()
+        && let Ok(early) = (ready_at + RESOLUTION).duration_since(SystemTime::now())
+    {
         tokio::time::sleep(early.min(RESOLUTION)).await;
     }
     context.doing("restarts the server");
@@ -89,7 +92,7 @@ pub async fn restart(context: &Context, command: &RestartCommand, hooks: &Hooks)
         Some(_) => deadline.min(Instant::now() + Duration::from_secs(10)),
     };
     loop {
-        if let Some(at) = started_after(context, ready_at).await {
+        if let Some(at) = proof.started_since(context).await {
             return Ok(restarted(at));
         }
         if Instant::now() >= deadline {
@@ -109,13 +112,44 @@ fn restarted(at: SystemTime) -> super::Finished {
     Done::Restarted { at }.into()
 }
 
-/// When the server that answers was started, if it surely was after `earlier`.
-async fn started_after(context: &Context, earlier: SystemTime) -> Option<SystemTime> {
-    let uptime = timeout(ASK_TIMEOUT, context.clickhouse.uptime()).await.ok()?.ok()?;
-    let latest = SystemTime::now().checked_sub(Duration::from_secs(uptime))?;
-    // It was started up to a second before that.
-    let earliest = latest.checked_sub(Duration::from_secs(1))?;
-    (earliest > earlier).then_some(latest)
+/// What tells that the server that answers was started after the hooks of this attempt had run.
+struct Proof {
+    ready_at: SystemTime,
+    /// A server that answered after the hooks had run: by when at least it was, and for how long already.
+    before: Option<(Instant, Duration)>,
+}
+
+/// A server that has run for that long already is surely told from one that is started next.
+const RAN: Duration = Duration::from_secs(2);
+
+impl Proof {
+    /// The next start can be told from the server that answered before; otherwise some time has to pass before it.
+    fn will_tell(&self) -> bool {
+        self.before.is_some_and(|(_, ran)| ran >= RAN)
+    }
+
+    /// When the server that answers was started, if it surely was since.
+    async fn started_since(&mut self, context: &Context) -> Option<SystemTime> {
+        let asked = Instant::now();
+        let uptime = timeout(ASK_TIMEOUT, context.clickhouse.uptime()).await.ok()?.ok()?;
+        let uptime = Duration::from_secs(uptime);
+        let latest = SystemTime::now().checked_sub(uptime)?;
+        // It was started up to a second before that.
+        let earliest = latest.checked_sub(Duration::from_secs(1))?;
+        if earliest > self.ready_at || self.before.is_some_and(|before| is_another(before, asked, uptime)) {
+            return Some(latest);
+        }
+        self.before = Some((Instant::now(), uptime));
+        None
+    }
+}
+
+/// Whether a server that was asked at `asked`, and runs for `uptime`, is another one than that which ran `before`: the
+/// same would run for longer. Uptimes are whole seconds, so that up to one is missing.
+fn is_another(before: (Instant, Duration), asked: Instant, uptime: Duration) -> bool {
+    let (answered, ran) = before;
+    let runs_at_least = ran + asked.saturating_duration_since(answered);
+    uptime + Duration::from_secs(1) <= runs_at_least
 }
 
 async fn run_hook(context: &Context, hook: &[String], number: usize, limit: Duration) -> Result<(), Failure> {
@@ -223,5 +257,32 @@ fn tail(context: &Context, what: &str) -> String {
         Ok(text) if text.is_empty() => "it printed nothing".to_owned(),
         Ok(text) => text,
         Err(error) => format!("its output cannot be read: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_runs_for_less_than_the_former_one_would_is_another() {
+        let seconds = Duration::from_secs_f64;
+        let then = Instant::now();
+        let is_another = |ran, later, uptime| {
+            is_another(
+                (then, Duration::from_secs(ran)),
+                then + seconds(later),
+                Duration::from_secs(uptime),
+            )
+        };
+        assert!(is_another(100, 2.0, 0));
+        assert!(is_another(100, 2.0, 101));
+        // Both may have run for 99.9 s when the first one answered 99.
+        assert!(!is_another(99, 0.5, 99));
+        assert!(!is_another(100, 2.0, 102));
+        assert!(!is_another(100, 1.9, 101));
+        // Started just now, as the first one may have been.
+        assert!(!is_another(0, 0.9, 0));
+        assert!(is_another(0, 1.0, 0));
     }
 }
