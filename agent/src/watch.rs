@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use futures::stream::{self, StreamExt as _};
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::TableRef;
 use tokio::time::{sleep, timeout};
@@ -16,6 +17,8 @@ use crate::words::in_full;
 
 /// How often the server is looked at while merges of a table are held.
 const POLL: Duration = Duration::from_millis(300);
+/// Of so many tables at a time merges are stopped.
+const AT_A_TIME: usize = 64;
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// `uptime()` counts whole seconds, and its answer is on its way for a while.
@@ -50,12 +53,15 @@ pub async fn watch(clickhouse: ClickHouse, state: State) {
         if started.is_none() {
             continue;
         }
-        for (migration, table) in held {
-            let key = format!("{migration} {}", table.uuid);
-            if !stopped.contains(&key) && stop(&clickhouse, &state, &migration, &table).await {
-                stopped.insert(key);
-            }
-        }
+        let key = |(migration, table): &(MigrationName, TableRef)| format!("{migration} {}", table.uuid);
+        let new = held.into_iter().filter(|held| !stopped.contains(&key(held)));
+        // Together, so that they are looked for together.
+        let stop = |held: (MigrationName, TableRef)| async {
+            let is_stopped = stop(&clickhouse, &state, &held.0, &held.1).await;
+            is_stopped.then_some(held)
+        };
+        let now: Vec<_> = stream::iter(new).map(stop).buffer_unordered(AT_A_TIME).collect().await;
+        stopped.extend(now.iter().flatten().map(key));
     }
 }
 
@@ -73,11 +79,13 @@ async fn started(clickhouse: &ClickHouse) -> Option<Instant> {
 
 /// Whether they are stopped now, or need not be any more. A table that is not attached is looked at again.
 async fn stop(clickhouse: &ClickHouse, state: &State, migration: &MigrationName, table: &TableRef) -> bool {
-    let _turn = state.merges_turn().lock().await;
+    // A look takes a while, and whoever finishes the table waits for the turn.
+    let is_it = clickhouse.uuid_of(&table.name).await;
+    let turn = state.merges_turn(table);
+    let _turn = turn.lock().await;
     if !state.holds_merges(migration, table) {
         return true;
     }
-    let is_it = clickhouse.uuid_of(&table.name).await;
     if !is_it.is_ok_and(|uuid| uuid.is_some_and(|uuid| uuid == table.uuid)) {
         return false;
     }

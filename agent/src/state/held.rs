@@ -3,11 +3,12 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::TableRef;
 
-use super::{State, StateError, file_stem, read_json, write_json};
+use super::{State, StateError, file_stem, lock, read_json, write_json};
 
 const EXTENSION: &str = "held";
 
@@ -64,10 +65,11 @@ impl State {
         Ok(held)
     }
 
-    /// To be held while merges of a held table are stopped or started, so that a stop never comes after the start.
+    /// To be held while merges of this held table are stopped or started, so that a stop never comes after the start.
     #[must_use]
-    pub fn merges_turn(&self) -> &tokio::sync::Mutex<()> {
-        &self.inner.merges
+    pub fn merges_turn(&self, table: &TableRef) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = lock(&self.inner.merges);
+        Arc::clone(turns.entry(file_stem(table)).or_default())
     }
 
     fn held_file(&self, migration: &MigrationName, table: &TableRef) -> PathBuf {

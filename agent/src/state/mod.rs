@@ -20,6 +20,7 @@ mod held;
 mod notes;
 mod seen;
 
+use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -65,7 +66,8 @@ pub struct State {
 struct Inner {
     folder: PathBuf,
     seen: Mutex<seen::Seen>,
-    merges: tokio::sync::Mutex<()>,
+    /// Who stops or starts merges of a table, by the stem of its files.
+    merges: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Locked until the last clone is dropped, or the process ends in whatever way.
     _lock: File,
 }
@@ -89,7 +91,7 @@ impl State {
         let inner = Inner {
             folder: folder.to_owned(),
             seen: Mutex::new(seen),
-            merges: tokio::sync::Mutex::default(),
+            merges: Mutex::default(),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })

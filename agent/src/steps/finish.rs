@@ -17,7 +17,8 @@ pub async fn finish(context: &Context, table: &TableRef) -> StepResult {
     let Found::Attached(_) = look(context, table, Code::MergesFailed).await? else {
         return Err(detached());
     };
-    let _turn = context.state.merges_turn().lock().await;
+    let turn = context.state.merges_turn(table);
+    let _turn = turn.lock().await;
     context.doing(format!("starts merges of {}", table.name));
     let statement = Statement::StartMerges(&table.name);
     context
