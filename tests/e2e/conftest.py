@@ -17,6 +17,15 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
+@pytest.fixture(autouse=True)
+def without_faults(request):
+    """A case that failed leaves nothing held on the cluster that it shares with others of its module."""
+    cluster = request.getfixturevalue("cluster") if "cluster" in request.fixturenames else None
+    yield
+    for host in cluster.hosts if cluster else []:
+        host.clear_faults()
+
+
 @pytest.fixture(scope="session")
 def shared_cluster():
     """Two replicas of one shard for tests that keep to a database of their own and leave all hosts running."""

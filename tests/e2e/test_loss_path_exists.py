@@ -35,14 +35,6 @@ def cluster():
         yield made
 
 
-@pytest.fixture(autouse=True)
-def without_faults(cluster):
-    """A case that failed leaves nothing held."""
-    yield
-    for host in cluster.hosts:
-        host.clear_faults()
-
-
 @dataclass
 class Case:
     """One table, its path, and a stranger's table there."""
