@@ -3,6 +3,7 @@
 //! What is to be done with a table is decided in `steps`; here is only how it is asked and told.
 
 mod error;
+mod gather;
 mod running;
 mod statement;
 mod tables;
@@ -14,15 +15,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clickhouse::{RowOwned, RowRead};
+use futures::future::BoxFuture;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rekeeper_shared::ids::{MigrationName, quote_literal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use error::{Class, Error, code};
+use gather::Gather;
 pub use running::Running;
 pub use statement::{Cache, Statement, TableSetting};
 pub(crate) use tables::is_zero_uuid;
-pub use tables::{DetachedPart, DetachedTable, Replica};
+pub use tables::{DetachedPart, DetachedTable, Part, Replica};
 
 /// How the server is reached.
 #[derive(Clone, PartialEq, Eq)]
@@ -71,6 +75,31 @@ pub struct ClickHouse {
     client: clickhouse::Client,
     tag: Tag,
     number: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+/// What is asked of the server by many at the same time, and how many may burden it.
+struct Shared {
+    questions: tables::Questions,
+    processes: Gather<(), Running>,
+    caches: Gather<Cache, ()>,
+    tables: Arc<Semaphore>,
+    restores: Arc<Semaphore>,
+}
+
+/// The right to send statements that burden the server, as long as it is held.
+#[derive(Debug)]
+pub struct Turn {
+    // None would be that of a semaphore that is closed, and none is.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    async fn of(turns: &Arc<Semaphore>) -> Self {
+        Self {
+            _permit: Arc::clone(turns).acquire_owned().await.ok(),
+        }
+    }
 }
 
 impl fmt::Debug for ClickHouse {
@@ -89,9 +118,15 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 const WATCH_STRIKES: u32 = 3;
 
 impl ClickHouse {
-    /// A handle; no connection is made yet.
+    /// A handle without limits; no connection is made yet.
     #[must_use]
     pub fn new(access: &Access) -> Self {
+        Self::limited(access, Semaphore::MAX_PERMITS, Semaphore::MAX_PERMITS)
+    }
+
+    /// A handle that lets so many tables at a time be synced, detached or attached, and so many be restored.
+    #[must_use]
+    pub fn limited(access: &Access, tables: usize, restores: usize) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
@@ -115,6 +150,13 @@ impl ClickHouse {
             client,
             tag: Tag::inspection(),
             number: Arc::new(AtomicU64::new(1)),
+            shared: Arc::new(Shared {
+                questions: tables::Questions::default(),
+                processes: Gather::default(),
+                caches: Gather::default(),
+                tables: Arc::new(Semaphore::new(tables.min(Semaphore::MAX_PERMITS))),
+                restores: Arc::new(Semaphore::new(restores.min(Semaphore::MAX_PERMITS))),
+            }),
         }
     }
 
@@ -122,6 +164,16 @@ impl ClickHouse {
     #[must_use]
     pub fn tagged(&self, tag: Tag) -> Self {
         Self { tag, ..self.clone() }
+    }
+
+    /// Waits for a turn to sync, detach or attach a table. What is looked at before that may not be so any more.
+    pub async fn table_turn(&self) -> Turn {
+        Turn::of(&self.shared.tables).await
+    }
+
+    /// Waits for a turn to restore a table.
+    pub async fn restore_turn(&self) -> Turn {
+        Turn::of(&self.shared.restores).await
     }
 
     /// Executes a statement, however long it takes, as long as the server lives and knows of it.
@@ -149,6 +201,23 @@ impl ClickHouse {
             tracing::info!(query_id, error = error.in_full(), "statement failed");
         }
         outcome
+    }
+
+    /// Empties a cache of the whole server. Those who ask for it while it is being emptied for others share the next
+    /// time.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn drop_cache(&self, cache: Cache) -> Result<(), Error> {
+        let drop = |caches: Vec<Cache>| -> BoxFuture<'_, Result<Vec<(Cache, ())>, Error>> {
+            Box::pin(async move {
+                for cache in caches {
+                    self.execute(Statement::DropCache(cache)).await?;
+                }
+                Ok(Vec::new())
+            })
+        };
+        self.shared.caches.ask(cache, drop).await.map(|_| ())
     }
 
     /// All rows of a query; `what` is its name in messages.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use rekeeper_shared::backoff::Backoff;
 use rekeeper_shared::ids::TableName;
 
 use super::{ClickHouse, Error, TAG_PREFIX};
@@ -49,7 +51,8 @@ impl Running {
     }
 }
 
-/// How often running statements are looked at.
+/// How often running statements are looked at: first, since most end at once, and at last.
+const FIRST_POLL: Duration = Duration::from_millis(20);
 const POLL: Duration = Duration::from_millis(500);
 
 impl ClickHouse {
@@ -74,18 +77,23 @@ impl ClickHouse {
     }
 
     async fn processes(&self) -> Result<Vec<Running>, Error> {
-        let rows: Vec<(String, String, f64)> = self
-            .rows(
-                "SELECT FROM system.processes",
-                "SELECT toString(query_id), query, toFloat64(elapsed) FROM system.processes",
-            )
-            .await?;
-        let all = rows.into_iter().map(|(query_id, query, elapsed)| Running {
-            query_id,
-            query,
-            elapsed: Duration::try_from_secs_f64(elapsed).unwrap_or_default(),
-        });
-        Ok(all.collect())
+        let query = |_| -> BoxFuture<'_, Result<Vec<((), Running)>, Error>> {
+            Box::pin(async move {
+                let rows: Vec<(String, String, f64)> = self
+                    .rows(
+                        "SELECT FROM system.processes",
+                        "SELECT toString(query_id), query, toFloat64(elapsed) FROM system.processes",
+                    )
+                    .await?;
+                let all = rows.into_iter().map(|(query_id, query, elapsed)| Running {
+                    query_id,
+                    query,
+                    elapsed: Duration::try_from_secs_f64(elapsed).unwrap_or_default(),
+                });
+                Ok(all.map(|running| ((), running)).collect())
+            })
+        };
+        self.shared.processes.ask((), query).await
     }
 
     /// At the start of an agent: every statement of a former one that changes something is waited for.
@@ -105,6 +113,7 @@ impl ClickHouse {
     }
 
     async fn wait_out(&self, concerned: impl Fn(&Running) -> bool, doing: impl Fn(String)) -> Result<(), Error> {
+        let mut polls = Backoff::new(FIRST_POLL, POLL);
         loop {
             let running: Vec<Running> = self.running().await?.into_iter().filter(&concerned).collect();
             let Some(first) = running.first() else {
@@ -115,7 +124,7 @@ impl ClickHouse {
                 first.elapsed.as_secs(),
                 first.query
             ));
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(polls.next_delay()).await;
         }
     }
 }

@@ -48,7 +48,7 @@ impl TableSetting {
 }
 
 /// A cache that is keyed by part names, which a restore uses again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cache {
     /// Marks.
     Mark,

@@ -1,10 +1,14 @@
 //! What the system tables say of one table and its parts.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use clickhouse::{RowOwned, RowRead};
+use futures::future::BoxFuture;
 use rekeeper_shared::ids::{TableName, quote_literal};
 use rekeeper_shared::inventory::ActivePart;
 
+use super::gather::Gather;
 use super::{ClickHouse, Error, TableSetting, code};
 
 /// A row of `system.replicas`.
@@ -73,6 +77,17 @@ pub enum DetachedTable {
     },
 }
 
+/// A part as the server has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Name, rows and hash.
+    pub part: ActivePart,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Otherwise it is outdated, and still on the disk.
+    pub active: bool,
+}
+
 /// A folder under `detached/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetachedPart {
@@ -82,27 +97,95 @@ pub struct DetachedPart {
     pub path: PathBuf,
 }
 
-/// `WHERE` for the system tables that call the table `table`.
-fn of(table: &TableName) -> String {
-    format!(
-        "database = {} AND table = {}",
-        quote_literal(&table.database),
-        quote_literal(&table.table)
-    )
+/// What is asked about tables, several at a time. The first two columns are the table's database and name.
+struct Question {
+    columns: &'static str,
+    from: &'static str,
+    /// The column that has the table's name.
+    name: &'static str,
+    /// What else the rows have to be, and their order.
+    more: &'static str,
+}
+
+impl Question {
+    /// The query about these tables. With several it may give rows of others too: each condition is about one column,
+    /// so that the server looks only at what it is asked about.
+    fn sql(&self, tables: &[TableName]) -> String {
+        let Self {
+            columns,
+            from,
+            name,
+            more,
+        } = self;
+        let one_of = |column: &str, values: BTreeSet<&str>| {
+            let values: Vec<String> = values.into_iter().map(quote_literal).collect();
+            match values.as_slice() {
+                [value] => format!("{column} = {value}"),
+                values => format!("{column} IN ({})", values.join(", ")),
+            }
+        };
+        let databases = one_of("database", tables.iter().map(|table| table.database.as_str()).collect());
+        let names = one_of(name, tables.iter().map(|table| table.table.as_str()).collect());
+        format!("SELECT {columns} FROM {from} WHERE {databases} AND {names}{more}")
+    }
+}
+
+/// The questions about tables that are asked all the time; each kind is gathered.
+#[derive(Default)]
+pub(super) struct Questions {
+    uuids: Gather<TableName, String>,
+    names: Gather<String, TableName>,
+    engines: Gather<TableName, String>,
+    replicas: Gather<TableName, Replica>,
+    detached: Gather<TableName, (String, bool)>,
+    parts: Gather<TableName, Part>,
+    detached_parts: Gather<TableName, DetachedPart>,
+    queued: Gather<TableName, String>,
+}
+
+fn named(database: String, table: String) -> TableName {
+    TableName { database, table }
 }
 
 impl ClickHouse {
+    /// The rows about one table; `of` tells of which table a row is.
+    async fn about<R, V>(
+        &self,
+        gather: &Gather<TableName, V>,
+        table: &TableName,
+        what: &'static str,
+        question: &Question,
+        of: fn(R) -> (TableName, V),
+    ) -> Result<Vec<V>, Error>
+    where
+        R: RowOwned + RowRead + Send,
+        V: Clone + Send,
+    {
+        let query = |tables: Vec<TableName>| -> BoxFuture<'_, Result<Vec<(TableName, V)>, Error>> {
+            Box::pin(async move {
+                let rows = self.rows::<R>(what, &question.sql(&tables)).await?;
+                Ok(rows.into_iter().map(of).collect())
+            })
+        };
+        gather.ask(table.clone(), query).await
+    }
+
     /// The UUID of the attached table of that name.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn uuid_of(&self, table: &TableName) -> Result<Option<String>, Error> {
-        let sql = format!(
-            "SELECT toString(uuid) FROM system.tables WHERE database = {} AND name = {}",
-            quote_literal(&table.database),
-            quote_literal(&table.table)
-        );
-        let mut rows = self.rows::<String>("SELECT FROM system.tables", &sql).await?;
+        const QUESTION: Question = Question {
+            columns: "database, name, toString(uuid)",
+            from: "system.tables",
+            name: "name",
+            more: "",
+        };
+        let of = |(database, table, uuid): (String, String, String)| (named(database, table), uuid);
+        let gather = &self.shared.questions.uuids;
+        let mut rows = self
+            .about(gather, table, "SELECT FROM system.tables", &QUESTION, of)
+            .await?;
         Ok(rows.pop())
     }
 
@@ -111,12 +194,23 @@ impl ClickHouse {
     /// # Errors
     /// See [`Error`].
     pub async fn name_of(&self, uuid: &str) -> Result<Option<TableName>, Error> {
-        let sql = format!(
-            "SELECT database, name FROM system.tables WHERE toString(uuid) = {}",
-            quote_literal(uuid)
-        );
-        let mut rows = self.rows::<(String, String)>("SELECT FROM system.tables", &sql).await?;
-        Ok(rows.pop().map(|(database, table)| TableName { database, table }))
+        let query = |uuids: Vec<String>| -> BoxFuture<'_, Result<Vec<(String, TableName)>, Error>> {
+            Box::pin(async move {
+                let uuids: Vec<String> = uuids.iter().map(|uuid| quote_literal(uuid)).collect();
+                let sql = format!(
+                    "SELECT database, name, toString(uuid) FROM system.tables WHERE toString(uuid) IN ({})",
+                    uuids.join(", ")
+                );
+                type Row = (String, String, String);
+                let rows = self.rows::<Row>("SELECT FROM system.tables", &sql).await?;
+                Ok(rows
+                    .into_iter()
+                    .map(|(database, table, uuid)| (uuid, named(database, table)))
+                    .collect())
+            })
+        };
+        let mut rows = self.shared.questions.names.ask(uuid.to_owned(), query).await?;
+        Ok(rows.pop())
     }
 
     /// Its row of `system.replicas`.
@@ -124,24 +218,36 @@ impl ClickHouse {
     /// # Errors
     /// See [`Error`].
     pub async fn replica(&self, table: &TableName) -> Result<Option<Replica>, Error> {
-        let sql = format!(
-            "SELECT toUInt8(is_readonly), toUInt8(is_session_expired), zookeeper_path, replica_name, \
-             zookeeper_exception, last_queue_update_exception, toUInt64(queue_size), \
-             toUInt8(replica_is_active[replica_name]) FROM system.replicas WHERE {}",
-            of(table)
-        );
-        type Row = (u8, u8, String, String, String, String, u64, u8);
-        let mut rows = self.rows::<Row>("SELECT FROM system.replicas", &sql).await?;
-        Ok(rows.pop().map(|row| Replica {
-            readonly: row.0 != 0,
-            session_expired: row.1 != 0,
-            path: row.2,
-            replica_name: row.3,
-            zookeeper_exception: row.4,
-            queue_exception: row.5,
-            queue_size: row.6,
-            active: row.7 != 0,
-        }))
+        const QUESTION: Question = Question {
+            // A row has eight columns at most here, so the flags are one number.
+            columns: "database, table, \
+                      toUInt8(is_readonly + 2 * is_session_expired + 4 * replica_is_active[replica_name]), \
+                      zookeeper_path, replica_name, zookeeper_exception, last_queue_update_exception, \
+                      toUInt64(queue_size)",
+            from: "system.replicas",
+            name: "table",
+            more: "",
+        };
+        type Row = (String, String, u8, String, String, String, String, u64);
+        let of =
+            |(database, table, flags, path, replica_name, zookeeper_exception, queue_exception, queue_size): Row| {
+                let replica = Replica {
+                    readonly: flags & 1 != 0,
+                    session_expired: flags & 2 != 0,
+                    path,
+                    replica_name,
+                    zookeeper_exception,
+                    queue_exception,
+                    queue_size,
+                    active: flags & 4 != 0,
+                };
+                (named(database, table), replica)
+            };
+        let gather = &self.shared.questions.replicas;
+        let mut rows = self
+            .about(gather, table, "SELECT FROM system.replicas", &QUESTION, of)
+            .await?;
+        Ok(rows.pop())
     }
 
     /// What the server says of a detached table of that name.
@@ -149,23 +255,59 @@ impl ClickHouse {
     /// # Errors
     /// See [`Error`].
     pub async fn detached_table(&self, table: &TableName) -> Result<DetachedTable, Error> {
-        let sql = format!(
-            "SELECT toString(uuid), toUInt8(is_permanently) FROM system.detached_tables WHERE {}",
-            of(table)
-        );
-        let found = self
-            .rows::<(String, u8)>("SELECT FROM system.detached_tables", &sql)
-            .await;
-        match found {
+        const QUESTION: Question = Question {
+            columns: "database, table, toString(uuid), toUInt8(is_permanently)",
+            from: "system.detached_tables",
+            name: "table",
+            more: "",
+        };
+        type Row = (String, String, String, u8);
+        let of = |(database, table, uuid, flag): Row| (named(database, table), (uuid, flag != 0));
+        let gather = &self.shared.questions.detached;
+        let what = "SELECT FROM system.detached_tables";
+        match self.about(gather, table, what, &QUESTION, of).await {
             Ok(mut rows) => Ok(rows
                 .pop()
-                .map_or(DetachedTable::None, |(uuid, flag)| DetachedTable::Is {
+                .map_or(DetachedTable::None, |(uuid, permanently)| DetachedTable::Is {
                     uuid,
-                    permanently: flag != 0,
+                    permanently,
                 })),
             Err(error) if error.code() == Some(code::UNKNOWN_TABLE) => Ok(DetachedTable::NotTold),
             Err(error) => Err(error),
         }
+    }
+
+    /// All parts of it that the server knows, sorted by name.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn parts(&self, table: &TableName) -> Result<Vec<Part>, Error> {
+        const QUESTION: Question = Question {
+            columns: "database, table, name, partition_id, toUInt64(rows), hash_of_all_files, path, toUInt8(active)",
+            from: "system.parts",
+            name: "table",
+            more: "",
+        };
+        type Row = (String, String, String, String, u64, String, String, u8);
+        let of = |(database, table, name, partition_id, rows, hash, folder, active): Row| {
+            let part = Part {
+                part: ActivePart {
+                    name,
+                    partition_id,
+                    rows,
+                    hash,
+                },
+                folder: folder.into(),
+                active: active != 0,
+            };
+            (named(database, table), part)
+        };
+        let gather = &self.shared.questions.parts;
+        let mut parts = self
+            .about(gather, table, "SELECT FROM system.parts", &QUESTION, of)
+            .await?;
+        parts.sort_by(|a, b| a.part.cmp(&b.part));
+        Ok(parts)
     }
 
     /// Its active parts, sorted by name.
@@ -173,24 +315,8 @@ impl ClickHouse {
     /// # Errors
     /// See [`Error`].
     pub async fn active_parts(&self, table: &TableName) -> Result<Vec<ActivePart>, Error> {
-        let sql = format!(
-            "SELECT name, partition_id, toUInt64(rows), hash_of_all_files FROM system.parts WHERE {} AND active",
-            of(table)
-        );
-        let rows = self
-            .rows::<(String, String, u64, String)>("SELECT FROM system.parts", &sql)
-            .await?;
-        let mut parts: Vec<ActivePart> = rows
-            .into_iter()
-            .map(|(name, partition_id, rows, hash)| ActivePart {
-                name,
-                partition_id,
-                rows,
-                hash,
-            })
-            .collect();
-        parts.sort();
-        Ok(parts)
+        let parts = self.parts(table).await?.into_iter().filter(|part| part.active);
+        Ok(parts.map(|part| part.part).collect())
     }
 
     /// The folders that hold its parts, one per disk.
@@ -212,18 +338,8 @@ impl ClickHouse {
     /// # Errors
     /// See [`Error`].
     pub async fn active_part_folders(&self, table: &TableName) -> Result<Vec<(String, PathBuf)>, Error> {
-        let sql = format!("SELECT name, path FROM system.parts WHERE {} AND active", of(table));
-        let rows: Vec<(String, String)> = self.rows("SELECT FROM system.parts", &sql).await?;
-        Ok(rows.into_iter().map(|(name, path)| (name, path.into())).collect())
-    }
-
-    /// Names of its parts that are not active any more and still on the disk.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn outdated_parts(&self, table: &TableName) -> Result<Vec<String>, Error> {
-        let sql = format!("SELECT name FROM system.parts WHERE {} AND NOT active", of(table));
-        self.rows("SELECT FROM system.parts", &sql).await
+        let parts = self.parts(table).await?.into_iter().filter(|part| part.active);
+        Ok(parts.map(|part| (part.part.name, part.folder)).collect())
     }
 
     /// The folders under its `detached/`.
@@ -231,20 +347,20 @@ impl ClickHouse {
     /// # Errors
     /// See [`Error`].
     pub async fn detached_parts(&self, table: &TableName) -> Result<Vec<DetachedPart>, Error> {
-        let sql = format!(
-            "SELECT name, path FROM system.detached_parts WHERE {} ORDER BY name",
-            of(table)
-        );
-        let rows = self
-            .rows::<(String, String)>("SELECT FROM system.detached_parts", &sql)
-            .await?;
-        Ok(rows
-            .into_iter()
-            .map(|(name, path)| DetachedPart {
-                name,
-                path: path.into(),
-            })
-            .collect())
+        const QUESTION: Question = Question {
+            columns: "database, table, name, path",
+            from: "system.detached_parts",
+            name: "table",
+            more: " ORDER BY name",
+        };
+        type Row = (String, String, String, String);
+        let of = |(database, table, name, path): Row| {
+            let path = path.into();
+            (named(database, table), DetachedPart { name, path })
+        };
+        let gather = &self.shared.questions.detached_parts;
+        let what = "SELECT FROM system.detached_parts";
+        self.about(gather, table, what, &QUESTION, of).await
     }
 
     /// Entries of its queue that are no merges and no mutations, as `TYPE part`.
@@ -252,12 +368,16 @@ impl ClickHouse {
     /// # Errors
     /// See [`Error`].
     pub async fn queued_but_merges(&self, table: &TableName) -> Result<Vec<String>, Error> {
-        let sql = format!(
-            "SELECT concat(toString(type), ' ', new_part_name) FROM system.replication_queue WHERE {} \
-             AND toString(type) NOT IN ('MERGE_PARTS', 'MUTATE_PART')",
-            of(table)
-        );
-        self.rows("SELECT FROM system.replication_queue", &sql).await
+        const QUESTION: Question = Question {
+            columns: "database, table, concat(toString(type), ' ', new_part_name)",
+            from: "system.replication_queue",
+            name: "table",
+            more: " AND toString(type) NOT IN ('MERGE_PARTS', 'MUTATE_PART')",
+        };
+        let of = |(database, table, entry): (String, String, String)| (named(database, table), entry);
+        let gather = &self.shared.questions.queued;
+        let what = "SELECT FROM system.replication_queue";
+        self.about(gather, table, what, &QUESTION, of).await
     }
 
     /// Its engine with all clauses and settings, while it is attached.
@@ -265,12 +385,17 @@ impl ClickHouse {
     /// # Errors
     /// See [`Error`].
     pub async fn engine_of(&self, table: &TableName) -> Result<Option<String>, Error> {
-        let sql = format!(
-            "SELECT engine_full FROM system.tables WHERE database = {} AND name = {}",
-            quote_literal(&table.database),
-            quote_literal(&table.table)
-        );
-        let mut rows = self.rows::<String>("SELECT FROM system.tables", &sql).await?;
+        const QUESTION: Question = Question {
+            columns: "database, name, engine_full",
+            from: "system.tables",
+            name: "name",
+            more: "",
+        };
+        let of = |(database, table, engine): (String, String, String)| (named(database, table), engine);
+        let gather = &self.shared.questions.engines;
+        let mut rows = self
+            .about(gather, table, "SELECT FROM system.tables", &QUESTION, of)
+            .await?;
         Ok(rows.pop())
     }
 
@@ -279,12 +404,10 @@ impl ClickHouse {
     /// # Errors
     /// See [`Error`].
     pub async fn setting(&self, table: &TableName, wanted: TableSetting) -> Result<Option<u64>, Error> {
-        let sql = format!(
-            "SELECT engine_full FROM system.tables WHERE database = {} AND name = {}",
-            quote_literal(&table.database),
-            quote_literal(&table.table)
-        );
-        let engine: String = self.row("SELECT FROM system.tables", &sql).await?;
+        let engine = self.engine_of(table).await?.ok_or_else(|| Error::Answer {
+            statement: "SELECT FROM system.tables",
+            source: "the table is not attached".into(),
+        })?;
         Ok(setting(&engine, wanted.name()))
     }
 

@@ -7,11 +7,11 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef, Witness};
 use tokio::time::Instant;
 
-use super::look::{Found, look};
+use super::look::{Found, look, look_in_turn};
 use super::manifest::{Known, check_against_disk, not_on_record, on_record};
 use super::recorded::{Recorded, until_as_recorded};
 use super::strangers::check_absent;
-use super::wait::{POLL, until_alone};
+use super::wait::{polls, until_alone};
 use super::{Context, Finished, StepResult, failed, state_failed};
 use crate::clickhouse::{Class, Replica, Statement, code};
 use crate::clock::Moment;
@@ -39,7 +39,7 @@ pub async fn attach(
         Some(expected) => Some(on_record(context, table, expected)?),
         None => not_on_record(context, table)?,
     };
-    let found = look(context, table, Code::AttachFailed).await?;
+    let (found, turn) = look_in_turn(context, table, Code::AttachFailed).await?;
     let known = match existing {
         // The table was attached by an earlier attempt, and its restore may have begun: the place was proved then.
         Some(known) => {
@@ -47,6 +47,7 @@ pub async fn attach(
                 attach_statement(context, table).await?;
             }
             stop_merges(context, table).await?;
+            drop(turn);
             if manifest.is_none()
                 && let Found::Attached(replica) = look(context, table, Code::AttachFailed).await?
                 && replica.readonly
@@ -74,6 +75,7 @@ pub async fn attach(
                 attach_statement(context, table).await?;
             }
             stop_merges(context, table).await?;
+            drop(turn);
             until_without_metadata(context, table).await?;
             let note = context.state.restore_note(&context.migration, table);
             let missing = note.map_err(state_failed(Code::AttachFailed))?.missing;
@@ -155,6 +157,7 @@ async fn stop_merges(context: &Context, table: &TableRef) -> Result<(), Failure>
 /// moment after every start.
 pub(super) async fn until_without_metadata(context: &Context, table: &TableRef) -> Result<(), Failure> {
     let deadline = Instant::now() + PATIENCE;
+    let mut polls = polls();
     loop {
         let Found::Attached(replica) = look(context, table, Code::AttachFailed).await? else {
             return Err(Failure::passing(
@@ -186,7 +189,7 @@ pub(super) async fn until_without_metadata(context: &Context, table: &TableRef) 
             ));
         }
         context.doing(format!("waits until {} is read-only without metadata", table.name));
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(polls.next_delay()).await;
     }
 }
 
@@ -210,14 +213,11 @@ pub(super) async fn attach_anew(context: &Context, table: &TableRef) -> Result<(
 /// What the table holds now, while it is read-only without metadata.
 async fn manifest_of(context: &Context, table: &TableRef) -> Result<Manifest, Failure> {
     let clickhouse = &context.clickhouse;
-    let parts = clickhouse
-        .active_parts(&table.name)
-        .await
-        .map_err(failed(Code::AttachFailed))?;
-    let detached = clickhouse
-        .detached_parts(&table.name)
-        .await
-        .map_err(failed(Code::AttachFailed))?;
+    let lists = tokio::try_join!(
+        clickhouse.active_parts(&table.name),
+        clickhouse.detached_parts(&table.name)
+    );
+    let (parts, detached) = lists.map_err(failed(Code::AttachFailed))?;
     // The lists were made by name: it was this table that they are of.
     let Found::Attached(replica) = look(context, table, Code::AttachFailed).await? else {
         return Err(Failure::passing(

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::failed;
 use super::restore::{CODE, Work};
-use super::wait::POLL;
-use crate::clickhouse::{Cache, Running, Statement, code};
+use super::wait::polls;
+use crate::clickhouse::{Cache, Running, code};
 use crate::clock::Moment;
 
 /// How long statements of others may run on.
@@ -27,7 +27,7 @@ const SHOWN: usize = 120;
 impl Work<'_> {
     pub(super) async fn drop_caches(&self, caches: &[Cache]) -> Result<(), Failure> {
         for cache in caches {
-            match self.context.clickhouse.execute(Statement::DropCache(*cache)).await {
+            match self.context.clickhouse.drop_cache(*cache).await {
                 Ok(()) => {}
                 // An older server, which does not have this cache.
                 Err(error) if matches!(error.code(), Some(code::SYNTAX_ERROR)) => {}
@@ -52,13 +52,14 @@ impl Work<'_> {
     /// Waits until every statement of others has ended that runs now and may read the table.
     async fn until_readers_end(&self) -> Result<(), Failure> {
         let attached_at = self.restore_note()?.attached_at;
-        let began = Instant::now();
+        let (began, mut polls) = (Instant::now(), polls());
         loop {
+            // Before the question and after the answer, which may take a while: so nobody is excepted too early.
             let waited = began.elapsed();
-            // None when it is not known, or the machine was started since: then nobody is excepted.
-            let attached = attached_at.as_ref().and_then(Moment::elapsed);
             let running = self.context.clickhouse.running_of_others().await;
             let mut running = running.map_err(failed(CODE))?;
+            // None when it is not known, or the machine was started since: then nobody is excepted.
+            let attached = attached_at.as_ref().and_then(Moment::elapsed);
             running.retain(|statement| may_hold_old_parts(statement, waited, attached));
             let Some(first) = running.iter().max_by_key(|statement| statement.elapsed) else {
                 return Ok(());
@@ -76,7 +77,7 @@ impl Work<'_> {
                 return Err(Failure::passing(Code::OldReaders, text));
             }
             self.doing(format!("waits: {text}"));
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(polls.next_delay()).await;
         }
     }
 }

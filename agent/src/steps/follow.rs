@@ -8,7 +8,7 @@ use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
 
 use super::restore::{CODE, PATIENCE, Work, some_of};
-use super::wait::{POLL, sync_round};
+use super::wait::{polls, sync_round};
 use super::{failed, leftovers};
 
 /// How long one statement waits for the queue.
@@ -21,7 +21,7 @@ impl Work<'_> {
     pub(super) async fn follow(&self) -> Result<(), Failure> {
         let clickhouse = &self.context.clickhouse;
         let mut seen = (Vec::new(), Account::default());
-        let mut since = Instant::now();
+        let (mut since, mut polls) = (Instant::now(), polls());
         // What was queued at the first look; users may write all the time, and a queue is never empty then.
         let mut goal: Option<HashSet<String>> = None;
         loop {
@@ -67,7 +67,7 @@ impl Work<'_> {
                     )
                 });
             }
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(polls.next_delay()).await;
         }
     }
 }

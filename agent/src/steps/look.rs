@@ -1,12 +1,15 @@
 //! What is really there: by UUID, path and replica name, not by name alone.
 
+use std::time::Duration;
+
 use rekeeper_shared::ids::{TableName, quote_literal};
 use rekeeper_shared::place::ZkPath;
 use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::step::{Failure, TableRef};
+use tokio::time::Instant;
 
 use super::{Context, failed};
-use crate::clickhouse::{DetachedTable, Replica, is_zero_uuid};
+use crate::clickhouse::{DetachedTable, Replica, Turn, is_zero_uuid};
 
 /// How the server has a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,20 @@ pub(super) enum Found {
         /// Also over a restart; none when the server (before 24.x) does not tell.
         permanently: Option<bool>,
     },
+}
+
+/// How long ago a look may be when a statement is sent because of it.
+pub(super) const FRESH: Duration = Duration::from_secs(1);
+
+/// Looks for the table and waits for a turn; who waited for long looks again.
+pub(super) async fn look_in_turn(context: &Context, table: &TableRef, code: Code) -> Result<(Found, Turn), Failure> {
+    let found = look(context, table, code).await?;
+    let looked = Instant::now();
+    let turn = context.clickhouse.table_turn().await;
+    if looked.elapsed() <= FRESH {
+        return Ok((found, turn));
+    }
+    Ok((look(context, table, code).await?, turn))
 }
 
 /// Looks for the table; another table of its name, or it under another name, is a changed one. `code` is that of a
@@ -43,9 +60,13 @@ pub(super) enum Changed {
 /// The same as [`look`], with a changed table for an answer.
 pub(super) async fn find(context: &Context, table: &TableRef, code: Code) -> Result<Result<Found, Changed>, Failure> {
     let (clickhouse, name) = (&context.clickhouse, &table.name);
-    let attached = clickhouse.uuid_of(name).await.map_err(failed(code))?;
+    let asked = tokio::try_join!(clickhouse.uuid_of(name), clickhouse.replica(name));
+    let (attached, mut replica) = asked.map_err(failed(code))?;
     if attached.as_ref().is_some_and(|uuid| *uuid == table.uuid) {
-        let replica = clickhouse.replica(name).await.map_err(failed(code))?;
+        if replica.is_none() {
+            // It may have been attached in between.
+            replica = clickhouse.replica(name).await.map_err(failed(code))?;
+        }
         let Some(replica) = replica else {
             return Ok(Err(Changed::Elsewhere("no replicated table".to_owned())));
         };

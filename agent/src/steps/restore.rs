@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::manifest::on_record;
 use super::names::kept_name;
-use super::wait::{POLL, until_alone, until_in_service};
+use super::wait::{polls, until_alone, until_in_service};
 use super::{Context, Finished, StepResult, failed, leftovers, state_failed};
 use crate::clickhouse::{Cache, DetachedPart, Statement};
 use crate::state::RestoreNote;
@@ -204,6 +204,10 @@ impl<'a> Work<'a> {
 
     /// Everything until every part is accounted for.
     async fn run(&self) -> Result<(Restored, Packed), Failure> {
+        let turn = match self.order.role {
+            Role::Reference => None,
+            Role::Follower { .. } => Some(self.context.clickhouse.restore_turn().await),
+        };
         self.until_writable().await?;
         // At once, so that wrong answers are short; and once more at the end, when none can come back.
         self.drop_caches(&Cache::ALL).await?;
@@ -214,6 +218,7 @@ impl<'a> Work<'a> {
             }
             Role::Follower { .. } => {
                 self.follow().await?;
+                drop(turn);
                 self.drop_caches(&Cache::ALL).await?;
                 leftovers::attach(self).await?;
             }
@@ -258,7 +263,7 @@ impl<'a> Work<'a> {
         let before = self.following.iter().flat_map(|following| &following.before);
         expected.extend(before.map(|(manifest, _)| manifest.replica_name.clone()));
         let deadline = Instant::now() + PATIENCE;
-        let mut goal = None;
+        let (mut goal, mut polls) = (None, polls());
         loop {
             let Some(mut nodes) = self.nodes().await? else {
                 return Err(Failure::lasting(
@@ -290,7 +295,7 @@ impl<'a> Work<'a> {
                 return Err(Failure::passing(CODE, format!("{}: {missing}", self.table.path)));
             }
             self.doing(format!("waits for ZooKeeper: {missing}"));
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(polls.next_delay()).await;
         }
     }
 
@@ -344,7 +349,8 @@ impl<'a> Work<'a> {
     pub(super) async fn account(&self) -> Result<Account, Failure> {
         let (clickhouse, name) = (&self.context.clickhouse, &self.table.name);
         // The folders first: a part that is attached in between shows as both, never as neither.
-        let detached = clickhouse.detached_parts(name).await.map_err(failed(CODE))?;
+        let (detached, has_ttl) = tokio::join!(clickhouse.detached_parts(name), self.has_ttl());
+        let (detached, has_ttl) = (detached.map_err(failed(CODE))?, has_ttl?);
         let active = clickhouse.active_parts(name).await.map_err(failed(CODE))?;
         let detached = detached.into_iter().map(|part| part.name).collect();
         let late = match self.order.role {
@@ -360,7 +366,7 @@ impl<'a> Work<'a> {
             late: &late,
             dropped: &[],
             same_as_reference: false,
-            merges_keep_rows: self.order.merges_keep_rows && !self.has_ttl().await?,
+            merges_keep_rows: self.order.merges_keep_rows && !has_ttl,
         };
         let own = self.own_and_reference(evidence);
         if own.is_complete() {

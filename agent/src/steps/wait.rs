@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rekeeper_shared::backoff::Backoff;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Failure, TableRef};
 use tokio::time::Instant;
@@ -12,6 +13,13 @@ use crate::clickhouse::{Error, Statement, code};
 
 /// How often a state is looked at that changes by itself.
 pub(super) const POLL: Duration = Duration::from_millis(300);
+/// The first time a state is looked at again, where it mostly changes at once.
+const FIRST_POLL: Duration = Duration::from_millis(20);
+
+/// How long to wait until each next look: soon at first, then every [`POLL`].
+pub(super) fn polls() -> Backoff {
+    Backoff::new(FIRST_POLL, POLL)
+}
 
 /// Waits until an attached table does its work; answers whether it does.
 pub(super) async fn until_in_service(
@@ -21,6 +29,7 @@ pub(super) async fn until_in_service(
     code: Code,
 ) -> Result<Result<(), String>, Failure> {
     let deadline = Instant::now() + patience;
+    let mut polls = polls();
     loop {
         let Found::Attached(replica) = look(context, table, code).await? else {
             return Err(Failure::lasting(
@@ -39,7 +48,7 @@ pub(super) async fn until_in_service(
             table.name,
             replica.state()
         ));
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(polls.next_delay()).await;
     }
 }
 

@@ -4,18 +4,19 @@ use std::collections::HashSet;
 
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
+use tokio::time::Instant;
 
-use super::look::{Found, look};
+use super::look::{FRESH, Found, look};
 use super::names::attached;
 use super::recorded::{Recorded, until_as_recorded};
 use super::restore::{BY_ITSELF, CODE, PATIENCE, Work, some_of};
 use super::strangers::check_absent;
 use super::wait::until_alone;
 use super::{collisions, failed};
-use crate::clickhouse::{Class, Error, Statement};
+use crate::clickhouse::{Class, Error, Statement, Turn};
 
-/// How often RESTORE and RESTART REPLICA are tried in one attempt.
-const ROUNDS: u32 = 4;
+/// How often RESTORE and RESTART REPLICA are tried in one attempt, and once more for a wait for a turn.
+const ROUNDS: u32 = 5;
 /// What RESTORE says when there is nothing, or nothing more, to do for it.
 const ALREADY: [&str; 3] = ["must be readonly", "path is present", "restoration in progress"];
 
@@ -23,6 +24,7 @@ impl Work<'_> {
     /// RESTORE, until the table is not read-only any more.
     pub(super) async fn until_writable(&self) -> Result<(), Failure> {
         let mut last = format!("{} stays read-only", self.table.name);
+        let mut turn = None;
         for _ in 0..ROUNDS {
             let sent = self.restore_note()?.sent;
             let replica = match look(self.context, self.table, CODE).await? {
@@ -41,10 +43,21 @@ impl Work<'_> {
             // The server may have been started since the attach, and that starts merges.
             self.stop_merges().await?;
             if !replica.readonly {
+                if replica.is_in_service() {
+                    return Ok(());
+                }
                 return self
                     .until_in_service(PATIENCE)
                     .await?
                     .map_err(|state| self.not_in_service(&state));
+            }
+            // From here on the server is burdened. Who has to wait for a turn for long looks again after that.
+            if turn.is_none() {
+                let looked = Instant::now();
+                turn = self.turn().await;
+                if looked.elapsed() > FRESH {
+                    continue;
+                }
             }
             let nodes = self.nodes().await?;
             let registered = |name: &str| {
@@ -97,8 +110,10 @@ impl Work<'_> {
             if !sent {
                 until_as_recorded(self.context, self.table, Recorded::of_manifest(&self.manifest)).await?;
             }
-            self.check_names(sent).await?;
-            if let Err(error) = self.send_restore().await? {
+            let folders = self.check_names(sent).await?;
+            let sent = self.send_restore(folders).await?;
+            turn = None;
+            if let Err(error) = sent {
                 last = error.in_full();
                 match error.class() {
                     // What became of it is seen in the next round.
@@ -110,6 +125,14 @@ impl Work<'_> {
             }
         }
         Err(Failure::lasting(CODE, last))
+    }
+
+    /// A follower has one already, for longer: its server goes on when RESTORE has answered.
+    async fn turn(&self) -> Option<Turn> {
+        match self.following {
+            None => Some(self.context.clickhouse.restore_turn().await),
+            Some(_) => None,
+        }
     }
 
     /// The replica at the path is this table, and not another of the same replica name. A note that was lost is made up
@@ -135,14 +158,13 @@ impl Work<'_> {
     }
 
     /// Sends RESTORE; only what may hide a failure is an inner error. Beforehand everything was checked; the path once
-    /// more, right before it.
-    async fn send_restore(&self) -> Result<Result<(), Error>, Failure> {
+    /// more, right before it. `folders` are what lies in `detached/`.
+    async fn send_restore(&self, folders: Vec<String>) -> Result<Result<(), Error>, Failure> {
         let former = self.restore_note()?;
         let mut note = former.clone();
         (note.sent, note.foreign) = (true, None);
         let on_the_manifest: HashSet<&str> = self.manifest.parts.iter().map(|part| part.name.as_str()).collect();
-        let folders = self.detached_parts().await?;
-        let late = folders.into_iter().map(|folder| folder.name);
+        let late = folders.into_iter();
         note.late
             .extend(late.filter(|name| on_the_manifest.contains(name.as_str())));
         self.write_restore_note(&note)?;
@@ -169,15 +191,18 @@ impl Work<'_> {
     }
 
     /// Names under `detached/` that the restore would stumble over. Once it was sent, those of the manifest may be its
-    /// own work.
-    async fn check_names(&self, sent: bool) -> Result<(), Failure> {
+    /// own work. Answers all names that are there.
+    async fn check_names(&self, sent: bool) -> Result<Vec<String>, Failure> {
         let (clickhouse, name) = (&self.context.clickhouse, &self.table.name);
-        let active = clickhouse.active_parts(name).await.map_err(failed(CODE))?;
-        let outdated = clickhouse.outdated_parts(name).await.map_err(failed(CODE))?;
-        let detached = self.detached_parts().await?;
-        let detached = detached.iter().map(|part| part.name.as_str());
-        let now = || active.iter().map(|part| part.name.as_str());
-        let outdated = outdated.iter().map(String::as_str);
+        let (parts, detached) = tokio::join!(clickhouse.parts(name), self.detached_parts());
+        let (parts, detached) = (parts.map_err(failed(CODE))?, detached?);
+        let folders = detached.into_iter().map(|part| part.name).collect::<Vec<_>>();
+        let detached = folders.iter().map(String::as_str);
+        let names = |active: bool| {
+            let parts = parts.iter().filter(move |part| part.active == active);
+            parts.map(|part| part.part.name.as_str())
+        };
+        let (now, outdated) = (|| names(true), names(false));
         let found = if sent {
             let taken: HashSet<&str> = now().chain(outdated).collect();
             detached
@@ -188,7 +213,7 @@ impl Work<'_> {
             collisions(now(), outdated, detached)
         };
         if found.is_empty() {
-            return Ok(());
+            return Ok(folders);
         }
         Err(Failure::lasting(
             Code::DetachedCollision,

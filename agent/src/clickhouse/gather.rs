@@ -1,0 +1,290 @@
+//! Questions that several steps ask at the same time become one query.
+//!
+//! Each step looks many times at its own table, and a look costs the server the same for one table as for many. What
+//! holds for a query of one's own holds here: an answer is never older than its question, since a query is made of the
+//! questions that wait when it begins, and whoever comes later waits for the next one.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+
+use super::Error;
+
+/// Questions that one query takes at most; the answers to them are in memory at the same time.
+const AT_A_TIME: usize = 64;
+/// How long a query waits for more questions, where the one before had several: those who were answered together ask
+/// the next thing at about the same time.
+const WINDOW: Duration = Duration::from_millis(40);
+/// How long the others may hold one up, before it asks alone.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// One kind of question. `K` is what is asked about, `V` one row of the answer.
+pub(super) struct Gather<K, V> {
+    /// Whose query runs, and how many questions the one before had.
+    turn: tokio::sync::Mutex<usize>,
+    waiting: Mutex<Vec<(K, oneshot::Sender<Vec<V>>)>>,
+}
+
+impl<K, V> Default for Gather<K, V> {
+    fn default() -> Self {
+        Self {
+            turn: tokio::sync::Mutex::default(),
+            waiting: Mutex::default(),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash + Send, V: Clone + Send> Gather<K, V> {
+    /// The rows about `key`, by `query`, which is called with all keys that are asked about. When it fails for several,
+    /// or takes long, `key` is asked about alone.
+    ///
+    /// # Errors
+    /// Those of a query for `key` alone.
+    pub(super) async fn ask<'a>(
+        &self,
+        key: K,
+        query: impl Fn(Vec<K>) -> BoxFuture<'a, Result<Vec<(K, V)>, Error>>,
+    ) -> Result<Vec<V>, Error> {
+        if let Ok(Some(answer)) = tokio::time::timeout(PATIENCE, self.ask_together(&key, &query)).await {
+            return answer;
+        }
+        let rows = query(vec![key.clone()]).await?;
+        Ok(rows
+            .into_iter()
+            .filter(|(of, _)| *of == key)
+            .map(|(_, row)| row)
+            .collect())
+    }
+
+    /// None when it has to be asked alone.
+    async fn ask_together<'a>(
+        &self,
+        key: &K,
+        query: &impl Fn(Vec<K>) -> BoxFuture<'a, Result<Vec<(K, V)>, Error>>,
+    ) -> Option<Result<Vec<V>, Error>> {
+        let (answer, mut answered) = oneshot::channel();
+        self.waiting().push((key.clone(), answer));
+        let mut turn = tokio::select! {
+            biased;
+            rows = &mut answered => return rows.ok().map(Ok),
+            turn = self.turn.lock() => turn,
+        };
+        match answered.try_recv() {
+            Ok(rows) => return Some(Ok(rows)),
+            // The query that had this question among others failed, or was given up.
+            Err(oneshot::error::TryRecvError::Closed) => return None,
+            Err(oneshot::error::TryRecvError::Empty) => {}
+        }
+        if *turn > 1 {
+            tokio::time::sleep(WINDOW).await;
+        }
+        // From here on nobody joins this query.
+        let asked = self.take_waiting(key);
+        let keys: HashSet<K> = asked.iter().map(|(key, _)| key.clone()).chain([key.clone()]).collect();
+        *turn = asked.len();
+        let alone = keys.len() == 1;
+        let rows = match query(keys.into_iter().collect()).await {
+            Ok(rows) => rows,
+            Err(error) => return alone.then_some(Err(error)),
+        };
+        let mut of: HashMap<K, Vec<V>> = HashMap::new();
+        for (key, row) in rows {
+            of.entry(key).or_default().push(row);
+        }
+        for (key, answer) in asked {
+            // Who asked may have gone.
+            let _ = answer.send(of.get(&key).cloned().unwrap_or_default());
+        }
+        Some(Ok(of.remove(key).unwrap_or_default()))
+    }
+
+    /// The questions of the next query, without those that nobody waits for any more.
+    fn take_waiting(&self, own: &K) -> Vec<(K, oneshot::Sender<Vec<V>>)> {
+        let mut waiting = self.waiting();
+        waiting.retain(|(_, answer)| !answer.is_closed());
+        let mut keys: HashSet<K> = HashSet::from([own.clone()]);
+        let mut taken = Vec::new();
+        let mut left = Vec::new();
+        for (key, answer) in waiting.drain(..) {
+            if keys.len() < AT_A_TIME || keys.contains(&key) {
+                keys.insert(key.clone());
+                taken.push((key, answer));
+            } else {
+                left.push((key, answer));
+            }
+        }
+        *waiting = left;
+        taken
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<(K, oneshot::Sender<Vec<V>>)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::sync::Semaphore;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// A server whose queries wait for a permit before they answer, with what was true when they began.
+    #[derive(Clone)]
+    struct Server {
+        gather: Arc<Gather<&'static str, u32>>,
+        truth: Arc<AtomicU32>,
+        permits: Arc<Semaphore>,
+        queries: Arc<Mutex<Vec<Vec<&'static str>>>>,
+    }
+
+    /// About this, nothing is ever answered.
+    const HANGS: &str = "hangs";
+    /// About this, a query fails.
+    const FAILS: &str = "fails";
+
+    impl Server {
+        fn new(permits: usize) -> Self {
+            Self {
+                gather: Arc::default(),
+                truth: Arc::new(AtomicU32::new(1)),
+                permits: Arc::new(Semaphore::new(permits)),
+                queries: Arc::default(),
+            }
+        }
+
+        fn ask(&self, key: &'static str) -> JoinHandle<Result<Vec<u32>, Error>> {
+            let server = self.clone();
+            tokio::spawn(async move { server.gather.ask(key, |keys| server.query(keys)).await })
+        }
+
+        fn query(&self, mut keys: Vec<&'static str>) -> BoxFuture<'_, Result<Vec<(&'static str, u32)>, Error>> {
+            Box::pin(async move {
+                keys.sort_unstable();
+                self.queries.lock().unwrap().push(keys.clone());
+                let now = self.truth.load(Ordering::SeqCst);
+                self.permits.acquire().await.unwrap().forget();
+                if keys.contains(&HANGS) {
+                    std::future::pending::<()>().await;
+                }
+                if keys.contains(&FAILS) {
+                    return Err(Error::Answer {
+                        statement: "SELECT",
+                        source: "none".into(),
+                    });
+                }
+                Ok(keys.into_iter().map(|key| (key, now)).collect())
+            })
+        }
+
+        /// Until so many queries have begun.
+        async fn begun(&self, queries: usize) {
+            while self.queries.lock().unwrap().len() < queries {
+                tokio::task::yield_now().await;
+            }
+            // Those that were asked since wait by then.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+
+        fn queries(&self) -> Vec<Vec<&'static str>> {
+            self.queries.lock().unwrap().clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_never_older_than_its_question() {
+        let server = Server::new(0);
+        let first = server.ask("a");
+        server.begun(1).await;
+        server.truth.store(2, Ordering::SeqCst);
+        // The first query runs, and could answer this as well: with what was true before it was asked.
+        let later = server.ask("a");
+        server.begun(1).await;
+        server.permits.add_permits(10);
+        assert_eq!(first.await.unwrap().unwrap(), [1]);
+        assert_eq!(later.await.unwrap().unwrap(), [2]);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_share_the_next_query() {
+        let server = Server::new(0);
+        let first = server.ask("a");
+        server.begun(1).await;
+        let others = [server.ask("b"), server.ask("c"), server.ask("b")];
+        server.begun(1).await;
+        server.permits.add_permits(10);
+        assert_eq!(first.await.unwrap().unwrap(), [1]);
+        for other in others {
+            assert_eq!(other.await.unwrap().unwrap(), [1]);
+        }
+        assert_eq!(server.queries(), [vec!["a"], vec!["b", "c"]]);
+    }
+
+    #[tokio::test]
+    async fn where_a_query_for_several_fails_each_is_asked_about_alone() {
+        let server = Server::new(0);
+        let first = server.ask("a");
+        server.begun(1).await;
+        let (good, bad) = (server.ask("b"), server.ask(FAILS));
+        server.begun(1).await;
+        server.permits.add_permits(10);
+        assert_eq!(first.await.unwrap().unwrap(), [1]);
+        assert_eq!(good.await.unwrap().unwrap(), [1]);
+        assert!(bad.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn one_that_hangs_holds_up_the_others_for_a_short_while_only() {
+        let server = Server::new(10);
+        let hangs = server.ask(HANGS);
+        server.begun(1).await;
+        let began = tokio::time::Instant::now();
+        assert_eq!(server.ask("a").await.unwrap().unwrap(), [1]);
+        assert!(began.elapsed() < PATIENCE * 2);
+        assert!(!hangs.is_finished());
+        hangs.abort();
+    }
+
+    #[tokio::test]
+    async fn a_question_outlives_those_who_asked_with_it() {
+        let server = Server::new(0);
+        let first = server.ask("a");
+        server.begun(1).await;
+        let (gone, stays) = (server.ask("b"), server.ask("c"));
+        server.begun(1).await;
+        server.permits.add_permits(1);
+        first.await.unwrap().unwrap();
+        // Now the second query runs, for both.
+        server.begun(2).await;
+        gone.abort();
+        server.permits.add_permits(10);
+        assert_eq!(stays.await.unwrap().unwrap(), [1]);
+    }
+
+    #[tokio::test]
+    async fn a_query_is_never_longer_than_it_may_be() {
+        let server = Server::new(0);
+        let first = server.ask("a");
+        server.begun(1).await;
+        let keys: Vec<&'static str> = (0..AT_A_TIME + 10).map(|n| &*n.to_string().leak()).collect();
+        let others: Vec<_> = keys.iter().map(|key| server.ask(key)).collect();
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+        server.permits.add_permits(100);
+        first.await.unwrap().unwrap();
+        for other in others {
+            assert_eq!(other.await.unwrap().unwrap(), [1]);
+        }
+        assert!(server.queries().iter().all(|keys| keys.len() <= AT_A_TIME));
+    }
+}
