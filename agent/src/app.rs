@@ -98,7 +98,11 @@ impl ThisHost {
     fn new(config: Config, state: State, known: Known) -> Self {
         Self {
             name: config.host,
-            clickhouse: ClickHouse::new(&config.clickhouse),
+            clickhouse: ClickHouse::limited(
+                &config.clickhouse,
+                config.parallel.detach.get(),
+                config.parallel.restore.get(),
+            ),
             clickhouse_url: config.clickhouse.url,
             config: config.clickhouse_config,
             connections: Connections::new(),

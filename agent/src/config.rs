@@ -34,7 +34,7 @@ pub struct Config {
     pub restart: Option<Run>,
     /// What runs before that.
     pub before_restart: Option<Run>,
-    /// How many steps run at a time.
+    /// How many statements at a time may burden the server.
     pub parallel: Parallel,
     /// How many bytes the export of the nodes of one table may take in the state folder.
     pub znodes_export_limit_bytes: NonZeroU64,
@@ -53,7 +53,7 @@ pub struct Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Parallel {
-    /// Tables that are detached or attached.
+    /// Tables that are synced, detached or attached.
     pub detach: NonZeroUsize,
     /// Tables that are restored.
     pub restore: NonZeroUsize,

@@ -76,7 +76,10 @@ struct Classes {
     restart: Semaphore,
 }
 
-const SETS_AT_A_TIME: usize = 4;
+const SETS_AT_A_TIME: usize = 8;
+/// Steps on tables that run at a time for each of them that may burden the server (`parallel` of the configuration):
+/// the others look at their tables meanwhile, which costs little because they do it together.
+const STEPS_PER_TURN: usize = 8;
 /// Commands between the stream and the disk; more of them wait in the stream.
 const QUEUE: usize = 1024;
 
@@ -102,7 +105,8 @@ impl Executor {
     pub fn start(host: Arc<dyn Host>, state: State, parallel: Parallel) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
         let (is_ready, ready) = watch::channel(false);
-        let limit = |n: NonZeroUsize| Semaphore::new(n.get().min(Semaphore::MAX_PERMITS));
+        let limit =
+            |n: NonZeroUsize| Semaphore::new(n.get().saturating_mul(STEPS_PER_TURN).min(Semaphore::MAX_PERMITS));
         let inner = Arc::new(Inner {
             host: Arc::clone(&host),
             state,

@@ -6,7 +6,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef};
 use tokio::time::Instant;
 
-use super::look::{Found, look};
+use super::look::{Found, look_in_turn};
 use super::wait::{POLL, until_alone};
 use super::{Context, StepResult, failed};
 use crate::clickhouse::{Class, Error, Statement, code};
@@ -25,7 +25,8 @@ pub async fn detach(context: &Context, table: &TableRef) -> StepResult {
     let mut last = String::from("it does not stay detached");
     loop {
         until_alone(context, table, Code::DetachFailed).await?;
-        let outcome = match look(context, table, Code::DetachFailed).await? {
+        let (found, turn) = look_in_turn(context, table, Code::DetachFailed).await?;
+        let outcome = match found {
             Found::Detached {
                 permanently: Some(true),
             } => return Ok(Done::Plain.into()),
@@ -42,6 +43,7 @@ pub async fn detach(context: &Context, table: &TableRef) -> StepResult {
                 outcome
             }
         };
+        drop(turn);
         match outcome {
             Ok(()) => {}
             // Somebody was quicker, or it is not known: look again.

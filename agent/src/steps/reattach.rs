@@ -5,7 +5,7 @@ use std::time::Duration;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef};
 
-use super::look::{Changed, Found, find, look};
+use super::look::{Changed, Found, find, look_in_turn};
 use super::wait::{until_alone, until_in_service};
 use super::{Context, StepResult, failed};
 use crate::clickhouse::{Class, Statement, code};
@@ -32,7 +32,8 @@ pub async fn reattach(context: &Context, table: &TableRef) -> StepResult {
         }
         Ok(_) | Err(Changed::Elsewhere(_)) => table,
     };
-    if let Found::Detached { .. } = look(context, table, Code::AttachFailed).await? {
+    let (found, turn) = look_in_turn(context, table, Code::AttachFailed).await?;
+    if let Found::Detached { .. } = found {
         context.doing(format!("attaches {}", table.name));
         match context.clickhouse.execute(Statement::AttachTable(&table.name)).await {
             Ok(()) => {}
@@ -42,6 +43,7 @@ pub async fn reattach(context: &Context, table: &TableRef) -> StepResult {
         }
         until_alone(context, table, Code::AttachFailed).await?;
     }
+    drop(turn);
     match until_in_service(context, table, PATIENCE, Code::AttachFailed).await? {
         Ok(()) => Ok(Done::Plain.into()),
         Err(state) => Err(Failure::passing(

@@ -50,6 +50,7 @@ pub async fn sync(context: &Context, table: &TableRef) -> StepResult {
             began.elapsed().as_secs(),
             replica.queue_size
         ));
+        let turn = context.clickhouse.table_turn().await;
         let round = ROUND.min(PATIENCE.saturating_sub(began.elapsed()));
         if sync_round(context, table, round)
             .await
@@ -57,5 +58,6 @@ pub async fn sync(context: &Context, table: &TableRef) -> StepResult {
         {
             return Ok(Done::Plain.into());
         }
+        drop(turn);
     }
 }

@@ -13,7 +13,10 @@ use crate::agents::{Connected, ConnectionId};
 use crate::progress::next::Proposal;
 
 /// Steps on sets that one host does at a time.
-const SET_STEPS: usize = 8;
+const SET_STEPS: usize = 16;
+/// Steps on tables that are under way for each that may burden the server: the others look at their tables meanwhile, or
+/// are on their way, so that the agent never waits for the next command.
+const STEPS_PER_TURN: usize = 8;
 
 /// The hosts that have been seen since the start.
 #[derive(Default)]
@@ -128,9 +131,8 @@ impl Hosts {
                 return false;
             };
             let limit = match class(proposal.step) {
-                // Twice what the agent does at a time, so that it never waits for the next command.
-                Class::Tables => known.hello.parallel_detach * 2,
-                Class::Restores => known.hello.parallel_restore * 2,
+                Class::Tables => known.hello.parallel_detach.saturating_mul(STEPS_PER_TURN),
+                Class::Restores => known.hello.parallel_restore.saturating_mul(STEPS_PER_TURN),
                 Class::Sets => SET_STEPS,
                 Class::Server => 1,
             };
