@@ -39,8 +39,30 @@ impl Host {
     }
 }
 
+/// How many steps of a migration are under way on each host: counted once for all proposals of a turn, of which there
+/// may be one for each of many tables.
+pub(super) struct Load(HashMap<(HostIx, Class), usize>);
+
+impl Load {
+    pub(super) fn of_all(migration: &Migration) -> Self {
+        let mut load = Self(HashMap::new());
+        for intent in migration.progress.in_flight.values() {
+            load.add(intent.host, intent.step);
+        }
+        load
+    }
+
+    pub(super) fn add(&mut self, host: HostIx, step: StepKind) {
+        *self.0.entry((host, class(step))).or_default() += 1;
+    }
+
+    fn of(&self, host: HostIx, step: StepKind) -> usize {
+        self.0.get(&(host, class(step))).copied().unwrap_or_default()
+    }
+}
+
 /// Which limit a step counts against.
-#[derive(PartialEq, Eq, Clone, Copy)]
+#[derive(PartialEq, Eq, Hash, Clone, Copy)]
 enum Class {
     Tables,
     Restores,
@@ -124,6 +146,7 @@ impl Hosts {
         &self,
         migration: &Migration,
         proposal: &Proposal,
+        load: &Load,
         now: Instant,
     ) -> Option<Vec<(Target, HostIx)>> {
         let has_room = |&host: &HostIx| {
@@ -136,13 +159,7 @@ impl Hosts {
                 Class::Sets => SET_STEPS,
                 Class::Server => 1,
             };
-            let busy = migration
-                .progress
-                .in_flight
-                .values()
-                .filter(|intent| intent.host == host && class(intent.step) == class(proposal.step))
-                .count();
-            self.connection(&migration.plan.hosts[host].name).is_some() && busy < limit
+            self.connection(&migration.plan.hosts[host].name).is_some() && load.of(host, proposal.step) < limit
         };
         proposal
             .members

@@ -100,9 +100,13 @@ impl Migration {
         self.since.insert(attempt, now);
     }
 
-    pub(super) fn ended(&mut self, step: StepKind, target: Target, outcome: &Outcome) {
-        self.since
-            .retain(|attempt, _| self.progress.in_flight.contains_key(attempt));
+    pub(super) fn ended(&mut self, attempt: u64, step: StepKind, target: Target, outcome: &Outcome) {
+        let in_flight = &self.progress.in_flight;
+        // Mostly one has ended; to look at all of them for each event is too much where thousands are under way.
+        self.since.remove(&attempt);
+        if self.since.len() > in_flight.len() {
+            self.since.retain(|attempt, _| in_flight.contains_key(attempt));
+        }
         match outcome {
             Outcome::Done(_) => {
                 self.retries.remove(&target);

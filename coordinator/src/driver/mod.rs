@@ -29,7 +29,7 @@ use crate::store::{Append, Store, StoreError};
 pub use command::build_without_documents;
 use handle::Request;
 pub use handle::{DriverHandle, OperatorError};
-use hosts::Hosts;
+use hosts::{Hosts, Load};
 use migration::Migration;
 pub use migration::name_of;
 
@@ -224,7 +224,7 @@ impl<S: Store> Driver<S> {
             Ok(()) => {
                 migration.look();
                 if let (Some((step, target, _)), Record::Event { outcome, .. }) = (target, &record) {
-                    migration.ended(step, target, outcome);
+                    migration.ended(attempt, step, target, outcome);
                     log_outcome(&name, host, &migration.name_of(target), step, outcome);
                 }
                 turn.appends.push(Append {
@@ -248,8 +248,9 @@ impl<S: Store> Driver<S> {
             if migration.is_at_rest() || behind::behind(migration, &self.hosts).is_some() {
                 continue;
             }
+            let mut load = Load::of_all(migration);
             for proposal in migration.progress.proposals(&migration.plan) {
-                let Some(chosen) = self.hosts.admit(migration, &proposal, now) else {
+                let Some(chosen) = self.hosts.admit(migration, &proposal, &load, now) else {
                     continue;
                 };
                 for (target, host) in chosen {
@@ -264,6 +265,7 @@ impl<S: Store> Driver<S> {
                     match migration.progress.apply(&migration.plan, &record) {
                         Ok(()) => {
                             migration.ordered(attempt, now);
+                            load.add(host, proposal.step);
                             migration.look();
                             turn.appends.push(Append {
                                 migration: name.clone(),
