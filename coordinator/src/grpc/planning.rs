@@ -17,6 +17,9 @@ use crate::progress::Progress;
 
 /// How long an agent may take to inspect its host.
 const INSPECTION: Duration = Duration::from_secs(120);
+/// Findings in the message of a start that is blocked. It travels in a header of HTTP/2: with a finding for each of 1,000
+/// tables the connection was ended for "too_many_continuations", and nobody learned why.
+const SHOWN: usize = 20;
 
 /// Makes a plan and saves it, unless something blocks it.
 pub(super) async fn plan(
@@ -83,8 +86,16 @@ pub(super) async fn check_again(
     if found.is_empty() {
         return Ok(());
     }
-    let lines: Vec<String> = found.iter().map(line).collect();
-    Err(OperatorError::Blocked(lines.join("\n")))
+    Err(OperatorError::Blocked(message(&found)))
+}
+
+/// What blocks a start, a line for each finding, as far as it fits.
+fn message(found: &[Finding]) -> String {
+    let mut lines: Vec<String> = found.iter().take(SHOWN).map(line).collect();
+    if let Some(more @ 1..) = found.len().checked_sub(SHOWN) {
+        lines.push(format!("and {more} more; rekeeper plan under another name shows all"));
+    }
+    lines.join("\n")
 }
 
 /// The names of the tables of which every replica set is skipped.
@@ -174,4 +185,18 @@ async fn inspect(agents: &AgentsHandle, hosts: &[HostName]) -> (Vec<HostInventor
         }
     }
     (inventories, findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_blocks_a_start_fits_into_a_header_however_much_it_is() {
+        let found = vec![Finding::new(Code::TableChanged, "x".repeat(100)); 10_000];
+        let all = message(&found);
+        assert!(all.len() < 16 << 10, "{}", all.len());
+        assert!(all.ends_with("and 9980 more; rekeeper plan under another name shows all"));
+        assert_eq!(message(&found[..SHOWN]).lines().count(), SHOWN);
+    }
 }
