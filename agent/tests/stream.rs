@@ -17,19 +17,13 @@ fn numbers(events: &[v1::Event]) -> Vec<(u64, u64)> {
 async fn what_is_not_acknowledged_is_sent_again_after_a_reconnect() {
     let folder = tempfile::tempdir().unwrap();
     let mut coordinator = Coordinator::start().await;
-    let agent = Agent::start(
-        &coordinator.url,
-        folder.path(),
-        Start {
-            at_a_time: 1,
-            ..Start::default()
-        },
-    );
+    let agent = Agent::start(&coordinator.url, folder.path(), Start::default());
     let mut first = coordinator.welcomed(1, "run").await;
+    let mut events = Vec::new();
     for attempt in 1..=3 {
         first.order(attempt).await;
+        events.push(first.event().await);
     }
-    let events = [first.event().await, first.event().await, first.event().await];
     assert_eq!(numbers(&events), [(1, 1), (2, 2), (3, 3)]);
     first.acknowledge(1).await;
     // The acknowledgement is known to have arrived when what follows it was obeyed.
@@ -233,7 +227,7 @@ async fn no_more_at_a_time_than_configured() {
         &coordinator.url,
         folder.path(),
         Start {
-            at_a_time: 3,
+            at_a_time: 1,
             ..Start::default()
         },
     );
@@ -244,7 +238,9 @@ async fn no_more_at_a_time_than_configured() {
     for _ in 1..=40 {
         connection.event().await;
     }
-    assert!(agent.host.most_at_once.load(Ordering::SeqCst) <= 3);
+    // Eight look at their tables for each that may burden the server.
+    let most = agent.host.most_at_once.load(Ordering::SeqCst);
+    assert!((2..=8).contains(&most), "{most}");
 }
 
 #[tokio::test]
