@@ -10,6 +10,7 @@ mod collided;
 mod detach;
 mod finish;
 mod follow;
+mod following;
 mod kept;
 mod leftovers;
 mod look;

@@ -1,0 +1,79 @@
+//! What a follower has to follow: what was decided of its parts, and what was restored before it.
+
+use rekeeper_shared::accounting::{Account, Before, Evidence, FollowerEvidence, account_follower};
+use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, unpack};
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Failure, TableRef};
+use rekeeper_shared::union::{Share, Verdict};
+
+/// What a follower has to follow.
+pub(super) struct Following {
+    /// What was decided of its parts.
+    pub(super) share: Share,
+    /// The manifests of the reference and of those that brought parts, with their shares.
+    pub(super) before: Vec<(Manifest, Option<Share>)>,
+}
+
+impl Following {
+    /// Reads what came with the order.
+    pub(super) fn read(table: &TableRef, record: &Packed, before: &[Packed]) -> Result<Self, Failure> {
+        let lost = |what: &str, why: String| {
+            let text = format!("the {what} of {}: {why}", table.path);
+            Failure::lasting(Code::StoredDocumentLost, text)
+        };
+        let record: PartSetOfRecord =
+            unpack(&record.bytes, Some(&record.digest)).map_err(|e| lost("part set of record", e.to_string()))?;
+        let share = record.union.share(&table.replica_name).cloned();
+        let share = share.ok_or_else(|| {
+            let why = format!("it does not say what becomes of replica {}", table.replica_name);
+            lost("part set of record", why)
+        })?;
+        let mut manifests: Vec<(Manifest, Option<Share>)> = Vec::with_capacity(before.len());
+        for packed in before {
+            let manifest: Manifest = unpack(&packed.bytes, Some(&packed.digest))
+                .map_err(|e| lost("manifest of another replica", e.to_string()))?;
+            let share = record.union.share(&manifest.replica_name).cloned();
+            manifests.push((manifest, share));
+        }
+        if manifests.first().is_none_or(|(_, share)| share.is_some()) {
+            return Err(lost(
+                "manifest of the reference",
+                "it did not come with the order".to_owned(),
+            ));
+        }
+        Ok(Self {
+            share,
+            before: manifests,
+        })
+    }
+
+    /// Whether the part is attached again on this replica.
+    pub(super) fn brings(&self, part: &str) -> bool {
+        self.share.verdict(part) == Some(&Verdict::Bring)
+    }
+
+    /// Whether something was decided of this set beyond that its replicas are equal.
+    pub(super) fn is_decided(&self) -> bool {
+        !self.share.parts.is_empty() || self.before.len() > 1
+    }
+
+    pub(super) fn account(&self, evidence: Evidence<'_>) -> Account {
+        let before: Vec<Before<'_>> = self
+            .before
+            .iter()
+            .map(|(manifest, share)| Before {
+                manifest,
+                share: share.as_ref(),
+            })
+            .collect();
+        account_follower(FollowerEvidence {
+            manifest: evidence.manifest,
+            share: &self.share,
+            before: &before,
+            active: evidence.active,
+            detached: evidence.detached,
+            dropped: evidence.dropped,
+            merges_keep_rows: evidence.merges_keep_rows,
+        })
+    }
+}
