@@ -1,20 +1,19 @@
 """SIGKILL of the coordinator and of agents while a command is under way: in each phase, at several points.
 
-Something keeps the step from ending: the fault switch a statement, a proxy a request to ZooKeeper, a file a command of
-the agent. A case counts only when the journal has the step's intent and no outcome of it, before the kill and after.
+Something keeps the step from ending (held.py). A case counts only when the journal has the step's intent and no outcome
+of it, before the kill and after.
 """
 
 import contextlib
 import itertools
 import os
 import signal
-import sys
-from dataclasses import dataclass
 
 import pytest
 import tables
+from held import NAME, PATH, Command, Request, Statement, let_commands_wait
 from processes import wait_for
-from programs import DONE, HERE
+from programs import DONE
 from proof import Proof, report
 from rig import Cluster
 from tables import Table
@@ -27,10 +26,6 @@ TABLES = [
     Table("shop", "many parts", settings=tables.NEVER_MERGES, rows=300, inserts=2, rows_per_part=10),
     Table("shop", "without rows", rows=0, inserts=0),
 ]
-PATH = "/tables/01/shop/held"
-NAME = "`?shop`?\\.`?held`?"
-# Waits while the file $0 is there; $0.arrived tells that it does.
-WAIT = 'if [ -e "$0" ]; then touch "$0.arrived"; fi; while [ -e "$0" ]; do sleep 0.05; done; '
 
 
 class Crashes:
@@ -41,18 +36,7 @@ class Crashes:
         self.proxy = ZooKeeperProxy(cluster.zookeeper.port)
         tables.create(cluster.shards(), TABLES)
         cluster.start_rekeeper(self.proxy)
-        for agent in cluster.agents.values():
-            restart = agent.configuration["restart"]
-            hook, before, after = (str(agent.directory / name) for name in ("hook", "before", "after"))
-            rig = f'"{sys.executable}" "{HERE / "rig.py"}" restart "{agent.host.directory}"'
-            script = f'{WAIT} {rig} || exit; {WAIT.replace("$0", "$1")}'
-            agent.configure(
-                agent.configuration
-                | {"hooks": {"before_restart": ["sh", "-c", WAIT, hook], "timeout": "2m"}}
-                | {"restart": restart | {"command": ["sh", "-c", script, before, after]}}
-            )
-            agent.restart()
-        cluster.rekeeper.wait_for_agents(*cluster.agents)
+        let_commands_wait(cluster)
         self.proof, self.ledger = Proof(cluster.directory), Ledger(cluster.directory / "ledger.jsonl")
         # Set while a case runs: one that failed leaves a cluster that is of no use to the others.
         self.is_dirty = False
@@ -61,73 +45,6 @@ class Crashes:
         """End everything."""
         self.proxy.close()
         self.cluster.close()
-
-
-@dataclass(frozen=True)
-class Statement:
-    """Keeps a statement back on a host; `after` its execution, so that only its answer is missing."""
-
-    pattern: str
-    host: str = "ch-01-1"
-    after: bool = False
-
-    def arm(self, crashes: Crashes) -> None:
-        host = crashes.cluster.host(self.host)
-        # The query log is that of all cases.
-        object.__setattr__(self, "_before", len(host.query_log("held")))
-        host.set_faults({"pattern": self.pattern, "wait": True, "after": self.after})
-
-    def held(self, crashes: Crashes) -> str | None:
-        records = crashes.cluster.host(self.host).query_log("held")[self._before :]
-        return f"{'after' if self.after else 'before'} {records[0]['sql'][:60]}" if records else None
-
-    def let_go(self, crashes: Crashes) -> None:
-        crashes.cluster.host(self.host).clear_faults()
-
-
-@dataclass(frozen=True)
-class Request:
-    """Keeps a request to ZooKeeper back, one that comes after DETACH: the checks at `start` read the nodes too."""
-
-    kind: str
-    pattern: str
-    skip: int = 0
-
-    def arm(self, crashes: Crashes) -> None:
-        object.__setattr__(self, "_detach", Statement(f"^DETACH TABLE {NAME}"))
-        self._detach.arm(crashes)
-        crashes.proxy.let_go()
-
-    def held(self, crashes: Crashes) -> str | None:
-        if not crashes.proxy.is_armed:
-            if not self._detach.held(crashes):
-                return None
-            crashes.proxy.hold(self.kind, self.pattern, self.skip)
-            self._detach.let_go(crashes)
-        return crashes.proxy.held
-
-    def let_go(self, crashes: Crashes) -> None:
-        crashes.proxy.let_go()
-
-
-@dataclass(frozen=True)
-class Command:
-    """Keeps a command of the agent waiting: `hook`, or the restart command `before` or `after` it has restarted."""
-
-    where: str
-    host: str = "ch-01-1"
-
-    def arm(self, crashes: Crashes) -> None:
-        file = crashes.cluster.agents[self.host].directory / self.where
-        file.with_name(f"{self.where}.arrived").unlink(missing_ok=True)
-        file.touch()
-
-    def held(self, crashes: Crashes) -> str | None:
-        arrived = crashes.cluster.agents[self.host].directory / f"{self.where}.arrived"
-        return f"the command, {self.where}" if arrived.exists() else None
-
-    def let_go(self, crashes: Crashes) -> None:
-        (crashes.cluster.agents[self.host].directory / self.where).unlink()
 
 
 # Phase, step, what holds it.

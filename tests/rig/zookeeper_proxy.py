@@ -32,9 +32,11 @@ class ZooKeeperProxy:
 
     def hold(self, kind: str, pattern: str, skip: int = 0) -> None:
         """Keep back the first request of that kind (a regular expression, such as `multi`) whose bytes match, and all
-        that its connection sends after it except pings. `skip` requests that match pass before."""
+        that its connection sends after it except pings. `skip` requests that match pass before. What is kept back now
+        is passed on; of what its connection has sent since, nothing is kept back."""
         with self._changed:
             self._wanted, self._held = (kind, re.compile(pattern.encode(), re.DOTALL), skip), None
+            self._changed.notify_all()
 
     @property
     def is_armed(self) -> bool:
