@@ -4,19 +4,19 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rekeeper_proto::tls::{ClientFiles, Facts, Identity, Role};
+use rekeeper_proto::tls::{ClientFiles, Facts, Identity, Role, authorities};
 use rekeeper_shared::config::{Validate, check_insecure, duration, is_loopback, named_file};
 use rekeeper_shared::ids::HostName;
 use serde::Deserialize;
 use tonic::transport::Uri;
 
-use crate::clickhouse::Access;
+use crate::clickhouse::{Access, Trust};
 
 /// What the files of TLS are called where people name them.
 pub const TLS_FIELDS: [&str; 3] = ["tls.ca", "tls.cert", "tls.key"];
 
 /// What the agent works with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Where the coordinator listens.
     pub coordinator: Uri,
@@ -102,6 +102,7 @@ struct RawClickhouse {
     #[serde(default = "default_user")]
     user: String,
     password_file: Option<PathBuf>,
+    ca: Option<PathBuf>,
     config: PathBuf,
 }
 
@@ -151,7 +152,8 @@ impl Validate for RawConfig {
         if state_dir.exists() && !state_dir.is_dir() {
             problems.push(format!("state_dir: {} is no folder", state_dir.display()));
         }
-        check_clickhouse_url(&self.clickhouse.url, problems);
+        let ca = self.clickhouse.ca.map(|file| folder.join(file));
+        let trust = trust(&self.clickhouse.url, ca.as_deref(), problems);
         let password = password(folder, self.clickhouse.password_file.as_deref(), problems);
         let clickhouse_config = folder.join(self.clickhouse.config);
         if let Err(e) = std::fs::File::open(&clickhouse_config) {
@@ -189,6 +191,7 @@ impl Validate for RawConfig {
             state_dir,
             clickhouse: Access {
                 url: self.clickhouse.url,
+                trust,
                 user: self.clickhouse.user,
                 password,
             },
@@ -297,15 +300,36 @@ pub(crate) fn system_host_name() -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-fn check_clickhouse_url(text: &str, problems: &mut Vec<String>) {
-    let is_usable = text
-        .parse::<Uri>()
-        .is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
-    if !is_usable {
-        problems.push(format!(
-            "clickhouse.url: {text:?} is no http:// URL, and this release speaks only http:// to ClickHouse; write it \
-             as http://127.0.0.1:8123"
-        ));
+/// By whom ClickHouse is believed to be the right server; `ca` goes with `https://`, and with nothing else.
+fn trust(url: &str, ca: Option<&Path>, problems: &mut Vec<String>) -> Option<Trust> {
+    let uri = url.parse::<Uri>().ok().filter(|uri| uri.host().is_some());
+    match (uri.as_ref().and_then(Uri::scheme_str), ca) {
+        (Some("http"), None) => None,
+        (Some("https"), Some(file)) => {
+            let roots = authorities("clickhouse.ca", file, problems)?;
+            Trust::new(roots)
+                .map_err(|e| problems.push(format!("clickhouse.ca: {} cannot be used: {e}", file.display())))
+                .ok()
+        }
+        (Some("http"), Some(_)) => {
+            problems.push(format!(
+                "clickhouse.ca: it goes with an https:// URL, and clickhouse.url is {url:?}"
+            ));
+            None
+        }
+        (Some("https"), None) => {
+            problems.push(format!(
+                "clickhouse.url: {url:?} needs clickhouse.ca, the file with the CA that has signed the server's certificate"
+            ));
+            None
+        }
+        _ => {
+            problems.push(format!(
+                "clickhouse.url: {url:?} is no URL of a server; write it as http://127.0.0.1:8123, or as https:// with \
+                 clickhouse.ca"
+            ));
+            None
+        }
     }
 }
 
@@ -417,7 +441,7 @@ clickhouse: {url: 'http://127.0.0.1:8123', config: config.xml}
 coordinator: https://coordinator.example:7443
 host: 'a b'
 state_dir: config.xml
-clickhouse: {url: 'https://127.0.0.1:8443', password_file: none, config: none.xml}
+clickhouse: {url: 'https://127.0.0.1:8443', ca: none.crt, password_file: none, config: none.xml}
 restart: {command: []}
 hooks: {before_restart: [./none], timeout: 0s}
 ",
@@ -428,7 +452,7 @@ hooks: {before_restart: [./none], timeout: 0s}
             "coordinator:",
             "host:",
             "state_dir:",
-            "clickhouse.url:",
+            "clickhouse.ca:",
             "clickhouse.password_file:",
             "clickhouse.config:",
             "restart.command:",
@@ -449,9 +473,33 @@ hooks: {before_restart: [./none], timeout: 0s}
         }
         assert_eq!(bad.problems.len(), fields.len(), "{bad}");
         assert!(
-            bad.problems.iter().any(|p| p.starts_with("line 5: clickhouse.url:")),
+            bad.problems.iter().any(|p| p.starts_with("line 5: clickhouse.ca:")),
             "{bad}"
         );
+    }
+
+    #[test]
+    fn a_ca_goes_with_https_and_nothing_else() {
+        for (url, ca, says) in [
+            (
+                "https://ch:8443",
+                "",
+                "clickhouse.url: \"https://ch:8443\" needs clickhouse.ca",
+            ),
+            (
+                "http://ch:8123",
+                "ca: config.xml, ",
+                "clickhouse.ca: it goes with an https:// URL",
+            ),
+            ("https://ch:8443", "ca: config.xml, ", "has no certificate in PEM form"),
+            ("ch:8123", "", "is no URL of a server"),
+            ("tcp://ch:9000", "", "is no URL of a server"),
+        ] {
+            let text = SMALLEST.replace("url: 'http://127.0.0.1:8123',", &format!("url: '{url}', {ca}"));
+            let bad = loaded(&text).unwrap_err();
+            assert!(bad.to_string().contains(says), "{bad}");
+            assert_eq!(bad.problems.len(), 1, "{bad}");
+        }
     }
 
     #[test]

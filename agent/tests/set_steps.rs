@@ -53,6 +53,7 @@ impl Agent {
         write_config(folder.path(), server::port(), "");
         let access = Access {
             url: "http://127.0.0.1:1".into(),
+            trust: None,
             user: "default".into(),
             password: None,
         };

@@ -1,6 +1,7 @@
 //! What can go wrong with a statement, and whether sending it again may help.
 
 use hyper_util::client::legacy;
+use rekeeper_proto::tls::distrusted;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
@@ -106,6 +107,8 @@ impl Error {
                     .downcast_ref::<legacy::Error>()
                     .is_some_and(legacy::Error::is_connect);
                 if never_sent {
+                    let why = distrusted(&*source, "clickhouse.ca of agent.yaml");
+                    let source = why.map_or(source, Source::from);
                     Self::Unreachable { statement, source }
                 } else {
                     Self::Unknown { statement, source }

@@ -16,9 +16,12 @@ use std::time::Duration;
 
 use clickhouse::{RowOwned, RowRead};
 use futures::future::BoxFuture;
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rekeeper_proto::tls::provider;
 use rekeeper_shared::ids::{MigrationName, quote_literal};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use error::{Class, Error, code};
@@ -29,10 +32,12 @@ pub(crate) use tables::is_zero_uuid;
 pub use tables::{DetachedPart, DetachedTable, Part, Replica};
 
 /// How the server is reached.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Access {
-    /// `http://host:port`.
+    /// `http://host:port` or `https://host:port`.
     pub url: String,
+    /// By whom a server is believed to be the right one, with `https://`.
+    pub trust: Option<Trust>,
     /// The user.
     pub user: String,
     /// Their password.
@@ -45,6 +50,25 @@ impl fmt::Debug for Access {
             .field("url", &self.url)
             .field("user", &self.user)
             .finish_non_exhaustive()
+    }
+}
+
+/// The CAs that the certificate of a server may be signed by.
+#[derive(Clone)]
+pub struct Trust(Arc<ClientConfig>);
+
+impl Trust {
+    /// Servers with a certificate of one of these. TLS 1.2 is taken as well: it is not Rekeeper's to say what ClickHouse
+    /// speaks.
+    ///
+    /// # Errors
+    /// When the crypto provider knows none of the versions.
+    pub fn new(roots: RootCertStore) -> Result<Self, rustls::Error> {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self(Arc::new(config)))
     }
 }
 
@@ -135,11 +159,22 @@ impl ClickHouse {
         connector.set_keepalive_interval(Some(Duration::from_secs(5)));
         connector.set_keepalive_retries(Some(3));
         connector.set_tcp_user_timeout(Some(Duration::from_secs(30)));
-        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-            // Servers close idle connections after 3 s, older and newer ones alike.
-            .pool_idle_timeout(Duration::from_secs(2))
-            .build(connector);
-        let mut client = clickhouse::Client::with_http_client(http)
+        let mut http = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
+        // Servers close idle connections after 3 s, older and newer ones alike.
+        http.pool_idle_timeout(Duration::from_secs(2));
+        let client = match &access.trust {
+            None => clickhouse::Client::with_http_client(http.build(connector)),
+            Some(Trust(config)) => {
+                connector.enforce_http(false);
+                let connector = HttpsConnectorBuilder::new()
+                    .with_tls_config(ClientConfig::clone(config))
+                    .https_only()
+                    .enable_http1()
+                    .wrap_connector(connector);
+                clickhouse::Client::with_http_client(http.build(connector))
+            }
+        };
+        let mut client = client
             .with_url(&access.url)
             .with_user(&access.user)
             .with_compression(clickhouse::Compression::None);

@@ -129,6 +129,7 @@ impl Rig {
     pub(crate) fn context(&self, state: &State, host: usize, attempt: u64) -> Context {
         let access = Access {
             url: self.hosts[host].url.clone(),
+            trust: None,
             user: "default".into(),
             password: None,
         };

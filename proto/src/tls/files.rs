@@ -172,7 +172,8 @@ fn contains(text: &[u8], words: &str) -> bool {
 }
 
 /// The CAs of a file. Their dates are not checked by TLS itself: a file is refused when none of them is valid any more.
-fn authorities(field: &str, file: &Path, problems: &mut Vec<String>) -> Option<RootCertStore> {
+/// `field` is its name for people.
+pub fn authorities(field: &str, file: &Path, problems: &mut Vec<String>) -> Option<RootCertStore> {
     let found = certificates(field, file, problems)?;
     let shown = file.display();
     let now = SystemTime::now();

@@ -17,12 +17,15 @@ use rustls::crypto::CryptoProvider;
 pub use accept::{Connection, Peer, Security, Seldom, Who, incoming};
 pub use certificate::{Facts, Identity, Role, Unfit};
 pub use dial::{DialError, Dialer};
-pub use files::{ClientFiles, Own, ServerFiles};
+pub use files::{ClientFiles, Own, ServerFiles, authorities};
+pub use words::distrusted;
 
 /// HTTP/2, and nothing else.
 const PROTOCOL: &[u8] = b"h2";
 
-fn provider() -> Arc<CryptoProvider> {
+/// The one crypto provider.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 

@@ -7,9 +7,11 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 use super::certificate::Facts;
 
-/// The error of rustls within one of a stream, if that is what it is.
+/// The error of rustls within one of a stream, if that is what it is; connectors wrap one more around it.
 pub(super) fn tls_error(error: &io::Error) -> Option<&Error> {
-    error.get_ref()?.downcast_ref()
+    let inner = error.get_ref()?;
+    let wrapped = || inner.downcast_ref().and_then(tls_error);
+    inner.downcast_ref().or_else(wrapped)
 }
 
 /// Whether the other side did not speak TLS at all.
@@ -61,11 +63,10 @@ pub(super) fn coordinator_not_trusted(error: &CertificateError, host: &str, ca: 
             ca.display()
         ),
         CertificateError::NotValidForNameContext { presented, .. } => {
-            let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
-            let names = names.join(", ");
             format!(
-                "the coordinator's certificate is not for {host}, it is for {names}: call the coordinator by such a \
-                 name, or make it a certificate with this one among its subject alternative names"
+                "the coordinator's certificate is not for {host}, it is for {}: call the coordinator by such a name, \
+                 or make it a certificate with this one among its subject alternative names",
+                names(presented)
             )
         }
         other => {
@@ -108,6 +109,41 @@ pub(super) fn caller_refused(error: &Error, presented: Option<&Facts>) -> String
     }
 }
 
+/// Why a server that is no coordinator was not taken for the right one, in words for people; none when TLS has nothing to
+/// do with it. `ca` says where its CA is named.
+#[must_use]
+pub fn distrusted(error: &(dyn std::error::Error + 'static), ca: &str) -> Option<String> {
+    let mut next = Some(error);
+    let tls = loop {
+        let error = next?;
+        // An io::Error does not count the error that it wraps among its sources.
+        let wrapped = error.downcast_ref().and_then(tls_error);
+        if let Some(tls) = error.downcast_ref().or(wrapped) {
+            break tls;
+        }
+        next = error.source();
+    };
+    Some(match tls {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            format!("its certificate is not signed by a CA of {ca}")
+        }
+        Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => {
+            format!(
+                "its certificate is for {}, and it is called by another name",
+                names(presented)
+            )
+        }
+        Error::InvalidCertificate(error) => {
+            format!(
+                "its certificate is not acceptable: {}",
+                unacceptable(error, "serverAuth")
+            )
+        }
+        tls if speaks_no_tls(tls) => "it does not speak TLS at this port".to_owned(),
+        tls => format!("the TLS handshake failed: {tls}"),
+    })
+}
+
 fn unacceptable(error: &CertificateError, purpose: &str) -> String {
     match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -123,8 +159,11 @@ fn unacceptable(error: &CertificateError, purpose: &str) -> String {
     }
 }
 
-/// The name in what rustls has of it, `DnsName("coordinator.example")`.
-fn bare(name: &str) -> &str {
-    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
-    inner.unwrap_or(name).trim_matches('"')
+/// The names in what rustls has of them, `DnsName("coordinator.example")`.
+fn names(presented: &[String]) -> String {
+    let bare = |name: &String| {
+        let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+        inner.unwrap_or(name).trim_matches('"').to_owned()
+    };
+    presented.iter().map(bare).collect::<Vec<_>>().join(", ")
 }
