@@ -199,7 +199,7 @@ impl ThisHost {
     }
 
     async fn inventory(&self) -> Result<Vec<u8>, String> {
-        let inventory = inspect(
+        let mut inventory = inspect(
             &self.name,
             &self.clickhouse,
             &self.config,
@@ -208,6 +208,7 @@ impl ThisHost {
         )
         .await
         .map_err(|failure| failure.problem.message)?;
+        inventory.around.has_hook = !self.hooks.before_restart.is_empty();
         // On disk before the coordinator can order anything about what it is told here.
         self.known
             .add(&inventory)

@@ -18,7 +18,8 @@ use crate::steps::collisions;
 use crate::words::in_full;
 use crate::zookeeper::{Connections, Ensembles};
 
-/// Inspects the host: every attached table of a Replicated*MergeTree engine.
+/// Inspects the host: every attached table of a Replicated*MergeTree engine. Whether its agent has a hook is not for
+/// the server to say.
 ///
 /// # Errors
 /// INSPECTION_FAILED when the server does not answer, or a table was replaced meanwhile. A ZooKeeper that does not answer

@@ -35,6 +35,9 @@ pub struct Around {
     /// Tables that are detached permanently, of whatever engine: the server does not tell.
     #[serde(default)]
     pub detached: Vec<TableName>,
+    /// Its agent runs a hook before the server is restarted, which may move the whole server to another place.
+    #[serde(default)]
+    pub has_hook: bool,
 }
 
 /// A disk of a server.

@@ -91,6 +91,9 @@ pub struct PlannedHost {
     pub name: HostName,
     /// Version of its server when the plan was made.
     pub clickhouse_version: String,
+    /// Its agent had a hook when the plan was made, which may move the whole server.
+    #[serde(default)]
+    pub has_hook: bool,
 }
 
 /// A table replica of the plan.

@@ -138,6 +138,14 @@ codes! {
     RestartNotConfigured "RESTART_NOT_CONFIGURED" false
         "the agent of a host has no restart command, and the plan restarts each server once"
         "set restart.command in agent.yaml of the host and start the agent anew, or plan with --restart never";
+    HookLeavesTables "HOOK_LEAVES_TABLES" false
+        "the agent of a host has a hook, and the server has replicated tables on the same ensemble that are not selected"
+        "a hook that moves the server to another ensemble or root leaves them read-only, since their metadata stays behind: \
+         select them too, or see that the hook moves nothing that they need";
+    HookNotRun "HOOK_NOT_RUN" false
+        "the agent of a host has a hook, and --restart never runs none"
+        "the tables get new metadata where the server is configured now; to move it to another place plan without --restart \
+         never";
     DeduplicationForgotten "DEDUPLICATION_FORGOTTEN" false
         "new metadata begins with an empty memory of insert deduplication"
         "an INSERT that was refused or cut half-way (several partitions: several parts) and is sent again after the \

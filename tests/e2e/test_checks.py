@@ -23,6 +23,8 @@ ELSEWHERE = {
     "COORDINATOR_BEHIND": "test_loss_store.py",
     "TABLE_DETACHED": "test_loss_store.py",
     "CLICKHOUSE_TOO_OLD": "test_old_server.py, with a real one",
+    "HOOK_LEAVES_TABLES": "test_hook.py",
+    "HOOK_NOT_RUN": "test_hook.py",
 }
 
 

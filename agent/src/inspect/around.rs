@@ -65,6 +65,7 @@ pub(super) async fn around(clickhouse: &ClickHouse) -> Result<Around, Error> {
             .into_iter()
             .map(|(database, table)| TableName { database, table })
             .collect(),
+        has_hook: false,
     })
 }
 

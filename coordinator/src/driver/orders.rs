@@ -1,6 +1,9 @@
 //! What people ask of the driver, and what it answers.
 
+use std::collections::BTreeSet;
+
 use rekeeper_shared::ids::{HostName, MigrationName, TableName};
+use rekeeper_shared::plan::RestartPolicy;
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::view::{HostView, MigrationLine, State};
 use tokio::sync::mpsc;
@@ -276,15 +279,38 @@ fn skipped(migration: &Migration, table: &TableName) -> Result<String, OperatorE
         return Err(OperatorError::State(forward));
     }
     let left = format!(
-        "left out from here on and put back into service: {table}, {} ({})",
+        "left out from here on and put back into service: {table}, {} ({}){}",
         count(open.len(), "replica set", "replica sets"),
-        paths(&open)
+        paths(&open),
+        left_behind(migration, &open)
     );
     Ok(if cleaned.is_empty() {
         left
     } else {
         format!("{left}; {forward}")
     })
+}
+
+/// What a hook does to tables that stay on their old metadata.
+fn left_behind(migration: &Migration, sets: &[usize]) -> String {
+    let plan = &migration.plan;
+    let restarts = |host: usize| {
+        let has_hook = plan.hosts[host].has_hook && plan.request.restart == RestartPolicy::Once;
+        has_hook && plan.sets_on(host).any(|set| !sets.contains(&set))
+    };
+    let hosts: BTreeSet<&str> = (sets.iter().flat_map(|&set| plan.set_hosts(set)))
+        .filter(|&host| restarts(host))
+        .map(|host| plan.hosts[host].name.as_str())
+        .collect();
+    if hosts.is_empty() {
+        return String::new();
+    }
+    let hosts: Vec<&str> = hosts.into_iter().collect();
+    format!(
+        "; if the hook of {} moves its server to another place, it is read-only from the restart on (docs/runbook.md, `Tables \
+         that a hook has left behind`)",
+        hosts.join(", ")
+    )
 }
 
 fn left(migration: &Migration, host: &HostName) -> Result<String, OperatorError> {

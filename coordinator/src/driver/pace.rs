@@ -101,6 +101,7 @@ mod tests {
         let host = |name: &str| PlannedHost {
             name: name.parse().unwrap(),
             clickhouse_version: String::new(),
+            has_hook: false,
         };
         let table = |ix: usize| PlannedTable {
             host: ix,

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rekeeper_shared::ids::HostName;
-use rekeeper_shared::inventory::{HostInventory, ZookeeperFacts};
+use rekeeper_shared::inventory::{HostInventory, TableInventory, ZookeeperFacts};
+use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
 use rekeeper_shared::problem::{Code, Finding};
 
 use super::check::Chosen;
@@ -66,6 +67,50 @@ pub(super) fn check_around(inventories: &[HostInventory], chosen: &[Chosen<'_>])
         }
     }
     found
+}
+
+/// What a hook does with the rest of its server, or does not do. It is known that there is one, not what it changes.
+pub(super) fn check_hooks(request: &PlanRequest, inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for inventory in inventories.iter().filter(|i| i.around.has_hook) {
+        let is_chosen = |table: &TableInventory| {
+            let mut of_host = chosen.iter().filter(|(host, _)| **host == inventory.host);
+            of_host.any(|(_, chosen)| chosen.name == table.name)
+        };
+        let ensemble = |table: &TableInventory| table.place.as_ref().map(|place| place.ensemble.clone());
+        let (planned, others): (Vec<_>, Vec<_>) = inventory.tables.iter().partition(|table| is_chosen(table));
+        if planned.is_empty() {
+            continue;
+        }
+        if request.restart == RestartPolicy::Never {
+            let text = "hooks.before_restart is set in agent.yaml, and no server is restarted";
+            found.push(Finding::new(Code::HookNotRun, text).on(&inventory.host));
+            continue;
+        }
+        let moved: BTreeSet<_> = planned.iter().filter_map(|table| ensemble(table)).collect();
+        let left = others
+            .into_iter()
+            .filter(|table| ensemble(table).is_some_and(|it| moved.contains(&it)));
+        let left: Vec<String> = left.map(|table| table.name.to_string()).collect();
+        if !left.is_empty() {
+            let text = format!(
+                "hooks.before_restart is set in agent.yaml, and {} of its replicated tables are not planned: {}",
+                left.len(),
+                some_of(&left)
+            );
+            found.push(Finding::new(Code::HookLeavesTables, text).on(&inventory.host));
+        }
+    }
+    found
+}
+
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 20;
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => format!("{shown} and {more} more"),
+        Some(0) | None => shown,
+    }
 }
 
 /// Tables that nobody sees.

@@ -9,7 +9,7 @@ use rekeeper_shared::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedT
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::view::{PlanView, PlannedReplicaView, PlannedSetView, WaveView};
 
-use super::around::check_around;
+use super::around::{check_around, check_hooks};
 use super::check::{Allowances, Chosen, SetKey, check_restart, check_sets, check_tables, check_versions, set_key};
 use super::forecast::forecasts;
 use super::pattern::Selection;
@@ -92,6 +92,7 @@ pub fn build(
         ));
     }
     warnings.extend(check_around(inventories, &chosen));
+    warnings.extend(check_hooks(request, inventories, &chosen));
     warnings.sort();
     blockers.sort();
     let plan = assemble(
@@ -143,6 +144,7 @@ fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<
                 .find(|i| i.host == **name)
                 .map(|i| i.clickhouse_version.clone())
                 .unwrap_or_default(),
+            has_hook: inventories.iter().any(|i| i.host == **name && i.around.has_hook),
         })
         .collect();
     let mut by_set: BTreeMap<SetKey, (Place, ZkPath, Vec<Chosen<'_>>)> = BTreeMap::new();

@@ -40,6 +40,7 @@ fn plan() -> Plan {
     let planned = |name: &str| PlannedHost {
         name: host(name),
         clickhouse_version: "26.9".into(),
+        has_hook: false,
     };
     Plan {
         name: migration(),

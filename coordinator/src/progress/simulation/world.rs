@@ -53,6 +53,7 @@ pub(super) fn plan(restart: RestartPolicy) -> Plan {
             .map(|h| PlannedHost {
                 name: format!("h{h}").parse().unwrap(),
                 clickhouse_version: String::new(),
+                has_hook: false,
             })
             .collect(),
         tables,
