@@ -9,6 +9,8 @@ from pathlib import Path
 from processes import alive, end, free_port, peak_memory, spawn_bound, wait_for
 
 CLASS_PATH = "/usr/share/java/zookeeper.jar"
+# What it needs for TLS, and does not name itself; it comes with the package.
+NETTY = "/usr/share/java/netty-codec.jar"
 
 
 class ZooKeeper:
@@ -18,6 +20,9 @@ class ZooKeeper:
         self.directory = directory
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
+        # Of clients that speak TLS, once it does.
+        self.secure_port: int | None = None
+        self._class_path = f"{directory}:{CLASS_PATH}"
         self._process: subprocess.Popen | None = None
         self._data = directory / "data"
         self._data.mkdir(parents=True)
@@ -41,10 +46,29 @@ class ZooKeeper:
         log4j += "log4j.appender.out.layout.ConversionPattern=%d{ISO8601} %p %c{1} %m%n\n"
         (directory / "log4j.properties").write_text(log4j)
 
+    def speak_tls(self, ca: Path, cert: Path, key: Path) -> None:
+        """Take clients on another port, too, that speak TLS and have a certificate; from its next start on."""
+        self.secure_port = self.secure_port or free_port()
+        own = self.directory / "own.pem"
+        own.write_text(key.read_text() + cert.read_text())
+        settings = {
+            "secureClientPort": self.secure_port,
+            "secureClientPortAddress": "127.0.0.1",
+            "serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory",
+            "ssl.keyStore.location": own,
+            "ssl.keyStore.type": "PEM",
+            "ssl.trustStore.location": ca,
+            "ssl.trustStore.type": "PEM",
+            "ssl.clientAuth": "need",
+        }
+        with open(self._configuration, "a") as configuration:
+            configuration.writelines(f"{key}={value}\n" for key, value in settings.items())
+        self._class_path = f"{NETTY}:{self.directory}:{CLASS_PATH}"
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         command = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        command += ["-cp", f"{self.directory}:{CLASS_PATH}"]
+        command += ["-cp", self._class_path]
         command += ["org.apache.zookeeper.server.quorum.QuorumPeerMain", self._configuration]
         self._process = spawn_bound(command, self.directory / "zookeeper.log")
         wait_for(lambda: self._answers() or self._fail_if_ended(), f"ZooKeeper at {self.address}", timeout=60)

@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rekeeper_proto::tls::provider;
+use rekeeper_proto::tls::client_config;
 use rekeeper_shared::ids::{MigrationName, quote_literal};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -58,17 +58,12 @@ impl fmt::Debug for Access {
 pub struct Trust(Arc<ClientConfig>);
 
 impl Trust {
-    /// Servers with a certificate of one of these. TLS 1.2 is taken as well: it is not Rekeeper's to say what ClickHouse
-    /// speaks.
+    /// Servers with a certificate of one of these.
     ///
     /// # Errors
-    /// When the crypto provider knows none of the versions.
+    /// When the crypto provider knows no version of TLS.
     pub fn new(roots: RootCertStore) -> Result<Self, rustls::Error> {
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self(Arc::new(config)))
+        Ok(Self(Arc::new(client_config(roots, None)?)))
     }
 }
 

@@ -12,6 +12,7 @@ use zookeeper_client::{Acls, Client, Error as ClientError, SessionState};
 
 use super::ensembles::Access;
 use super::error::ZkError;
+use super::tls::server_name;
 
 /// How long one node may take to answer; also how long a silent connection is believed in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,13 +49,8 @@ impl ZooKeeper {
     ///
     /// # Errors
     /// [`ZkError::Unreachable`] when no node answers in time or the identity is refused, [`ZkError::NoChroot`] when the
-    /// place's chroot does not exist, [`ZkError::TlsUnsupported`] for a place that wants TLS.
+    /// place's chroot does not exist.
     pub async fn connect(place: &Place, access: &Access) -> Result<Self, ZkError> {
-        if place.secure {
-            return Err(ZkError::TlsUnsupported {
-                place: place.to_string(),
-            });
-        }
         let unreachable = |reason: String, source| ZkError::Unreachable {
             place: place.to_string(),
             reason,
@@ -67,13 +63,31 @@ impl ZooKeeper {
         if let Some(identity) = &access.identity {
             connector = connector.with_auth("digest", identity.as_bytes());
         }
-        let nodes = place.nodes.join(",");
+        let mut tls = None;
+        if place.secure {
+            // The client panics at names that no certificate can be for.
+            for node in &place.nodes {
+                server_name(node).map_err(|why| unreachable(why, None))?;
+            }
+            let read = access.tls.read().map_err(|why| unreachable(why, None))?;
+            connector = connector.with_tls(read.options.clone());
+            tls = Some(read);
+        }
+        let scheme = if place.secure { "tcp+tls" } else { "tcp" };
+        let nodes: Vec<String> = place.nodes.iter().map(|node| format!("{scheme}://{node}")).collect();
+        let nodes = nodes.join(",");
         let tries = u32::try_from(place.nodes.len()).unwrap_or(u32::MAX);
         let limit = CONNECT_TIMEOUT.saturating_mul(tries.saturating_add(1));
         let client = match timeout(limit, connector.connect(&nodes)).await {
             Ok(Ok(client)) => client,
             Ok(Err(ClientError::NoHosts)) => {
-                return Err(unreachable("none of its nodes accepted a session".to_owned(), None));
+                let mut reason = "none of its nodes accepted a session".to_owned();
+                if let Some(tls) = tls
+                    && let Some(why) = tls.trouble(&place.nodes).await
+                {
+                    reason = why;
+                }
+                return Err(unreachable(reason, None));
             }
             Ok(Err(ClientError::AuthFailed)) => {
                 return Err(unreachable(

@@ -8,6 +8,8 @@ use std::time::Duration;
 use rekeeper_shared::place::Place;
 use roxmltree::{Document, Node};
 
+use super::tls::TlsFiles;
+
 /// What ClickHouse uses where `session_timeout_ms` is not set.
 const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Attributes of a value that ClickHouse has yet to fetch from somewhere else.
@@ -57,6 +59,8 @@ pub struct Access {
     pub identity: Option<String>,
     /// The session timeout to ask for.
     pub session_timeout: Duration,
+    /// The files for nodes that are `<secure>`.
+    pub tls: TlsFiles,
 }
 
 impl Default for Access {
@@ -64,6 +68,7 @@ impl Default for Access {
         Self {
             identity: None,
             session_timeout: DEFAULT_SESSION_TIMEOUT,
+            tls: TlsFiles::default(),
         }
     }
 }
@@ -73,6 +78,7 @@ impl fmt::Debug for Access {
         f.debug_struct("Access")
             .field("identity", &self.identity.as_ref().map(|_| "(hidden)"))
             .field("session_timeout", &self.session_timeout)
+            .field("tls", &self.tls)
             .finish()
     }
 }
@@ -136,6 +142,10 @@ impl Ensembles {
                 by_name.insert(name.to_owned(), found);
             }
         }
+        let tls = TlsFiles::parse(root);
+        for (_, access) in by_name.values_mut() {
+            access.tls.clone_from(&tls);
+        }
         Ok(Self { by_name })
     }
 
@@ -184,6 +194,7 @@ fn ensemble(name: &str, section: Node<'_, '_>) -> Result<(Place, Access), String
     let access = Access {
         identity: child_text(section, "identity").filter(|text| !text.is_empty()),
         session_timeout: milliseconds(section, "session_timeout_ms")?,
+        ..Access::default()
     };
     Ok((place(name, nodes, &secure, chroot)?, access))
 }
@@ -208,8 +219,8 @@ fn embedded(section: Node<'_, '_>) -> Result<(Place, Access), String> {
         None => DEFAULT_SESSION_TIMEOUT,
     };
     let access = Access {
-        identity: None,
         session_timeout,
+        ..Access::default()
     };
     Ok((place("default", nodes, &all_secure, String::new())?, access))
 }
@@ -264,15 +275,15 @@ fn unresolved(section: Node<'_, '_>) -> Result<(), String> {
     }
 }
 
-fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
+pub(super) fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
     node.children().find(|n| n.has_tag_name(name))
 }
 
-fn child_text(node: Node<'_, '_>, name: &str) -> Option<String> {
+pub(super) fn child_text(node: Node<'_, '_>, name: &str) -> Option<String> {
     child(node, name).map(|n| n.text().unwrap_or_default().trim().to_owned())
 }
 
-fn truth(text: &str) -> bool {
+pub(super) fn truth(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     matches!(text.as_str(), "true" | "yes" | "on") || text.parse::<i64>().is_ok_and(|n| n != 0)
 }

@@ -38,15 +38,6 @@ pub enum ZkError {
         /// Nodes of the ensemble.
         nodes: String,
     },
-    /// The nodes want TLS.
-    #[error(
-        "the ZooKeeper ensemble {place} is configured with <secure>: TLS to ZooKeeper is not supported in this release; \
-         give the agent's host a plaintext port of the ensemble"
-    )]
-    TlsUnsupported {
-        /// Nodes and chroot.
-        place: String,
-    },
     /// An ACL forbids it.
     #[error(
         "ZooKeeper's ACL does not let this agent {operation} {path}: give the identity of ClickHouse's configuration \
@@ -164,7 +155,6 @@ impl ZkError {
         match self {
             Self::Unreachable { .. }
             | Self::NoChroot { .. }
-            | Self::TlsUnsupported { .. }
             | Self::NoAuth { .. }
             | Self::Refused { .. }
             | Self::Disconnected { .. }
@@ -182,11 +172,7 @@ impl ZkError {
             Self::Unreachable { .. } | Self::Disconnected { .. } | Self::Lost { .. } => true,
             Self::Ended { source, .. } => *source != ClientError::AuthFailed,
             Self::Refused { source, .. } => *source == ClientError::Throttled,
-            Self::NoChroot { .. }
-            | Self::TlsUnsupported { .. }
-            | Self::NoAuth { .. }
-            | Self::NotATable { .. }
-            | Self::Unreadable { .. } => false,
+            Self::NoChroot { .. } | Self::NoAuth { .. } | Self::NotATable { .. } | Self::Unreadable { .. } => false,
         }
     }
 }

@@ -22,6 +22,7 @@ mod request;
 mod rights;
 mod snapshot;
 mod sweep;
+mod tls;
 mod walk;
 mod witness;
 
@@ -35,6 +36,7 @@ pub use marker::Marker;
 pub use owners::Owner;
 pub use plant::PlantError;
 pub use replicas::{RestoredReplica, RestoredState};
+pub use tls::TlsFiles;
 pub(crate) use walk::WalkError;
 pub use walk::ZNode;
 pub use witness::WitnessFound;

@@ -8,8 +8,8 @@ use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, Error, RootCertStore};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ConfigBuilder, Error, RootCertStore, WantsVerifier};
 
 use super::certificate::Facts;
 use super::{PROTOCOL, provider};
@@ -111,18 +111,34 @@ impl ClientFiles {
     }
 
     pub(super) fn config(roots: RootCertStore, own: Option<&Own>) -> Result<ClientConfig, Error> {
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots);
-        let mut config = match own {
-            Some(own) => {
-                config.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(&own.key))))
-            }
-            None => config.with_no_client_auth(),
-        };
+        let config = ClientConfig::builder_with_provider(provider());
+        let config = config.with_protocol_versions(&[&rustls::version::TLS13])?;
+        let mut config = finished(config, roots, own);
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
         Ok(config)
+    }
+}
+
+/// What a server that is no coordinator is called with; its certificate has to be of one of these CAs. TLS 1.2 is taken as
+/// well: it is not Rekeeper's to say what ClickHouse and ZooKeeper speak.
+///
+/// # Errors
+/// When the crypto provider knows none of the versions.
+pub fn client_config(roots: RootCertStore, own: Option<&Own>) -> Result<ClientConfig, Error> {
+    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    Ok(finished(config, roots, own))
+}
+
+fn finished(
+    config: ConfigBuilder<ClientConfig, WantsVerifier>,
+    roots: RootCertStore,
+    own: Option<&Own>,
+) -> ClientConfig {
+    let config = config.with_root_certificates(roots);
+    match own {
+        Some(own) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&own.key)))),
+        None => config.with_no_client_auth(),
     }
 }
 

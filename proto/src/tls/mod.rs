@@ -17,7 +17,7 @@ use rustls::crypto::CryptoProvider;
 pub use accept::{Connection, Peer, Security, Seldom, Who, incoming};
 pub use certificate::{Facts, Identity, Role, Unfit};
 pub use dial::{DialError, Dialer};
-pub use files::{ClientFiles, Own, ServerFiles, authorities};
+pub use files::{ClientFiles, Own, ServerFiles, authorities, client_config};
 pub use words::distrusted;
 
 /// HTTP/2, and nothing else.

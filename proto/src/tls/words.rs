@@ -139,6 +139,9 @@ pub fn distrusted(error: &(dyn std::error::Error + 'static), ca: &str) -> Option
                 unacceptable(error, "serverAuth")
             )
         }
+        Error::AlertReceived(alert) => {
+            format!("it takes only clients with a certificate that it trusts ({alert:?})")
+        }
         tls if speaks_no_tls(tls) => "it does not speak TLS at this port".to_owned(),
         tls => format!("the TLS handshake failed: {tls}"),
     })
