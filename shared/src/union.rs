@@ -111,6 +111,25 @@ pub fn decide(snapshot: &SetSnapshot, log: &[LogEntry]) -> Result<Union, Vec<Uns
     best.map(|(_, union)| union).ok_or_else(|| open.unwrap_or_default())
 }
 
+/// Decides it for replicas that are restored in this order: of a settled set, when the one that was to be first was left
+/// out since. The others have the same rows, but what becomes of their parts was decided by those of the former first.
+///
+/// # Errors
+/// What cannot be decided, or no replica of such a name.
+pub fn decide_again(snapshot: &SetSnapshot, order: &[&str]) -> Result<Union, String> {
+    let history = History::of(snapshot, &[]);
+    let replicas: Vec<Replica<'_>> = snapshot.replicas.iter().map(Replica::of).collect();
+    let named = |name: &&str| {
+        let found = replicas.iter().find(|replica| replica.snapshot.name == **name);
+        found.ok_or_else(|| format!("there is no replica {name}"))
+    };
+    let order: Vec<&Replica<'_>> = order.iter().map(named).collect::<Result<_, _>>()?;
+    decide_in(&order, &history).map_err(|undecided| {
+        let undecided: Vec<String> = undecided.iter().map(ToString::to_string).collect();
+        undecided.join("; ")
+    })
+}
+
 struct Replica<'a> {
     snapshot: &'a ReplicaSnapshot,
     parts: Vec<(Option<PartName>, &'a PartNode)>,

@@ -35,6 +35,11 @@ def dies(cluster: Cluster) -> None:
     cluster.host(GONE).kill()
 
 
+def is_missed(cluster: Cluster, host: str) -> None:
+    """An agent that is connected is taken at its word."""
+    wait_for(lambda: "no" in cluster.rekeeper("hosts").stdout.split(host)[1].split()[0], f"{host} to be missed", 60)
+
+
 def comes_back(cluster: Cluster, name: str) -> None:
     """Much later; what `problems` prints brings its tables back."""
     cluster.host(GONE).start()
@@ -104,8 +109,7 @@ def test_host_that_dies_before_the_clean(two):
     rekeeper("plan", "m2", "--table", "shop.both").expect(DONE)
     rekeeper("start", "m2", "--until", "detached", "--yes").expect(DONE)
     dies(two)
-    # The host has to be missed first: an agent that is connected is taken at its word.
-    wait_for(lambda: "no" in rekeeper("hosts").stdout.split(GONE)[1].split()[0], "the host to be missed", timeout=60)
+    is_missed(two, GONE)
     rekeeper("skip", "m2", "--host", GONE).expect(DONE)
     rekeeper.wait_for_state("m2", "COMPLETED", timeout=60)
     assert seen(two, "m2") == {
@@ -114,3 +118,128 @@ def test_host_that_dies_before_the_clean(two):
     }
     comes_back(two, "m2")
     assert report(proof.check(before, ledger, same_metadata=True))
+
+
+@pytest.fixture
+def three():
+    """Three replicas; the first has run a merge that the others have not."""
+    with Cluster(shards=1, replicas=3) as cluster:
+        tables.create(cluster.shards(), [BOTH])
+        for host in cluster.hosts:
+            host.query(f"SYSTEM SYNC REPLICA {BOTH.quoted}")
+        first, *others = cluster.hosts
+        for host in others:
+            host.query(f"SYSTEM STOP MERGES {BOTH.quoted}")
+        first.query(f"OPTIMIZE TABLE {BOTH.quoted} FINAL SETTINGS alter_sync = 1")
+        parts = [len(host.query("SELECT 1 FROM system.parts WHERE active AND table = 'both'")) for host in cluster.hosts]
+        assert parts == [1, 4, 4]
+        cluster.start_rekeeper()
+        yield cluster
+
+
+def test_reference_that_never_comes_back(three):
+    """What was decided of the others' parts was decided by those of the one that is gone."""
+    rekeeper = three.rekeeper
+    rekeeper("plan", "m1").expect(DONE)
+    rekeeper("start", "m1", "--until", "zk-cleaned", "--yes").expect(DONE)
+    gone = rekeeper.status("m1")["replica_sets"][0]["reference"]
+    three.agents[gone].kill()
+    three.host(gone).kill()
+    is_missed(three, gone)
+    rekeeper("skip", "m1", "--host", gone).expect(DONE)
+    rekeeper("start", "m1", "--yes").expect(DONE, PROBLEMS)
+    status = rekeeper.wait_for_state("m1", "COMPLETED", "FAILED", timeout=120)
+    others = [host for host in three.hosts if host.name != gone]
+    assert status["state"] == "COMPLETED", rekeeper("problems", "m1")
+    assert status["replica_sets"][0]["reference"] in [host.name for host in others]
+    assert {t["status"] for t in status["tables"] if t["host"] != gone} == {"RESTORED"}
+    for host in others:
+        assert host.value(f"SELECT concat(toString(count()), ' ', toString(uniq(id))) FROM {BOTH.quoted}") == "60 60"
+
+
+class Down:
+    """A migration of a table on both hosts and of one on the other host, while one server is down and its agent lives."""
+
+    def __init__(self, cluster: Cluster, name: str, victim: str):
+        self.cluster, self.rekeeper, self.name = cluster, cluster.rekeeper, name
+        self.victim = cluster.host(victim)
+        (self.other,) = [host for host in cluster.hosts if host.name != victim]
+        self.proof, self.ledger = Proof(cluster.directory), Ledger(cluster.directory / "ledger.jsonl")
+        self.before = self.proof.record()
+        self.alone = Table("shop", "alone", rows=60)
+        self.alone.create(self.other)
+        self.alone.fill([self.other])
+
+    def start(self):
+        """In the background."""
+        output = self.cluster.directory / "start.out"
+        return self.rekeeper.background("start", self.name, "--yes", output=output)
+
+    def goes_on_without(self) -> None:
+        """What does not need the server is done."""
+        place = ("alone", self.other.name)
+        wait_for(lambda: seen(self.cluster, self.name)[place] == ("RESTORED", None, None), "the rest to go on", timeout=60)
+
+    def is_whole(self) -> None:
+        """Every row on both hosts."""
+        self.rekeeper.wait_for_state(self.name, "COMPLETED", timeout=120)
+        self.other.query(f"DROP TABLE {self.alone.quoted} SYNC")
+        assert report(self.proof.check(self.before, self.ledger))
+
+
+@pytest.mark.parametrize(
+    ("phase", "victim"),
+    [("detached", GONE), ("zk-cleaned", GONE), ("restore of the reference", "ch-01-1"), ("restore of a follower", GONE)],
+)
+def test_server_that_is_down_while_its_agent_lives(two, phase, victim):
+    """Status names it, what does not need it goes on, and when it is back the migration goes on by itself."""
+    down, rekeeper = Down(two, f"down-{phase.replace(' ', '-')}", victim), two.rekeeper
+    rekeeper("plan", down.name, "--restart", "never").expect(DONE)
+    if phase.startswith("restore"):
+        held = len(down.victim.query_log("held"))
+        down.victim.set_faults({"pattern": "^SYSTEM RESTORE REPLICA .*both", "wait": True})
+        following = down.start()
+        wait_for(lambda: len(down.victim.query_log("held")) > held, "RESTORE to be sent", timeout=60)
+        assert (rekeeper.status(down.name)["replica_sets"][-1]["reference"] == victim) == phase.endswith("reference")
+        down.victim.kill()
+        down.victim.clear_faults()
+    else:
+        rekeeper("start", down.name, "--until", phase, "--yes").expect(DONE)
+        down.victim.kill()
+        following = down.start()
+
+    def told() -> bool:
+        steps = rekeeper.status(down.name)["running"]
+        return any("server" in step["doing"] for step in steps if step["host"] == victim and step["doing"])
+
+    wait_for(told, lambda: f"the server to be named: {rekeeper('status', down.name)}", timeout=60)
+    down.goes_on_without()
+    status = rekeeper.status(down.name)
+    assert victim in status["waiting_for"] and "the server, which cannot be reached" in status["waiting_for"]
+    assert status["state"] == "RUNNING" and status["counts"]["failed"] == 0 and following.poll() is None
+    down.victim.start()
+    assert following.wait(timeout=120) == DONE
+    down.is_whole()
+
+
+def test_server_that_its_restart_command_does_not_bring_back(two):
+    """The problem names the host; the other one is through, and `retry` finishes when the cause is mended."""
+    down, agent = Down(two, "not-back", GONE), two.agents[GONE]
+    right = agent.configuration
+    two.rekeeper("plan", down.name).expect(DONE)
+    two.rekeeper("start", down.name, "--until", "zk-cleaned", "--yes").expect(DONE)
+    agent.configure(right | {"restart": {"command": ["false"], "timeout": "5s"}})
+    agent.restart()
+    two.rekeeper.wait_for_agents(GONE)
+    down.victim.kill()
+    assert down.start().wait(timeout=120) == PROBLEMS
+    down.goes_on_without()
+    for host in ("ch-01-1", GONE):
+        status, code, _ = seen(two, down.name)["both", host]
+        assert (status, code) == ("ZK_CLEANED", "RESTART_FAILED" if host == GONE else None)
+    assert "RESTART_FAILED" in two.rekeeper("problems", down.name).stdout
+    agent.configure(right)
+    agent.restart()
+    two.rekeeper.wait_for_agents(GONE)
+    two.rekeeper("retry", down.name, "--host", GONE).expect(DONE)
+    down.is_whole()

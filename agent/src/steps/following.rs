@@ -4,7 +4,7 @@ use rekeeper_shared::accounting::{Account, Before, Evidence, FollowerEvidence, a
 use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, unpack};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Failure, TableRef};
-use rekeeper_shared::union::{Share, Verdict};
+use rekeeper_shared::union::{Share, Union, Verdict, decide_again};
 
 /// What a follower has to follow.
 pub(super) struct Following {
@@ -12,6 +12,23 @@ pub(super) struct Following {
     pub(super) share: Share,
     /// The manifests of the reference and of those that brought parts, with their shares.
     pub(super) before: Vec<(Manifest, Option<Share>)>,
+}
+
+/// What was decided of the set's parts; anew where the replica that was to be first has been left out since.
+fn union(record: &PartSetOfRecord, before: &[Manifest], table: &TableRef) -> Result<Union, Failure> {
+    let first = before.first().map(|manifest| manifest.replica_name.as_str());
+    if first.is_none() || first == record.union.order.first().map(String::as_str) {
+        return Ok(record.union.clone());
+    }
+    let mut order: Vec<&str> = before.iter().map(|manifest| manifest.replica_name.as_str()).collect();
+    order.push(&table.replica_name);
+    decide_again(&record.snapshot, &order).map_err(|why| {
+        let text = format!(
+            "the replica of {} that was to be restored first was left out, and of what the others have this is not clear: {why}",
+            table.path
+        );
+        Failure::lasting(Code::PartsUnaccounted, text)
+    })
 }
 
 impl Following {
@@ -23,18 +40,24 @@ impl Following {
         };
         let record: PartSetOfRecord =
             unpack(&record.bytes, Some(&record.digest)).map_err(|e| lost("part set of record", e.to_string()))?;
-        let share = record.union.share(&table.replica_name).cloned();
+        let manifests: Vec<Manifest> = before
+            .iter()
+            .map(|packed| unpack(&packed.bytes, Some(&packed.digest)))
+            .collect::<Result<_, _>>()
+            .map_err(|e| lost("manifest of another replica", e.to_string()))?;
+        let union = union(&record, &manifests, table)?;
+        let share = union.share(&table.replica_name).cloned();
         let share = share.ok_or_else(|| {
             let why = format!("it does not say what becomes of replica {}", table.replica_name);
             lost("part set of record", why)
         })?;
-        let mut manifests: Vec<(Manifest, Option<Share>)> = Vec::with_capacity(before.len());
-        for packed in before {
-            let manifest: Manifest = unpack(&packed.bytes, Some(&packed.digest))
-                .map_err(|e| lost("manifest of another replica", e.to_string()))?;
-            let share = record.union.share(&manifest.replica_name).cloned();
-            manifests.push((manifest, share));
-        }
+        let manifests: Vec<(Manifest, Option<Share>)> = manifests
+            .into_iter()
+            .map(|manifest| {
+                let share = union.share(&manifest.replica_name).cloned();
+                (manifest, share)
+            })
+            .collect();
         if manifests.first().is_none_or(|(_, share)| share.is_some()) {
             return Err(lost(
                 "manifest of the reference",
