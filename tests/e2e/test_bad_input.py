@@ -12,8 +12,8 @@ from tables import Table
 
 @pytest.fixture(scope="module")
 def one():
-    """One host whose ClickHouse user has a password, with a table and Rekeeper."""
-    with Cluster(shards=1, replicas=1, password="se cret") as cluster:
+    """One host whose user has a password, and an identity in ZooKeeper; with a table and Rekeeper."""
+    with Cluster(shards=1, replicas=1, password="se cret", identity="clickhouse:secret") as cluster:
         tables.create(cluster.shards(), [Table("shop", "orders", rows=60)])
         cluster.start_rekeeper()
         yield cluster
@@ -27,6 +27,12 @@ def unchanged(cluster: Cluster) -> None:
         assert client.exists("/tables/01/shop/orders/log")
 
 
+def in_service(cluster: Cluster) -> None:
+    """After ZooKeeper was away the server is read-only for a moment."""
+    state = "SELECT min(active_replicas), max(is_readonly) FROM system.replicas"
+    wait_for(lambda: cluster.hosts[0].query(state) == [["1", "0"]], "the table to be in service", timeout=60)
+
+
 def test_a_wrong_password_is_said_and_blocks(one):
     agent = one.agents["ch-01-1"]
     file = agent.directory / "clickhouse.password"
@@ -38,7 +44,9 @@ def test_a_wrong_password_is_said_and_blocks(one):
         and said,
         "the agent to be back",
     )
-    assert "INSPECTION_FAILED" in shown and "Authentication failed" in shown and "password in agent.yaml" in shown
+    shown = " ".join(shown.split())
+    for words in ("INSPECTION_FAILED", "ch-01-1", "Authentication failed", "clickhouse.password_file of agent.yaml"):
+        assert words in shown, shown
     unchanged(one)
     file.write_text(right)
     agent.restart()
@@ -51,6 +59,9 @@ def test_clickhouse_away_at_the_agents_start_and_later(one):
     agent.restart()
     blocked = one.rekeeper("plan", "bad", "--host", "ch-01-1").expect(BLOCKED)
     assert "AGENT_NOT_CONNECTED" in blocked.stdout or "INSPECTION_FAILED" in blocked.stdout, blocked
+    one.rekeeper.wait_for_agents("ch-01-1")
+    blocked = " ".join(one.rekeeper("plan", "bad", "--host", "ch-01-1").expect(BLOCKED).stdout.split())
+    assert f"the server at {host.url} (clickhouse.url of agent.yaml) cannot be reached" in blocked, blocked
     host.start()
     # Nobody has to start the agent again.
     wait_for(lambda: one.rekeeper("plan", "later").code == DONE, "the agent to find its server", timeout=60)
@@ -76,10 +87,51 @@ def test_zookeeper_away_at_a_plan_and_at_a_start(one):
     unchanged(one)
 
 
+def test_zookeeper_away_at_the_agents_start(one):
+    in_service(one)
+    agent = one.agents["ch-01-1"]
+    one.zookeeper.stop()
+    try:
+        agent.restart()
+        one.rekeeper.wait_for_agents("ch-01-1")
+        blocked = one.rekeeper("plan", "bad").expect(BLOCKED).stdout
+        assert "ZOOKEEPER_UNREACHABLE" in blocked and one.zookeeper.address in blocked, blocked
+    finally:
+        one.zookeeper.start()
+    # Nobody has to start the agent again.
+    wait_for(lambda: one.rekeeper("plan", "zk-again").code == DONE, "the agent to find ZooKeeper", timeout=60)
+    unchanged(one)
+
+
+@pytest.mark.parametrize("identity", ["<identity>clickhouse:wrong</identity>", ""])
+def test_a_wrong_zookeeper_identity_blocks(one, identity):
+    """ZooKeeper takes any password: a wrong one makes somebody whom the ACLs of the tables do not know."""
+    in_service(one)
+    name = f"identity-{len(identity)}"
+    one.rekeeper("plan", name).expect(DONE)
+    agent = one.agents["ch-01-1"]
+    agent.use_configuration(lambda text: text.replace("<identity>clickhouse:secret</identity>", identity))
+    agent.restart()
+    one.rekeeper.wait_for_agents("ch-01-1")
+    for said in (
+        one.rekeeper("plan", "bad").expect(BLOCKED).stdout,
+        one.rekeeper("start", name, "--yes").expect(BLOCKED).stderr,
+    ):
+        said = " ".join(said.split())
+        for words in ("ZOOKEEPER_UNREACHABLE", "on ch-01-1", "<identity>", "clickhouse.config of agent.yaml"):
+            assert words in said, said
+    assert one.rekeeper.status(name)["state"] == "PLANNED"
+    unchanged(one)
+    agent.use_configuration(lambda text: text)
+    agent.restart()
+    one.rekeeper.wait_for_agents("ch-01-1")
+    one.rekeeper("plan", f"{name}-again").expect(DONE)
+
+
 def test_names_that_match_nothing_or_exist(one):
     rekeeper = one.rekeeper
-    # After ZooKeeper was away the server is read-only for a moment.
-    wait_for(lambda: rekeeper("plan", "there").code == DONE, "the server to be in service", timeout=60)
+    in_service(one)
+    rekeeper("plan", "there").expect(DONE)
     assert "there already" in rekeeper("plan", "there").expect(USAGE).stderr
     for arguments in (["--table", "shop.none"], ["--database", "none"], ["--exclude", "表.*"], ["--disk", "none"]):
         assert "nothing was planned" in rekeeper("plan", "bad", *arguments).expect(USAGE).stderr

@@ -43,10 +43,21 @@ class Host(ClickHouse):
         (directory / HOST_FILE).write_text(json.dumps({"command": self._command()}))
 
     def configure(
-        self, zookeeper: ZooKeeper, root: str = "", auxiliary: dict[str, ZooKeeper] | None = None, more: str = ""
+        self,
+        zookeeper: ZooKeeper,
+        root: str = "",
+        auxiliary: dict[str, ZooKeeper] | None = None,
+        identity: str = "",
+        more: str = "",
     ) -> None:
-        """Write config.xml, with `more` elements in it; a host that runs reads it at its next start."""
-        self.config.write_text(_config(self, zookeeper, root, auxiliary or {}, more))
+        """Write config.xml, with `more` elements in it; a host that runs reads it at its next start.
+
+        `identity` is `user:password`, for the ensemble that is called default.
+        """
+        text = _config(self, zookeeper, root, auxiliary or {}, more)
+        if identity:
+            text = text.replace("</zookeeper>", f"<identity>{escape(identity)}</identity></zookeeper>")
+        self.config.write_text(text)
 
     def start(self) -> None:
         """Start the process and wait until it answers; it ends with this process."""

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -145,10 +146,15 @@ class Agent(Program):
         self._by += ["--pdeathsig", "KILL", "--"]
 
     def use_zookeeper(self, port: int) -> None:
-        """Let it read of another ZooKeeper port than its host does, from a copy of the host's configuration."""
-        text = self.host.active_config.read_text()
+        """Let it read of another ZooKeeper port than its host does."""
+        self.use_configuration(
+            lambda text: re.sub(r"(<zookeeper>.*?<port>)\d+", rf"\g<1>{port}", text, count=1, flags=re.DOTALL)
+        )
+
+    def use_configuration(self, change: Callable[[str], str]) -> None:
+        """Let it read the ensembles from a changed copy of its host's configuration, from its next start on."""
         copy = self.directory / "config.xml"
-        copy.write_text(re.sub(r"(<zookeeper>.*?<port>)\d+", rf"\g<1>{port}", text, count=1, flags=re.DOTALL))
+        copy.write_text(change(self.host.active_config.read_text()))
         self.configure(self.configuration | {"clickhouse": self.configuration["clickhouse"] | {"config": str(copy)}})
 
 

@@ -11,7 +11,7 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server refused it or failed at it.
-    #[error("{statement}: {text}")]
+    #[error("{statement}: {text}{}", hint(*code))]
     Server {
         /// What kind of statement.
         statement: &'static str,
@@ -21,8 +21,10 @@ pub enum Error {
         text: String,
     },
     /// No connection: the statement never reached a server.
-    #[error("{statement}: the server cannot be reached")]
+    #[error("{statement}: the server at {url} (clickhouse.url of agent.yaml) cannot be reached")]
     Unreachable {
+        /// Where it was looked for.
+        url: String,
         /// What kind of statement.
         statement: &'static str,
         /// Why.
@@ -91,7 +93,7 @@ pub mod code {
 }
 
 impl Error {
-    pub(crate) fn from_crate(statement: &'static str, error: clickhouse::error::Error) -> Self {
+    pub(crate) fn from_crate(statement: &'static str, url: &str, error: clickhouse::error::Error) -> Self {
         use clickhouse::error::Error as Crate;
         match error {
             Crate::BadResponse(text) => match server_code(&text) {
@@ -109,7 +111,8 @@ impl Error {
                 if never_sent {
                     let why = distrusted(&*source, "clickhouse.ca of agent.yaml");
                     let source = why.map_or(source, Source::from);
-                    Self::Unreachable { statement, source }
+                    let url = url.to_owned();
+                    Self::Unreachable { url, statement, source }
                 } else {
                     Self::Unknown { statement, source }
                 }
@@ -167,6 +170,17 @@ impl Error {
     }
 }
 
+/// What to do about an error that is one of the agent's own configuration.
+fn hint(code: u32) -> &'static str {
+    match code {
+        // UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, AUTHENTICATION_FAILED
+        192..=194 | 516 => {
+            "; correct clickhouse.user or the file that clickhouse.password_file of agent.yaml names, and start the agent anew"
+        }
+        _ => "",
+    }
+}
+
 /// The number of `Code: 60. DB::Exception ...` (a comma after it on older servers).
 fn server_code(text: &str) -> Option<u32> {
     let rest = text.strip_prefix("Code: ")?;
@@ -209,10 +223,15 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_not_the_servers_leaves_the_outcome_unknown() {
-        let proxy = Error::from_crate("X", clickhouse::error::Error::BadResponse("504 Gateway Timeout".into()));
+        let proxy = Error::from_crate(
+            "X",
+            "",
+            clickhouse::error::Error::BadResponse("504 Gateway Timeout".into()),
+        );
         assert_eq!(proxy.class(), Class::Unknown);
         let session = Error::from_crate(
             "X",
+            "",
             clickhouse::error::Error::BadResponse("Code: 999. Session expired".into()),
         );
         assert_eq!(session.class(), Class::Passing);

@@ -99,6 +99,7 @@ pub struct ClickHouse {
 
 /// What is asked of the server by many at the same time, and how many may burden it.
 struct Shared {
+    url: String,
     questions: tables::Questions,
     processes: Gather<(), Running>,
     caches: Gather<Cache, ()>,
@@ -181,6 +182,7 @@ impl ClickHouse {
             tag: Tag::inspection(),
             number: Arc::new(AtomicU64::new(1)),
             shared: Arc::new(Shared {
+                url: access.url.clone(),
                 questions: tables::Questions::default(),
                 processes: Gather::default(),
                 caches: Gather::default(),
@@ -225,7 +227,7 @@ impl ClickHouse {
         for (name, value) in settings {
             query = query.with_setting(*name, *value);
         }
-        let run = async { query.execute().await.map_err(|e| Error::from_crate(kind, e)) };
+        let run = async { query.execute().await.map_err(|e| self.error(kind, e)) };
         let outcome = self.watched(kind, &query_id, run).await;
         if let Err(error) = &outcome {
             tracing::info!(query_id, error = error.in_full(), "statement failed");
@@ -255,7 +257,7 @@ impl ClickHouse {
         let query_id = self.next_query_id();
         tracing::debug!(query_id, sql, "query");
         let query = self.client.query_raw(sql).with_setting("query_id", &query_id);
-        let run = async { query.fetch_all::<T>().await.map_err(|e| Error::from_crate(what, e)) };
+        let run = async { query.fetch_all::<T>().await.map_err(|e| self.error(what, e)) };
         self.watched(what, &query_id, run).await
     }
 
@@ -268,7 +270,7 @@ impl ClickHouse {
                 Ok(mut bytes) => bytes.collect().await,
                 Err(error) => Err(error),
             };
-            let bytes = answer.map_err(|e| Error::from_crate(sql, e))?;
+            let bytes = answer.map_err(|e| self.error(sql, e))?;
             Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
         };
         self.watched(sql, &query_id, run).await
@@ -284,6 +286,10 @@ impl ClickHouse {
                 source: "one row was expected".into(),
             }),
         }
+    }
+
+    fn error(&self, statement: &'static str, error: clickhouse::error::Error) -> Error {
+        Error::from_crate(statement, &self.shared.url, error)
     }
 
     fn next_query_id(&self) -> String {
@@ -342,6 +348,6 @@ impl ClickHouse {
             .query_raw(&sql)
             .with_setting("query_id", self.next_query_id());
         let count = query.fetch_one::<u64>().await;
-        Ok(count.map_err(|e| Error::from_crate("SELECT FROM system.processes", e))? > 0)
+        Ok(count.map_err(|e| self.error("SELECT FROM system.processes", e))? > 0)
     }
 }

@@ -42,7 +42,10 @@ impl ServerPlaces {
         let place = self.place(ensemble, code)?;
         let ensembles = Ensembles::read(&self.config).map_err(|e| Failure::lasting(code, in_full(&e)))?;
         let access = ensembles.access(&place);
-        self.connections.get(&place, &access).await.map_err(failed(code))
+        self.connections
+            .get_patiently(&place, &access)
+            .await
+            .map_err(failed(code))
     }
 
     /// The session with a place of the plan, which may not be in the configuration any more; the credentials are the
@@ -51,7 +54,10 @@ impl ServerPlaces {
         // A hook or the server may be writing the file right now.
         let ensembles = Ensembles::read(&self.config).map_err(|e| Failure::passing(code, in_full(&e)))?;
         let access = ensembles.access(place);
-        self.connections.get(place, &access).await.map_err(failed(code))
+        self.connections
+            .get_patiently(place, &access)
+            .await
+            .map_err(failed(code))
     }
 
     /// The server's place is the one where the witness is.

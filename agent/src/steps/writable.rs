@@ -1,6 +1,7 @@
 //! Until the table is writable: RESTORE, sent only where it makes what it should, and what an earlier one left unfinished.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
@@ -13,10 +14,13 @@ use super::restore::{BY_ITSELF, CODE, PATIENCE, Work, some_of};
 use super::strangers::check_absent;
 use super::wait::until_alone;
 use super::{collisions, failed};
-use crate::clickhouse::{Class, Error, Statement, Turn};
+use crate::clickhouse::{Class, Error, Statement, Turn, code};
 
 /// How often RESTORE and RESTART REPLICA are tried in one attempt, and once more for a wait for a turn.
 const ROUNDS: u32 = 5;
+/// How long a server is waited for that has lost ZooKeeper, and how often it is asked again.
+const SESSION: Duration = Duration::from_secs(30);
+const SESSION_POLL: Duration = Duration::from_secs(1);
 /// What RESTORE says when there is nothing, or nothing more, to do for it.
 const ALREADY: [&str; 3] = ["must be readonly", "path is present", "restoration in progress"];
 
@@ -25,7 +29,9 @@ impl Work<'_> {
     pub(super) async fn until_writable(&self) -> Result<(), Failure> {
         let mut last = format!("{} stays read-only", self.table.name);
         let mut turn = None;
-        for _ in 0..ROUNDS {
+        let (mut rounds, session) = (0, Instant::now() + SESSION);
+        while rounds < ROUNDS {
+            rounds += 1;
             let sent = self.restore_note()?.sent;
             let replica = match look(self.context, self.table, CODE).await? {
                 Found::Attached(replica) => replica,
@@ -118,6 +124,12 @@ impl Work<'_> {
                 match error.class() {
                     // What became of it is seen in the next round.
                     Class::Unknown => {}
+                    Class::Passing if lost_zookeeper(&error) && Instant::now() < session => {
+                        self.doing("waits for the server to reach ZooKeeper again");
+                        tokio::time::sleep(SESSION_POLL).await;
+                        self.renew_session().await?;
+                        rounds -= 1;
+                    }
                     // So is what a first replica has made of its metadata by then.
                     Class::Lasting if self.following.is_none() && self.is_registered().await? => {}
                     Class::Passing | Class::Lasting => return Err(failed(CODE)(error)),
@@ -125,6 +137,25 @@ impl Work<'_> {
             }
         }
         Err(Failure::lasting(CODE, last))
+    }
+
+    /// A table that was attached without metadata keeps the session that the server had then: when that has expired,
+    /// RESTORE says so until the table is started anew, however long ZooKeeper has been back.
+    async fn renew_session(&self) -> Result<(), Failure> {
+        if self.is_registered().await? {
+            return Ok(());
+        }
+        let restarted = self
+            .context
+            .clickhouse
+            .execute(Statement::RestartReplica(&self.table.name));
+        if let Err(error) = restarted.await
+            && error.class() == Class::Lasting
+        {
+            return Err(failed(CODE)(error));
+        }
+        // It starts merges as well.
+        self.stop_merges().await
     }
 
     /// A follower has one already, for longer: its server goes on when RESTORE has answered.
@@ -220,4 +251,9 @@ impl Work<'_> {
             format!("detached/ of {name} holds {}", some_of(&found)),
         ))
     }
+}
+
+/// Whether the server has no session with ZooKeeper at the moment.
+fn lost_zookeeper(error: &Error) -> bool {
+    matches!(error.code(), Some(code::NO_ZOOKEEPER | code::KEEPER_EXCEPTION))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rekeeper_shared::place::Place;
 use tokio::sync::{Mutex, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use zookeeper_client::{Acls, Client, Error as ClientError, SessionState};
 
 use super::ensembles::Access;
@@ -16,6 +16,10 @@ use super::tls::server_name;
 
 /// How long one node may take to answer; also how long a silent connection is believed in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a step waits at most for an ensemble that is away, however long its sessions may be.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks whether it is back.
+const AGAIN: Duration = Duration::from_millis(250);
 /// Requests that may be under way on one session: the client itself queues without bound.
 const IN_FLIGHT: usize = 1024;
 
@@ -153,6 +157,13 @@ impl ZooKeeper {
         self.inner.client.state().is_terminated()
     }
 
+    fn is_connected(&self) -> bool {
+        matches!(
+            self.inner.client.state(),
+            SessionState::SyncConnected | SessionState::ConnectedReadOnly
+        )
+    }
+
     pub(super) fn acls(&self) -> Acls<'static> {
         self.inner.acls
     }
@@ -196,6 +207,7 @@ impl ZooKeeper {
             SessionState::SyncConnected | SessionState::ConnectedReadOnly => {}
             SessionState::Disconnected => {
                 return Err(ZkError::Disconnected {
+                    place: inner.place.to_string(),
                     operation,
                     path: path.to_owned(),
                 });
@@ -261,5 +273,22 @@ impl Connections {
         let zookeeper = ZooKeeper::connect(place, access).await?;
         *session = Some((access.clone(), zookeeper.clone()));
         Ok(zookeeper)
+    }
+
+    /// The same for a step: an ensemble that is away, because it elects another leader or is restarted, is waited for as
+    /// long as ClickHouse is configured to keep a session, for 30 s at most.
+    ///
+    /// # Errors
+    /// Those of [`ZooKeeper::connect`]. A session that is still not connected then says so at its first request.
+    pub async fn get_patiently(&self, place: &Place, access: &Access) -> Result<ZooKeeper, ZkError> {
+        let deadline = Instant::now() + access.session_timeout.min(PATIENCE);
+        loop {
+            let is_over = Instant::now() >= deadline;
+            match self.get(place, access).await {
+                Ok(zookeeper) if zookeeper.is_connected() || is_over => return Ok(zookeeper),
+                Err(error) if is_over || !error.may_pass() => return Err(error),
+                Ok(_) | Err(_) => sleep(AGAIN).await,
+            }
+        }
     }
 }

@@ -40,8 +40,9 @@ pub enum ZkError {
     },
     /// An ACL forbids it.
     #[error(
-        "ZooKeeper's ACL does not let this agent {operation} {path}: give the identity of ClickHouse's configuration \
-         (<identity>) the right to, or see whether it is hidden from the preprocessed configuration"
+        "ZooKeeper's ACL does not let this agent {operation} {path}: see whether <identity> in the file that \
+         clickhouse.config of agent.yaml names is that of the servers (a wrong password is told only like this), or give it \
+         the right to"
     )]
     NoAuth {
         /// What was tried.
@@ -61,8 +62,10 @@ pub enum ZkError {
         source: ClientError,
     },
     /// The connection is down and nothing was sent.
-    #[error("not connected to ZooKeeper: did not {operation} {path}")]
+    #[error("not connected to the ZooKeeper ensemble {place}: did not {operation} {path}; see whether its servers run")]
     Disconnected {
+        /// Nodes and chroot.
+        place: String,
         /// What was to be done.
         operation: &'static str,
         /// The node.

@@ -20,8 +20,8 @@ const ACLS_IN_FLIGHT: usize = 256;
 pub(crate) enum WalkError {
     /// An ACL forbids to delete what is below a node.
     #[error(
-        "ZooKeeper's ACL does not let this agent delete what is below {path}: give the identity of ClickHouse's \
-         configuration (<identity>) the right to, or see whether it is hidden from the preprocessed configuration"
+        "ZooKeeper's ACL does not let this agent delete what is below {path}: see whether <identity> in the file that \
+         clickhouse.config of agent.yaml names is that of the servers, or give it the right to"
     )]
     NoDelete {
         /// The node.
