@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use rekeeper_proto::tls::{self, Security};
+use rekeeper_proto::tls::{self, Refusals, Security};
 use rekeeper_shared::step::SeenToken;
 use tokio::net::TcpListener;
 
@@ -34,10 +34,12 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     let driver = Driver::load(Arc::clone(&store), handle.clone()).await?;
     let (operator, requests) = driver.handle();
     let driver = driver.run(heard, requests);
+    let refusals = Refusals::default();
+    let service_of_people = OperatorService::new(operator, handle.clone(), store, refusals.clone());
     let server = agents::server_builder()
         .add_service(service.into_server())
-        .add_service(Guarded::new(OperatorService::new(operator, handle.clone(), store)))
-        .serve_with_incoming(tls::incoming(listener, config.security));
+        .add_service(Guarded::new(service_of_people))
+        .serve_with_incoming(tls::incoming(listener, config.security, refusals));
     tokio::select! {
         ended = driver => ended.context("the store failed: what cannot be written down is not done")?,
         served = server => served.context("serving")?,

@@ -24,6 +24,21 @@ pub struct HostView {
     pub refused: Option<String>,
 }
 
+/// Callers that were refused in the TLS handshake, of `rekeeper hosts --refused`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalView {
+    /// Where they called from, without the port.
+    pub address: String,
+    /// Why, with what their certificate says of them.
+    pub reason: String,
+    /// When the first of them was refused, RFC 3339 UTC.
+    pub first: String,
+    /// When the last of them was, RFC 3339 UTC.
+    pub last: String,
+    /// How many there were since the first.
+    pub count: u64,
+}
+
 /// A plan, of `rekeeper plan`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanView {

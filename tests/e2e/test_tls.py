@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 
 import pytest
 import tables
@@ -140,6 +141,12 @@ def test_files_of_the_command_line_that_are_no_good_are_wrong_usage(cluster):
         assert words in rekeeper("hosts", *options).expect(USAGE).stderr
 
 
+def again(cluster) -> dict:
+    """The only ones that were refused in the handshake."""
+    (refusal,) = cluster.rekeeper("hosts", "--refused", "-o", "json").json
+    return refusal
+
+
 def test_an_agent_speaks_for_its_own_host_alone(cluster):
     """Its files change while it runs; each time that it connects it is judged by what is there."""
     pki, coordinator, agent = cluster.coordinator.pki, cluster.coordinator, cluster.agents["ch-01-2"]
@@ -172,6 +179,18 @@ def test_an_agent_speaks_for_its_own_host_alone(cluster):
         refused = {host["host"]: host["refused"] for host in cluster.rekeeper("hosts", "-o", "json").json}
         if name in ("ch-01-1", "other-agent", "anna"):
             assert told in refused["ch-01-2"] and "ch-01-2: the " in cluster.rekeeper("hosts").stdout
+        # The coordinator is new each time, so what it tells is of this agent.
+        handshakes = cluster.rekeeper("hosts", "--refused", "-o", "json").json
+        if name in ("former", "foreign-agent"):
+            (seen,) = handshakes
+            assert seen["address"] == "127.0.0.1" and log in seen["reason"] and seen["count"] >= 1, seen
+            assert seen["first"] <= seen["last"] <= time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), seen
+            shown = cluster.rekeeper("hosts").stdout
+            assert "Refused in the TLS handshake" in shown and "127.0.0.1 (" in shown, shown
+            more = "the agent to be refused again, and told of as one"
+            wait_for(lambda: again(cluster)["count"] > seen["count"], more)
+        else:
+            assert handshakes == []
     put("ch-01-2")
     cluster.rekeeper.wait_for_agents("ch-01-2")
     hosts = cluster.rekeeper("hosts", "-o", "json").json

@@ -15,7 +15,7 @@ use tonic::{Request, Status};
 const CALLER: &str = "rekeeper-caller";
 
 /// What only looks; `problems` and `export` of the command line are made of a status.
-const OF_VIEWERS: [&str; 4] = ["Hosts", "Status", "Events", "Report"];
+const OF_VIEWERS: [&str; 5] = ["Hosts", "Refusals", "Status", "Events", "Report"];
 
 /// A service that lets through only what the caller's certificate allows.
 #[derive(Debug, Clone)]
@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    const LOOKS: [&str; 4] = ["Hosts", "Status", "Events", "Report"];
+    const LOOKS: [&str; 5] = ["Hosts", "Refusals", "Status", "Events", "Report"];
     const ORDERS: [&str; 9] = [
         "Plan", "Start", "Pause", "Resume", "Retry", "Skip", "Abort", "DryRun", "Added",
     ];

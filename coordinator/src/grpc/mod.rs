@@ -8,14 +8,16 @@ mod report;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures::Stream;
 use rekeeper_proto::convert::parse;
+use rekeeper_proto::tls::Refusals;
 use rekeeper_proto::v1::operator_server::{Operator, OperatorServer};
 use rekeeper_proto::v1::{self, Accepted, View};
 use rekeeper_shared::ids::{HostName, MigrationName, TableName};
 use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
-use rekeeper_shared::view::{HostView, State, Until};
+use rekeeper_shared::view::{HostView, RefusalView, State, Until};
 use serde::Serialize;
 use tonic::{Request, Response, Status, async_trait};
 
@@ -32,12 +34,19 @@ pub struct OperatorService<S> {
     driver: DriverHandle,
     agents: AgentsHandle,
     store: Arc<S>,
+    refusals: Refusals,
 }
 
 impl<S: Store> OperatorService<S> {
-    /// A service that asks this driver.
-    pub fn new(driver: DriverHandle, agents: AgentsHandle, store: Arc<S>) -> OperatorServer<Self> {
-        OperatorServer::new(Self { driver, agents, store })
+    /// A service that asks this driver, and tells whom the listener refused.
+    pub fn new(driver: DriverHandle, agents: AgentsHandle, store: Arc<S>, refusals: Refusals) -> OperatorServer<Self> {
+        let service = Self {
+            driver,
+            agents,
+            store,
+            refusals,
+        };
+        OperatorServer::new(service)
             .max_decoding_message_size(rekeeper_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(rekeeper_proto::MAX_MESSAGE_BYTES)
     }
@@ -80,6 +89,21 @@ impl<S: Store> Operator for OperatorService<S> {
         }
         hosts.sort_by(|one, other| one.host.cmp(&other.host));
         view(&hosts)
+    }
+
+    async fn refusals(&self, _: Request<v1::RefusalsRequest>) -> Result<Response<View>, Status> {
+        let shown = |time| humantime::format_rfc3339_seconds(time).to_string();
+        let refusals = self.refusals.list(SystemTime::now()).into_iter();
+        let refusals: Vec<RefusalView> = refusals
+            .map(|refusal| RefusalView {
+                address: refusal.address.to_string(),
+                reason: refusal.reason,
+                first: shown(refusal.first),
+                last: shown(refusal.last),
+                count: refusal.count,
+            })
+            .collect();
+        view(&refusals)
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<View>, Status> {

@@ -8,7 +8,7 @@ use rekeeper_coordinator::agents::{
     self, AgentsHandle, AgentsService, Connected, ConnectionId, FromAgents, server_builder,
 };
 use rekeeper_proto::convert::event::numbered;
-use rekeeper_proto::tls::{self, Security};
+use rekeeper_proto::tls::{self, Refusals, Security};
 use rekeeper_proto::v1::agents_client::AgentsClient;
 use rekeeper_proto::v1::{self, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
@@ -83,7 +83,10 @@ pub(crate) async fn serve(service: AgentsService) -> (SocketAddr, oneshot::Sende
         let stopped = async { drop(stopped.await) };
         server_builder()
             .add_service(service.into_server())
-            .serve_with_incoming_shutdown(tls::incoming(listener, Security::Loopback), stopped)
+            .serve_with_incoming_shutdown(
+                tls::incoming(listener, Security::Loopback, Refusals::default()),
+                stopped,
+            )
             .await
             .unwrap();
     });

@@ -4,8 +4,8 @@ use rekeeper_shared::problem::{Code, Finding, Problem};
 use rekeeper_shared::rehearsal::{Action, RehearsedStep};
 use rekeeper_shared::view::{
     Counts, EventView, ExportStatus, HostStatus, HostView, MigrationLine, Phase, PlanView, PlannedReplicaView,
-    PlannedSetView, RunningStep, SetStatus, State, StatusView, TableStatus, TableStatusView, Until, WaveStatus,
-    WaveView,
+    PlannedSetView, RefusalView, RunningStep, SetStatus, State, StatusView, TableStatus, TableStatusView, Until,
+    WaveStatus, WaveView,
 };
 
 /// A name that breaks what is not careful: a quote, a line end, an escape sequence.
@@ -37,6 +37,25 @@ pub(crate) fn hosts() -> Vec<HostView> {
             doing: None,
             refused: Some("the agent says that it is that of ch-02-1, and its certificate is for ch-02-2".into()),
         },
+    ]
+}
+
+pub(crate) fn refusals() -> Vec<RefusalView> {
+    let refusal = |address: &str, reason: &str, count| RefusalView {
+        address: address.into(),
+        reason: reason.into(),
+        first: "2026-11-22T14:36:00Z".into(),
+        last: "2026-11-22T14:37:05Z".into(),
+        count,
+    };
+    vec![
+        refusal(
+            "10.0.0.7",
+            "the caller's certificate (CN=ch-02-2; valid from 2026-11-01T00:00:00Z to 2027-11-01T00:00:00Z) is not signed by a CA \
+             of tls.client_ca",
+            14,
+        ),
+        refusal("2001:db8::7", "the caller showed no certificate", 1),
     ]
 }
 

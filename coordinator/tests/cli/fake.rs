@@ -12,7 +12,7 @@ use rekeeper_proto::v1;
 use rekeeper_proto::v1::operator_server::{Operator, OperatorServer};
 use rekeeper_shared::rehearsal::RehearsedStep;
 use rekeeper_shared::report::ReportView;
-use rekeeper_shared::view::{EventView, HostView, MigrationLine, PlanView, StatusView};
+use rekeeper_shared::view::{EventView, HostView, MigrationLine, PlanView, RefusalView, StatusView};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -27,6 +27,7 @@ pub(crate) struct Canned {
     pub(crate) hosts: Vec<HostView>,
     /// Instead of the hosts.
     pub(crate) odd_hosts: Option<String>,
+    pub(crate) refusals: Vec<RefusalView>,
     pub(crate) plan: Option<PlanView>,
     /// One after the other; the last one stays.
     pub(crate) statuses: VecDeque<StatusView>,
@@ -85,6 +86,11 @@ impl Operator for Service {
         let canned = self.asked(&request, "hosts".into())?;
         let odd = canned.odd_hosts.clone().map(|json| v1::View { json });
         Ok(Response::new(odd.unwrap_or_else(|| view(&canned.hosts))))
+    }
+
+    async fn refusals(&self, request: Request<v1::RefusalsRequest>) -> Answer<v1::View> {
+        let canned = self.asked(&request, "refusals".into())?;
+        Ok(Response::new(view(&canned.refusals)))
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::View> {

@@ -220,6 +220,22 @@ fn hosts() {
 }
 
 #[test]
+fn who_was_refused_in_the_handshake() {
+    let fake = Fake::new(Canned {
+        hosts: documents::hosts(),
+        refusals: documents::refusals(),
+        ..Canned::default()
+    });
+    snapshot("hosts-and-refused", &run(&fake, &["hosts"]).exits(0).stdout);
+    snapshot("hosts-refused", &run(&fake, &["hosts", "--refused"]).exits(0).stdout);
+    let json = run(&fake, &["hosts", "--refused", "-o", "json"]).exits(0).stdout;
+    snapshot("hosts-refused-json", &json);
+    fake.with(|canned| canned.refusals.clear());
+    let none = run(&fake, &["hosts", "--refused", "-o", "json"]);
+    assert_eq!(none.exits(0).says("nobody was refused").stdout, "[]\n");
+}
+
+#[test]
 fn plan() {
     let fake = Fake::new(Canned {
         plan: Some(documents::plan(false)),

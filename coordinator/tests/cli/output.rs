@@ -65,6 +65,7 @@ fn documented() -> BTreeMap<String, Fields> {
 fn every_field_is_documented_and_no_other() {
     let canned = |status| Canned {
         hosts: documents::hosts(),
+        refusals: documents::refusals(),
         plan: Some(documents::plan(true)),
         statuses: [status].into(),
         lines: documents::lines(),
@@ -78,6 +79,7 @@ fn every_field_is_documented_and_no_other() {
         let fake = Fake::new(canned(status));
         for (section, arguments) in [
             ("hosts", &["hosts"][..]),
+            ("hosts --refused", &["hosts", "--refused"]),
             ("plan NAME", &["plan", "m1"]),
             ("start NAME --dry-run", &["start", "m1", "--dry-run"]),
             ("status", &["status"]),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -25,6 +25,7 @@ use tonic::transport::server::Connected;
 
 use super::certificate::{Facts, Identity, Unfit};
 use super::files::ServerFiles;
+use super::refusals::Refusals;
 use super::{PROTOCOL, provider, words};
 
 /// How long a caller may take for its handshake, and how many may be at it at a time.
@@ -65,22 +66,36 @@ pub struct Peer {
     pub who: Arc<Who>,
 }
 
-/// Connections as they come. One that does not get through its handshake is refused with a line in the log.
+/// Connections as they come. One that does not get through its handshake is refused with a line in the log, and is
+/// among `refusals`.
 #[must_use]
-pub fn incoming(listener: TcpListener, security: Security) -> ReceiverStream<io::Result<Connection>> {
+pub fn incoming(
+    listener: TcpListener,
+    security: Security,
+    refusals: Refusals,
+) -> ReceiverStream<io::Result<Connection>> {
     let (taken, connections) = mpsc::channel(16);
     tokio::spawn(async move {
         let gone = taken.clone();
         tokio::select! {
-            () = take(listener, security, taken) => {}
+            () = take(listener, security, refusals, taken) => {}
             () = gone.closed() => {}
         }
     });
     ReceiverStream::new(connections)
 }
 
-async fn take(listener: TcpListener, security: Security, taken: mpsc::Sender<io::Result<Connection>>) {
-    let (handshakes, seldom) = (Arc::new(Semaphore::new(HANDSHAKES)), Arc::new(Seldom::default()));
+async fn take(
+    listener: TcpListener,
+    security: Security,
+    refusals: Refusals,
+    taken: mpsc::Sender<io::Result<Connection>>,
+) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let refused = Refused {
+        seldom: Arc::default(),
+        refusals,
+    };
     loop {
         let (tcp, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -113,9 +128,9 @@ async fn take(listener: TcpListener, security: Security, taken: mpsc::Sender<io:
                 let Ok(turn) = Arc::clone(&handshakes).acquire_owned().await else {
                     return;
                 };
-                let (files, seldom, taken) = (files.clone(), Arc::clone(&seldom), taken.clone());
+                let (files, refused, taken) = (files.clone(), refused.clone(), taken.clone());
                 tokio::spawn(async move {
-                    let shaken = handshake(tcp, address, &files, &seldom).await;
+                    let shaken = handshake(tcp, address, &files, &refused).await;
                     drop(turn);
                     if let Some(connection) = shaken {
                         drop(taken.send(Ok(connection)).await);
@@ -126,7 +141,23 @@ async fn take(listener: TcpListener, security: Security, taken: mpsc::Sender<io:
     }
 }
 
-async fn handshake(tcp: TcpStream, address: SocketAddr, files: &ServerFiles, seldom: &Seldom) -> Option<Connection> {
+/// What is done about a caller that is refused.
+#[derive(Clone)]
+struct Refused {
+    seldom: Arc<Seldom>,
+    refusals: Refusals,
+}
+
+impl Refused {
+    fn note(&self, address: SocketAddr, reason: &str) {
+        self.refusals.note(address.ip(), reason, SystemTime::now());
+        if self.seldom.is_due(address.ip(), reason) {
+            tracing::warn!(%address, reason, "caller refused");
+        }
+    }
+}
+
+async fn handshake(tcp: TcpStream, address: SocketAddr, files: &ServerFiles, refused: &Refused) -> Option<Connection> {
     let presented = Arc::new(Mutex::new(None));
     let config = match config(files, Arc::clone(&presented)) {
         Ok(config) => config,
@@ -159,10 +190,7 @@ async fn handshake(tcp: TcpStream, address: SocketAddr, files: &ServerFiles, sel
             match words::tls_error(&error) {
                 Some(tls) => {
                     let facts = presented.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    let reason = words::caller_refused(tls, facts.as_ref());
-                    if seldom.is_due(address.ip(), &reason) {
-                        tracing::warn!(%address, reason, "caller refused");
-                    }
+                    refused.note(address, &words::caller_refused(tls, facts.as_ref()));
                 }
                 None => tracing::debug!(%address, %error, "a caller went away in its TLS handshake"),
             }

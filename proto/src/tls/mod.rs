@@ -8,6 +8,7 @@ mod accept;
 mod certificate;
 mod dial;
 mod files;
+mod refusals;
 mod words;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub use accept::{Connection, Peer, Security, Seldom, Who, incoming};
 pub use certificate::{Facts, Identity, Role, Unfit};
 pub use dial::{DialError, Dialer};
 pub use files::{ClientFiles, Own, ServerFiles, authorities, client_config};
+pub use refusals::{Refusal, Refusals};
 pub use words::distrusted;
 
 /// HTTP/2, and nothing else.

@@ -93,7 +93,11 @@ pub(crate) enum Format {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Lists the hosts: who is connected, versions, what each is doing
-    Hosts,
+    Hosts {
+        /// Only who was refused in the TLS handshake within the last hour, agents and people
+        #[arg(long)]
+        refused: bool,
+    },
     /// Checks everything on every host and saves a plan; changes nothing
     ///
     /// A pattern P is `db`, `db.table` or has the wildcards `*` and `?`, which never cross the dot; backticks quote.

@@ -9,7 +9,7 @@ use rekeeper_proto::v1;
 use rekeeper_proto::v1::operator_client::OperatorClient;
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::report::ReportView;
-use rekeeper_shared::view::{HostView, MigrationLine, PlanView, StatusView};
+use rekeeper_shared::view::{HostView, MigrationLine, PlanView, RefusalView, StatusView};
 use serde::de::DeserializeOwned;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -68,6 +68,11 @@ impl Client {
     pub(crate) async fn hosts(&mut self) -> Result<Vec<HostView>, Failure> {
         let answer = self.operator.hosts(reading(v1::HostsRequest {})).await;
         self.document("a list of hosts", answer)
+    }
+
+    pub(crate) async fn refusals(&mut self) -> Result<Vec<RefusalView>, Failure> {
+        let answer = self.operator.refusals(reading(v1::RefusalsRequest {})).await;
+        self.document("a list of refusals", answer)
     }
 
     pub(crate) async fn plan(&mut self, request: v1::PlanRequest) -> Result<PlanView, Failure> {

@@ -36,7 +36,17 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
     let mut client = connect(&cli.common)?;
     let client = &mut client;
     match cli.command {
-        Command::Hosts => hosts(client, format).await,
+        Command::Hosts { refused: false } => hosts(client, format).await,
+        Command::Hosts { refused: true } => {
+            let refusals = client.refusals().await?;
+            print(&render(format, &refusals, |refusals| {
+                output::hosts::refusals(refusals)
+            })?)?;
+            if refusals.is_empty() {
+                notice("nobody was refused in the TLS handshake within the last hour");
+            }
+            Ok(Exit::Done)
+        }
         Command::Plan(args) => plan(client, args, format).await,
         Command::Start(args) if args.dry_run => dry_run(client, &args, format).await.map(|()| Exit::Done),
         Command::Start(args) => start(client, &args, format).await,
@@ -160,7 +170,12 @@ fn how_to_follow(name: &MigrationName) {
 
 async fn hosts(client: &mut Client, format: Format) -> Result<Exit, Failure> {
     let hosts = client.hosts().await?;
-    print(&render(format, &hosts, |hosts| output::hosts::table(hosts))?)?;
+    let refusals = if format == Format::Table {
+        client.refusals().await?
+    } else {
+        Vec::new()
+    };
+    print(&render(format, &hosts, |hosts| output::hosts::table(hosts, &refusals))?)?;
     if hosts.is_empty() {
         notice("no agent has connected yet");
     }

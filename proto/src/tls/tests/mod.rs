@@ -63,6 +63,7 @@ struct Coordinator {
     port: u16,
     taken: tokio::sync::mpsc::Receiver<Who>,
     log: Log,
+    refusals: Refusals,
     _logging: tracing::subscriber::DefaultGuard,
 }
 
@@ -77,8 +78,10 @@ impl Coordinator {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (tell, taken) = tokio::sync::mpsc::channel(1);
+        let refusals = Refusals::default();
+        let noted = refusals.clone();
         tokio::spawn(async move {
-            let mut connections = incoming(listener, security);
+            let mut connections = incoming(listener, security, noted);
             while let Some(Ok(mut connection)) = connections.next().await {
                 drop(tell.send(connection.connect_info().who.as_ref().clone()).await);
                 connection.write_all(b"hi").await.unwrap();
@@ -89,6 +92,7 @@ impl Coordinator {
             port,
             taken,
             log,
+            refusals,
             _logging: logging,
         }
     }
@@ -188,7 +192,16 @@ async fn a_refused_caller_and_the_log_say_why() {
         let error = coordinator.dialed("localhost", &files).await.unwrap_err();
         assert!(error.contains(told), "{error}");
         coordinator.log.until_it_says(logged).await;
+        // And so do those who look, of the one that came last first.
+        let refusals = coordinator.refusals.list(SystemTime::now());
+        assert!(
+            refusals[0].reason.contains(logged) && refusals[0].address.is_loopback(),
+            "{refusals:?}"
+        );
     }
+    // Two of them for the same reason.
+    let refusals = coordinator.refusals.list(SystemTime::now());
+    assert_eq!((refusals.len(), refusals.iter().map(|r| r.count).sum::<u64>()), (4, 5));
     assert!(coordinator.taken.try_recv().is_err(), "nobody of them was taken");
 }
 

@@ -1,10 +1,10 @@
 //! The hosts, for people.
 
-use rekeeper_shared::view::HostView;
+use rekeeper_shared::view::{HostView, RefusalView};
 
 use super::text::{self, Table, WIDTH};
 
-pub(crate) fn table(hosts: &[HostView]) -> String {
+pub(crate) fn table(hosts: &[HostView], refusals: &[RefusalView]) -> String {
     let mut table = Table::new(&["HOST", "CONNECTED", "AGENT", "CLICKHOUSE", "DOING"]);
     for host in hosts {
         table.row([
@@ -25,6 +25,28 @@ pub(crate) fn table(hosts: &[HostView]) -> String {
     }
     for (host, why) in refused {
         out.push_str(&text::wrap(&format!("{host}: {why}"), "  ", WIDTH));
+    }
+    if !refusals.is_empty() {
+        out.push('\n');
+        out.push_str(&self::refusals(refusals));
+    }
+    out
+}
+
+/// Who was refused in the handshake.
+pub(crate) fn refusals(refusals: &[RefusalView]) -> String {
+    if refusals.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("Refused in the TLS handshake within the last hour:\n");
+    for refusal in refusals {
+        let when = if refusal.count == 1 {
+            format!("at {}", refusal.last)
+        } else {
+            format!("{} times, from {} to {}", refusal.count, refusal.first, refusal.last)
+        };
+        let line = format!("{} ({when}): {}", refusal.address, refusal.reason);
+        out.push_str(&text::wrap(&line, "  ", WIDTH));
     }
     out
 }
