@@ -37,13 +37,41 @@ pub struct HostLoad {
 /// How long the tables of a wave are unavailable, in whole seconds: as long as its slowest host needs.
 #[must_use]
 pub fn unavailable_seconds(hosts: &[HostLoad]) -> u64 {
+    seconds_at_pace(hosts, Pace::default())
+}
+
+/// How much slower than assumed hosts were: what they took, and what they were to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// In milliseconds.
+    pub took_ms: u64,
+    /// In milliseconds.
+    pub assumed_ms: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            took_ms: 1,
+            assumed_ms: 1,
+        }
+    }
+}
+
+/// The same for hosts whose pace was measured. The rate of fetches is the assumed one: nobody has measured it.
+#[must_use]
+pub fn seconds_at_pace(hosts: &[HostLoad], pace: Pace) -> u64 {
     let of = |host: &HostLoad| {
         let restart = if host.restart {
             RESTART_MS + RESTART_TABLE_MS * host.all_tables
         } else {
             0
         };
-        FIXED_MS + TABLE_MS * host.tables + PART_MS * host.parts + host.fetch_bytes / FETCH_BYTES_PER_MS + restart
+        let own = FIXED_MS + TABLE_MS * host.tables + PART_MS * host.parts + restart;
+        let own = u128::from(own) * u128::from(pace.took_ms) / u128::from(pace.assumed_ms.max(1));
+        u64::try_from(own)
+            .unwrap_or(u64::MAX)
+            .saturating_add(host.fetch_bytes / FETCH_BYTES_PER_MS)
     };
     hosts.iter().map(of).max().unwrap_or(0).div_ceil(1_000)
 }
@@ -116,5 +144,12 @@ mod tests {
             ..quick
         };
         assert_eq!(unavailable_seconds(&[fetches]), 603);
+        let pace = Pace {
+            took_ms: 30_000,
+            assumed_ms: 10_000,
+        };
+        // What is fetched is fetched no slower for that.
+        assert_eq!(seconds_at_pace(&[slow], pace), 114);
+        assert_eq!(seconds_at_pace(&[fetches], pace), 607);
     }
 }

@@ -52,6 +52,29 @@ pub struct WaveForecast {
     pub fetch_bytes: u64,
     /// How long its tables will be unavailable, in seconds.
     pub unavailable_seconds: u64,
+    /// The same by the rates that are assumed of any host; 0 in plans of a release that knew no others.
+    #[serde(default)]
+    pub assumed_seconds: u64,
+    /// The earlier migration by whose pace the former was corrected.
+    #[serde(default)]
+    pub measured_in: Option<MigrationName>,
+}
+
+/// What a wave of an earlier migration took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeasuredWave {
+    /// The migration.
+    pub migration: MigrationName,
+    /// When its plan was made, RFC 3339 UTC.
+    pub created: String,
+    /// Whether its hosts were restarted.
+    pub restart: RestartPolicy,
+    /// The wave's hosts.
+    pub hosts: Vec<HostName>,
+    /// What it was to take by the assumed rates, in seconds.
+    pub assumed_seconds: u64,
+    /// What it took, in milliseconds.
+    pub took_ms: u64,
 }
 
 /// What the operator asked for.

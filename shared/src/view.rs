@@ -76,6 +76,9 @@ pub struct WaveView {
     pub fetch_bytes: u64,
     /// How long its tables will be unavailable, in seconds.
     pub unavailable_seconds: u64,
+    /// The earlier migration by whose pace that was corrected; none: by assumed rates.
+    #[serde(default)]
+    pub measured_in: Option<MigrationName>,
 }
 
 /// A replica set of a plan.

@@ -46,7 +46,9 @@ def test_waves_cost_what_the_plan_has_told(cluster):
         assert wave["hosts"] == hosts and (wave["replica_sets"], wave["tables"]) == (2, 4)
         assert wave["shared_tables"] == 2 and wave["tied_by"] == [] and 3 <= wave["unavailable_seconds"] <= 10
     shown = rekeeper("plan", "m2").expect(DONE).stdout
-    assert "tied together by 2 tables, such as shop.even" in shown and "fetched again: at most 0 bytes" in shown
+    assert "tied together by 2 tables, such as shop.even" in shown and "fetched again: at most 0 bytes\n" in shown
+    assert "s (by assumed rates)\n" in shown and "(taken for 1 Gbit/s: assumed)" in shown
+    assert first["measured_in"] is None and second["measured_in"] is None
     rekeeper("start", "m1", "--yes").expect(DONE)
     assert report(proof.check(before, ledger))
     fetched = [
@@ -72,3 +74,12 @@ def test_waves_cost_what_the_plan_has_told(cluster):
     cluster.coordinator.restart()
     again = wait_for(lambda: rekeeper("status", "m1", "-o", "json").code == DONE and rekeeper.status("m1"), "it to be up")
     assert [abs(wave["measured_seconds"] - seconds) <= 1 for wave, seconds in zip(again["waves"], measured)] == [True] * 2
+    # The next plan of these hosts tells what this one took.
+    rekeeper.wait_for_agents(*cluster.agents)
+    forecast = rekeeper("plan", "m3", "-o", "json").expect(DONE).json["forecast"]
+    print(forecast)
+    assert [wave["measured_in"] for wave in forecast] == ["m1", "m1"]
+    for wave, seconds in zip(forecast, measured):
+        # Nothing is fetched now, and there may be fewer parts.
+        assert 0.6 * seconds - 1 <= wave["unavailable_seconds"] <= 1.2 * seconds + 2
+    assert "(at the pace of migration m1)" in " ".join(rekeeper("plan", "m4").expect(DONE).stdout.split())

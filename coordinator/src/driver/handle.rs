@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::plan::Plan;
+use rekeeper_shared::plan::{MeasuredWave, Plan};
 use rekeeper_shared::problem::Finding;
 use rekeeper_shared::view::{HostView, MigrationLine, State, StatusView};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -47,6 +47,8 @@ pub enum Request {
     Progress(MigrationName, oneshot::Sender<Option<(Arc<Plan>, Box<Progress>)>>),
     /// What stops a plan of that name on these hosts: another migration under way on one of them.
     Overlaps(MigrationName, Vec<HostName>, oneshot::Sender<Vec<Finding>>),
+    /// What the waves of all migrations took that are through.
+    Measured(oneshot::Sender<Vec<MeasuredWave>>),
     /// Save a plan.
     Save(Box<Plan>, oneshot::Sender<Result<(), OperatorError>>),
     /// Order something of a migration; the answer is for people.
@@ -139,6 +141,14 @@ impl DriverHandle {
     /// [`OperatorError::Stopping`].
     pub async fn overlaps(&self, name: &MigrationName, hosts: Vec<HostName>) -> Result<Vec<Finding>, OperatorError> {
         self.ask(|answer| Request::Overlaps(name.clone(), hosts, answer)).await
+    }
+
+    /// What the waves of all migrations took that are through, by which later ones are forecast.
+    ///
+    /// # Errors
+    /// [`OperatorError::Stopping`].
+    pub async fn measured(&self) -> Result<Vec<MeasuredWave>, OperatorError> {
+        self.ask(Request::Measured).await
     }
 
     /// Saves a plan.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use rekeeper_shared::backoff::Backoff;
-use rekeeper_shared::plan::{HostIx, Plan};
+use rekeeper_shared::plan::{HostIx, MeasuredWave, Plan};
 use rekeeper_shared::step::{Outcome, StepKind, Target};
 use rekeeper_shared::view::WaveStatus;
 use tokio::time::Instant;
@@ -89,6 +89,29 @@ impl Migration {
             fetch_bytes: plan.forecasts.get(wave).map_or(0, |forecast| forecast.fetch_bytes),
         };
         plan.waves.iter().enumerate().map(of).collect()
+    }
+
+    /// What the waves took of which every table is restored.
+    pub(super) fn measured(&self) -> Vec<MeasuredWave> {
+        let (plan, now) = (&self.plan, SystemTime::now());
+        let of = |(wave, hosts): (usize, &Vec<HostIx>)| {
+            let counts = self.progress.counts_of_wave(plan, wave);
+            let is_restored = (counts.init, counts.detached, counts.zk_cleaned, counts.failed) == (0, 0, 0, 0);
+            let forecast = plan.forecasts.get(wave).filter(|_| is_restored)?;
+            let took = self.pace.measured(wave, now)?;
+            Some(MeasuredWave {
+                migration: plan.name.clone(),
+                created: plan.created.clone(),
+                restart: plan.request.restart,
+                hosts: hosts.iter().map(|&host| plan.hosts[host].name.clone()).collect(),
+                assumed_seconds: match forecast.assumed_seconds {
+                    0 => forecast.unavailable_seconds,
+                    assumed => assumed,
+                },
+                took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            })
+        };
+        plan.waves.iter().enumerate().filter_map(of).collect()
     }
 
     /// Nothing will be ordered however long one waits.

@@ -55,6 +55,9 @@ impl<S: Store> Driver<S> {
                 drop(answer.send(migration.map(|m| (m.plan.clone(), Box::new(m.progress.clone())))));
             }
             Request::Overlaps(name, hosts, answer) => drop(answer.send(self.overlaps(&name, &hosts))),
+            Request::Measured(answer) => {
+                drop(answer.send(self.migrations.values().flat_map(Migration::measured).collect()));
+            }
             Request::Save(plan, answer) => {
                 let saved = match self.store.save_plan(&plan).await {
                     Ok(()) => {

@@ -97,6 +97,8 @@ mod tests {
             shared_example: None,
             fetch_bytes: 0,
             unavailable_seconds,
+            assumed_seconds: unavailable_seconds,
+            measured_in: None,
         };
         let host = |name: &str| PlannedHost {
             name: name.parse().unwrap(),

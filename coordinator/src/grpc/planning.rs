@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use futures::future::join_all;
 use rekeeper_shared::ids::{HostName, MigrationName};
 use rekeeper_shared::inventory::HostInventory;
-use rekeeper_shared::plan::{Plan, PlanRequest};
+use rekeeper_shared::plan::{MeasuredWave, Plan, PlanRequest};
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::view::PlanView;
 
@@ -42,7 +42,8 @@ pub(super) async fn plan(
         request.hosts.clone()
     };
     let overlaps = driver.overlaps(name, hosts.clone()).await?;
-    let draft = draft(agents, name, request, &hosts, by, overlaps).await?;
+    let measured = driver.measured().await?;
+    let draft = draft(agents, name, request, &hosts, Known { by, overlaps, measured }).await?;
     let view = draft.view();
     if view.blockers.is_empty() {
         driver.save(draft.plan).await?;
@@ -69,7 +70,11 @@ pub(super) async fn check_again(
 ) -> Result<(), OperatorError> {
     let hosts: Vec<HostName> = plan.hosts.iter().map(|host| host.name.clone()).collect();
     let overlaps = driver.overlaps(&plan.name, hosts.clone()).await?;
-    let draft = draft(agents, &plan.name, &plan.request, &hosts, String::new(), overlaps)
+    let known = Known {
+        overlaps,
+        ..Known::default()
+    };
+    let draft = draft(agents, &plan.name, &plan.request, &hosts, known)
         .await
         .map_err(|e| match e {
             // A pattern that matches nothing any more is no wrong usage now: the tables are gone.
@@ -124,13 +129,20 @@ fn line(finding: &Finding) -> String {
     format!("{}{table}{host}: {}; {}", finding.code, finding.message, finding.fix)
 }
 
+/// What is known of a plan before anybody is asked.
+#[derive(Default)]
+struct Known {
+    by: String,
+    overlaps: Vec<Finding>,
+    measured: Vec<MeasuredWave>,
+}
+
 async fn draft(
     agents: &AgentsHandle,
     name: &MigrationName,
     request: &PlanRequest,
     hosts: &[HostName],
-    by: String,
-    overlaps: Vec<Finding>,
+    known: Known,
 ) -> Result<Draft, OperatorError> {
     let (inventories, mut findings) = inspect(agents, hosts).await;
     if hosts.is_empty() {
@@ -139,7 +151,7 @@ async fn draft(
     // An agent that does not obey this coordinator need not be started.
     findings.retain(|finding| {
         let is_behind = |other: &Finding| other.code == Code::CoordinatorBehind && other.host == finding.host;
-        finding.code != Code::AgentNotConnected || !overlaps.iter().any(is_behind)
+        finding.code != Code::AgentNotConnected || !known.overlaps.iter().any(is_behind)
     });
     let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
     build(
@@ -147,10 +159,11 @@ async fn draft(
         request,
         &inventories,
         Circumstances {
-            by,
+            by: known.by,
             now,
             findings,
-            overlaps,
+            overlaps: known.overlaps,
+            measured: known.measured,
         },
     )
     .map_err(OperatorError::Invalid)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rekeeper_shared::ids::{HostName, MigrationName, TableName};
 use rekeeper_shared::inventory::{HostInventory, is_too_old};
 use rekeeper_shared::place::{Place, ZkPath};
-use rekeeper_shared::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, TableIx};
+use rekeeper_shared::plan::{MeasuredWave, Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, TableIx};
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::view::{PlanView, PlannedReplicaView, PlannedSetView, WaveView};
 
@@ -26,6 +26,8 @@ pub struct Circumstances {
     pub findings: Vec<Finding>,
     /// Other migrations under way, each with a host that it has. Their tables may be detached, and so not be seen.
     pub overlaps: Vec<Finding>,
+    /// What waves of earlier migrations took.
+    pub measured: Vec<MeasuredWave>,
 }
 
 /// A plan that was made, and what was found; it may be saved only when nothing blocks it.
@@ -216,7 +218,7 @@ fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<
         warnings,
         forecasts: Vec::new(),
     };
-    plan.forecasts = forecasts(&plan, inventories, chosen, &ties);
+    plan.forecasts = forecasts(&plan, inventories, chosen, &ties, &circumstances.measured);
     plan
 }
 
@@ -240,6 +242,7 @@ fn forecast_view(plan: &Plan, wave: usize) -> WaveView {
             .map(ToString::to_string),
         fetch_bytes: forecast.map_or(0, |f| f.fetch_bytes),
         unavailable_seconds: forecast.map_or(0, |f| f.unavailable_seconds),
+        measured_in: forecast.and_then(|f| f.measured_in.clone()),
     }
 }
 

@@ -100,6 +100,7 @@ pub(crate) fn plan(blocked: bool) -> PlanView {
                 shared_example: Some("shop.orders".into()),
                 fetch_bytes: 123_456_789,
                 unavailable_seconds: 95,
+                measured_in: Some("first".parse().unwrap()),
             },
             WaveView {
                 hosts: vec![host("ch-02-1")],
@@ -110,6 +111,7 @@ pub(crate) fn plan(blocked: bool) -> PlanView {
                 shared_example: None,
                 fetch_bytes: 0,
                 unavailable_seconds: 2,
+                measured_in: None,
             },
         ],
         replica_sets: vec![

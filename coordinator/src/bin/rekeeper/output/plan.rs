@@ -38,7 +38,7 @@ pub(crate) fn table(plan: &PlanView) -> String {
                 WIDTH,
             ));
             if let Some(forecast) = plan.forecast.get(number) {
-                let lines = [tied(forecast), Some(cost(forecast))];
+                let lines = [tied(forecast), Some(unavailable(forecast)), Some(fetched(forecast))];
                 for line in lines.iter().flatten() {
                     out.push_str(&text::wrap(line, "     ", WIDTH));
                 }
@@ -92,13 +92,26 @@ fn tied(wave: &WaveView) -> Option<String> {
     })
 }
 
-/// What it is expected to cost.
-fn cost(wave: &WaveView) -> String {
+/// How long it is expected to take, and who says so.
+fn unavailable(wave: &WaveView) -> String {
+    let pace = wave.measured_in.as_ref().map_or_else(
+        || "by assumed rates".to_owned(),
+        |name| format!("at the pace of migration {name}"),
+    );
     format!(
-        "unavailable for about {}, fetched again: at most {}",
-        text::seconds(wave.unavailable_seconds),
-        text::bytes(wave.fetch_bytes)
+        "unavailable for about {} ({pace})",
+        text::seconds(wave.unavailable_seconds)
     )
+}
+
+/// What goes over the network.
+fn fetched(wave: &WaveView) -> String {
+    let rate = if wave.fetch_bytes == 0 {
+        ""
+    } else {
+        " (taken for 1 Gbit/s: assumed)"
+    };
+    format!("fetched again: at most {}{rate}", text::bytes(wave.fetch_bytes))
 }
 
 /// What is unavailable while a wave moves.
