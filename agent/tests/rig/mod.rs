@@ -125,17 +125,20 @@ impl Rig {
         }
     }
 
-    /// What an agent of the host works with; its state folder is the same at every call.
-    pub(crate) fn context(&self, state: &State, host: usize, attempt: u64) -> Context {
-        let access = Access {
+    pub(crate) fn access(&self, host: usize) -> Access {
+        Access {
             url: self.hosts[host].url.clone(),
             trust: None,
             user: "default".into(),
             password: None,
-        };
+        }
+    }
+
+    /// What an agent of the host works with; its state folder is the same at every call.
+    pub(crate) fn context(&self, state: &State, host: usize, attempt: u64) -> Context {
         let migration = migration();
         Context {
-            clickhouse: ClickHouse::new(&access).tagged(Tag::attempt(&migration, attempt)),
+            clickhouse: ClickHouse::new(&self.access(host)).tagged(Tag::attempt(&migration, attempt)),
             zookeeper: ServerPlaces::new(self.hosts[host].config.clone(), self.connections.clone()),
             state: state.clone(),
             host: self.hosts[host].name.parse().unwrap(),
