@@ -503,6 +503,21 @@ hooks: {before_restart: [./none], timeout: 0s}
     }
 
     #[test]
+    fn without_tls_only_this_machine_is_called() {
+        for (host, may) in [
+            ("127.0.0.1", true),
+            ("localhost", true),
+            ("[::1]", true),
+            ("10.0.0.1", false),
+            ("0.0.0.0", false),
+            ("localhost.example", false),
+        ] {
+            let read = loaded(&SMALLEST.replace("127.0.0.1:7443", &format!("{host}:7443")));
+            assert_eq!(read.is_ok(), may, "{host} {read:?}");
+        }
+    }
+
+    #[test]
     fn unknown_fields_are_refused() {
         assert!(loaded(&SMALLEST.replace("insecure: true", "tls: {client_ca: ca.crt}")).is_err());
         assert!(loaded(&format!("{SMALLEST}surprise: 1\n")).is_err());
