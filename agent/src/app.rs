@@ -1,7 +1,6 @@
 //! The agent put together: state folder, ClickHouse, ZooKeeper, executor, stream.
 
 use std::future::Future;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +24,7 @@ use crate::state::{State, StateError};
 use crate::steps::{self, Configured, Context, Hooks, RestartCommand, Restore, ServerPlaces, StepResult, set};
 use crate::stream::{KEEPALIVE, Options, Stream};
 use crate::watch::watch as watch_merges;
+use crate::words::in_full;
 use crate::zookeeper::Connections;
 
 /// How long the server may take to say who it is, before the agent connects without knowing.
@@ -35,14 +35,19 @@ const IDENTITY_TIMEOUT: Duration = Duration::from_secs(3);
 pub enum CannotStart {
     /// The state folder cannot be used.
     #[error("the state folder cannot be used")]
-    State(#[from] StateError),
-    /// The list of known tables cannot be read.
-    #[error(
-        "the list of known tables {} cannot be read; put it back from a backup, or, when no migration is under way on this \
-         host, remove it: the next plan makes it anew",
-        .0.display()
-    )]
-    Known(PathBuf, #[source] io::Error),
+    State(#[source] StateError),
+    /// A note in it is damaged, and there is a remedy.
+    #[error("{0}: {1}")]
+    Damaged(StateError, String),
+}
+
+impl From<StateError> for CannotStart {
+    fn from(error: StateError) -> Self {
+        match error.remedy() {
+            Some(remedy) => Self::Damaged(error, remedy),
+            None => Self::State(error),
+        }
+    }
 }
 
 /// Runs an agent until `stop` is true.
@@ -51,7 +56,7 @@ pub enum CannotStart {
 /// When it cannot start; once it runs it goes on whatever comes.
 pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), CannotStart> {
     let state = State::open(&config.state_dir)?;
-    let known = Known::open(&config.state_dir).map_err(|e| CannotStart::Known(Known::file(&config.state_dir), e))?;
+    let known = Known::open(&config.state_dir)?;
     tracing::info!(
         host = %config.host,
         coordinator = %config.coordinator,
@@ -212,7 +217,7 @@ impl ThisHost {
         // On disk before the coordinator can order anything about what it is told here.
         self.known
             .add(&inventory)
-            .map_err(|e| format!("the tables could not be noted in the state folder: {e}"))?;
+            .map_err(|e| format!("the tables could not be noted in the state folder: {}", in_full(&e)))?;
         let packed = pack(&inventory).map_err(|e| format!("the inventory cannot be packed: {e}"))?;
         Ok(packed.bytes)
     }

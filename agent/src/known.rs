@@ -2,16 +2,16 @@
 //! (invariant 12). On disk, since the server tells little of a table that is detached.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rekeeper_shared::durable;
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::inventory::HostInventory;
 use rekeeper_shared::place::{Place, ZkPath};
 use rekeeper_shared::step::{Order, SetRef, TableRef, Witness};
 use serde::{Deserialize, Serialize};
+
+use crate::state::{StateError, read_note, write_note};
 
 const FILE: &str = "known-tables.json";
 
@@ -35,22 +35,13 @@ struct KnownTable {
 }
 
 impl Known {
-    /// Where they are.
-    #[must_use]
-    pub fn file(state_dir: &Path) -> PathBuf {
-        state_dir.join(FILE)
-    }
-
     /// Reads what the state folder has of it.
     ///
     /// # Errors
     /// When the file cannot be read or is damaged.
-    pub fn open(state_dir: &Path) -> io::Result<Self> {
-        let file = Self::file(state_dir);
-        let tables = match durable::read(&file)? {
-            None => BTreeSet::new(),
-            Some(bytes) => serde_json::from_slice(&bytes)?,
-        };
+    pub fn open(state_dir: &Path) -> Result<Self, StateError> {
+        let file = state_dir.join(FILE);
+        let tables = read_note(&file)?.unwrap_or_default();
         Ok(Self {
             file,
             tables: Mutex::new(tables),
@@ -61,7 +52,7 @@ impl Known {
     ///
     /// # Errors
     /// When the disk refuses; then nothing is added.
-    pub fn add(&self, inventory: &HostInventory) -> io::Result<()> {
+    pub fn add(&self, inventory: &HostInventory) -> Result<(), StateError> {
         // A path that is not usable gets a blocker, not an order.
         let found = inventory.tables.iter().filter_map(|table| {
             Some(KnownTable {
@@ -76,7 +67,7 @@ impl Known {
         let mut all = tables.clone();
         all.extend(found);
         if all != *tables {
-            durable::write(&self.file, &serde_json::to_vec(&all)?)?;
+            write_note(&self.file, &all)?;
             *tables = all;
         }
         Ok(())

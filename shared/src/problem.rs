@@ -240,6 +240,10 @@ codes! {
         "the manifest that was written before the restore is lost, here and at the coordinator, or not that of the disk"
         "put the file that the message names back from a backup of the agent's state_dir, then retry; a manifest is never \
          written a second time";
+    StateDamaged "STATE_DAMAGED" false
+        "a note in the agent's state folder is damaged, or of another release: it is not what was written"
+        "move the file that the message names away, as it says, then retry: what it said is found out again; nothing was \
+         changed by the step that found it";
     RestoreFailed "RESTORE_FAILED" false
         "SYSTEM RESTORE REPLICA failed"
         "see the message, mend the cause, then retry";

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::TableRef;
 
-use super::{State, StateError, file_stem, lock, read_json, write_json};
+use super::{State, StateError, file_stem, lock, read_note, write_note};
 
 const EXTENSION: &str = "held";
 
@@ -19,7 +19,7 @@ impl State {
     /// When the disk refuses.
     pub fn hold_merges(&self, migration: &MigrationName, table: &TableRef) -> Result<(), StateError> {
         self.make_migration_folder(migration)?;
-        write_json(&self.held_file(migration, table), table)
+        write_note(&self.held_file(migration, table), table)
     }
 
     /// Merges of the table may run again.
@@ -57,7 +57,7 @@ impl State {
             let notes = entries(&folder)?.into_iter();
             for note in notes.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)) {
                 // It may have been let go in between.
-                if let Some(table) = read_json(&note)? {
+                if let Some(table) = read_note(&note)? {
                     held.push((migration.clone(), table));
                 }
             }

@@ -14,10 +14,15 @@
 //! <migration>/<attempt>.<what>.output   what a hook or restart command printed
 //! ```
 //!
+//! A `.manifest`, `.account` or `.record` is packed, and known by its digest, which is on record elsewhere; everything
+//! else but `.znodes` and `.output` is a note with a checksum.
+//!
 //! All calls are short and wait for the disk.
 
+mod error;
 mod held;
 mod notes;
+mod sealed;
 mod seen;
 
 use std::collections::HashMap;
@@ -31,30 +36,15 @@ use rekeeper_shared::durable;
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::{SetRef, TableRef};
 
+pub use error::StateError;
 pub use notes::{FormerSettings, RestartNote, RestoreNote};
+pub(crate) use sealed::{read_note, write_note};
 pub use seen::Refusal;
 
 use crate::clickhouse::is_zero_uuid;
 
 /// How many characters of a path the name of its export has.
 const EXPORT_NAME: usize = 100;
-
-/// Why the state folder cannot be relied on.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// Another agent has it.
-    #[error("another agent uses the state folder {0}")]
-    Taken(PathBuf),
-    /// The disk refuses.
-    #[error("{0} cannot be read or written")]
-    Disk(PathBuf, #[source] io::Error),
-    /// A file is not what was written.
-    #[error("{0} is damaged ({1}); restore it from a backup: it is not made anew")]
-    Damaged(PathBuf, String),
-    /// A file that is written once exists with another content.
-    #[error("{0} exists already with another content; it is written once only")]
-    Differs(PathBuf),
-}
 
 /// The state folder, cheap to clone.
 #[derive(Debug, Clone)]
@@ -313,17 +303,6 @@ fn set_aside(file: &Path) -> Result<(), StateError> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let synced = moved.and_then(|()| File::open(folder)?.sync_all());
     synced.map_err(|e| StateError::Disk(file.to_owned(), e))
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<Option<T>, StateError> {
-    read(file)?
-        .map(|bytes| serde_json::from_slice(&bytes).map_err(|e| StateError::Damaged(file.to_owned(), e.to_string())))
-        .transpose()
-}
-
-fn write_json<T: serde::Serialize>(file: &Path, value: &T) -> Result<(), StateError> {
-    let bytes = serde_json::to_vec(value).map_err(|e| StateError::Disk(file.to_owned(), e.into()))?;
-    write(file, &bytes)
 }
 
 /// A mutex whose holder panicked still guards what is on the disk.

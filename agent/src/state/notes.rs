@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 
-use super::{State, StateError, file_stem, read_json, write_json};
+use super::{State, StateError, file_stem, read_note, write_note};
 
 /// How far the restart of an attempt has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +76,7 @@ impl State {
     /// When the note cannot be read or written.
     pub fn restart_note(&self, migration: &MigrationName, attempt: u64) -> Result<RestartNote, StateError> {
         let file = self.restart_file(migration, attempt);
-        if let Some(note) = read_json(&file)? {
+        if let Some(note) = read_note(&file)? {
             return Ok(note);
         }
         let note = RestartNote {
@@ -84,7 +84,7 @@ impl State {
             ready_at: None,
         };
         self.make_migration_folder(migration)?;
-        write_json(&file, &note)?;
+        write_note(&file, &note)?;
         Ok(note)
     }
 
@@ -96,7 +96,7 @@ impl State {
         let mut note = self.restart_note(migration, attempt)?;
         if note.ready_at.is_none() {
             note.ready_at = Some(SystemTime::now());
-            write_json(&self.restart_file(migration, attempt), &note)?;
+            write_note(&self.restart_file(migration, attempt), &note)?;
         }
         Ok(note)
     }
@@ -106,7 +106,7 @@ impl State {
     /// # Errors
     /// When the note cannot be read.
     pub fn restore_note(&self, migration: &MigrationName, table: &TableRef) -> Result<RestoreNote, StateError> {
-        Ok(read_json(&self.restore_file(migration, table))?.unwrap_or_default())
+        Ok(read_note(&self.restore_file(migration, table))?.unwrap_or_default())
     }
 
     /// Notes how far it has come.
@@ -120,7 +120,7 @@ impl State {
         note: &RestoreNote,
     ) -> Result<(), StateError> {
         self.make_migration_folder(migration)?;
-        write_json(&self.restore_file(migration, table), note)
+        write_note(&self.restore_file(migration, table), note)
     }
 
     /// The digests of the `checksums.txt` of a table's parts, as they were noted; of none when none could be read.
@@ -132,7 +132,7 @@ impl State {
         migration: &MigrationName,
         table: &TableRef,
     ) -> Result<BTreeMap<String, String>, StateError> {
-        Ok(read_json(&self.checksums_file(migration, table))?.unwrap_or_default())
+        Ok(read_note(&self.checksums_file(migration, table))?.unwrap_or_default())
     }
 
     /// Notes the digests of the `checksums.txt` of a table's parts, by name.
@@ -146,7 +146,7 @@ impl State {
         digests: &BTreeMap<String, String>,
     ) -> Result<(), StateError> {
         self.make_migration_folder(migration)?;
-        write_json(&self.checksums_file(migration, table), digests)
+        write_note(&self.checksums_file(migration, table), digests)
     }
 
     fn checksums_file(&self, migration: &MigrationName, table: &TableRef) -> PathBuf {

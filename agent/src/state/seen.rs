@@ -7,7 +7,7 @@ use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::SeenToken;
 use serde::{Deserialize, Serialize};
 
-use super::{State, StateError, lock, read_json, write_json};
+use super::{State, StateError, lock, read_note, write_note};
 
 pub(super) const FILE: &str = "coordinator.json";
 
@@ -20,7 +20,7 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn read(file: &Path) -> Result<Self, StateError> {
-        Ok(read_json(file)?.unwrap_or_default())
+        Ok(read_note(file)?.unwrap_or_default())
     }
 
     fn allows(&self, given: &SeenToken) -> Result<(), Refusal> {
@@ -113,7 +113,7 @@ impl State {
     fn replace(&self, seen: &mut Seen, change: impl FnOnce(&mut Seen)) -> Result<(), StateError> {
         let mut new = seen.clone();
         change(&mut new);
-        write_json(&self.inner.folder.join(FILE), &new)?;
+        write_note(&self.inner.folder.join(FILE), &new)?;
         *seen = new;
         Ok(())
     }

@@ -112,3 +112,29 @@ fn a_restart_is_ordered_once() {
     assert_eq!(state.note_restart_ready(&migration, 4).unwrap(), ready);
     assert_eq!(state.restart_note(&migration, 4).unwrap(), ready);
 }
+
+#[test]
+fn a_damaged_note_is_told_with_its_file_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::open(folder.path()).unwrap();
+    let migration: MigrationName = "m".parse().unwrap();
+    let (restore, restart) = (folder.path().join("m/0a-1.restore"), folder.path().join("m/7.restart"));
+    state
+        .write_restore_note(&migration, &table("0a-1"), &RestoreNote::default())
+        .unwrap();
+    state.restart_note(&migration, 7).unwrap();
+    for file in [&restore, &restart] {
+        let content = std::fs::read_to_string(file).unwrap();
+        std::fs::write(file, content.replace("null", "nul1")).unwrap();
+    }
+    let errors = [
+        state.restore_note(&migration, &table("0a-1")).unwrap_err(),
+        state.restart_note(&migration, 7).unwrap_err(),
+    ];
+    for (error, file) in errors.iter().zip([restore, restart]) {
+        let remedy = error.remedy().unwrap();
+        let away = format!("mv '{0}' '{0}.damaged'; then rekeeper retry m", file.display());
+        assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+        assert!(remedy.starts_with(&away), "{remedy}");
+    }
+}

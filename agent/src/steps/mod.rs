@@ -113,7 +113,13 @@ fn failed(code: Code) -> impl Fn(Error) -> Failure {
     move |error| error.into_failure(code)
 }
 
-/// A state folder that cannot be relied on as the failure of a step with that code.
+/// A state folder that cannot be relied on as the failure of a step with that code; STATE_DAMAGED where there is a remedy.
 fn state_failed(code: Code) -> impl Fn(StateError) -> Failure {
-    move |error| Failure::lasting(code, crate::words::in_full(&error))
+    move |error| {
+        let text = crate::words::in_full(&error);
+        match error.remedy() {
+            Some(remedy) => Failure::lasting(Code::StateDamaged, text).with_fix(format!("on this host: {remedy}")),
+            None => Failure::lasting(code, text),
+        }
+    }
 }

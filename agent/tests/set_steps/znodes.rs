@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use rekeeper_shared::document::digest;
 use zookeeper_client::{Acls, Client, CreateMode};
 
 use super::export::files;
@@ -187,6 +188,8 @@ async fn nodes_are_never_put_back_where_a_table_is_or_anything_else() {
     // What the agent notes of a table of its host; nothing is at its path now.
     let known = r#"[{"name": {"database": "d", "table": "other"}, "uuid": "u", "path": "/tables/other",
                      "replica_name": "r1", "place": null}]"#;
+    let sum = digest(format!("known-tables.json\n{known}").as_bytes());
+    let known = format!("rekeeper note 1 {sum}\n{known}\n");
     std::fs::write(export.agent.folder.path().join("state/known-tables.json"), known).unwrap();
     let before = tree(&export.zookeeper, "/znodes/refused").await;
     for (at, says) in [
