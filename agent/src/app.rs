@@ -127,9 +127,17 @@ impl ThisHost {
     }
 
     async fn run(&self, command: &Command, doing: Arc<Doing>) -> StepResult {
-        self.known
-            .check(&command.order)
-            .map_err(|why| Failure::lasting(Code::CommandRefused, why))?;
+        let known = self
+            .known
+            .check_or_learn(&command.order, &self.clickhouse, &self.config);
+        known.await.map_err(|failure| {
+            failure.with_fix(format!(
+                "see on this host whether its server answers, and has the table (system.tables, system.detached_tables), \
+                 and let the agent read ClickHouse's metadata files (as root, or as ClickHouse's user), by which it knows a \
+                 detached table; then rekeeper retry {}",
+                command.migration
+            ))
+        })?;
         let (migration, attempt) = (&command.migration, command.attempt);
         let context = Context {
             clickhouse: self.clickhouse.tagged(Tag::attempt(migration, attempt)),
@@ -287,7 +295,10 @@ impl Host for ThisHost {
 
     fn rehearse<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<Vec<u8>, String>> {
         Box::pin(async move {
-            self.known.check(&command.order)?;
+            let known = self
+                .known
+                .check_or_learn(&command.order, &self.clickhouse, &self.config);
+            known.await.map_err(|failure| failure.problem.message)?;
             let places = ServerPlaces::new(self.config.clone(), self.connections.clone());
             let configured = Configured {
                 places: &places,

@@ -1,25 +1,40 @@
 //! The tables that this host's own ClickHouse has ever reported, and where: nothing else is touched, whoever orders it
-//! (invariant 12). On disk, since the server tells little of a table that is detached.
+//! (invariant 12). On disk, since the server tells little of a table that is detached; a list that was lost is learned
+//! again.
+
+mod definition;
+mod learn;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::inventory::HostInventory;
 use rekeeper_shared::place::{Place, ZkPath};
-use rekeeper_shared::step::{Order, SetRef, TableRef, Witness};
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Failure, Order, SetRef, TableRef, Witness};
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
 
+use self::learn::learn;
+use crate::clickhouse::{ClickHouse, Error};
 use crate::state::{StateError, read_note, write_note};
+use crate::words::in_full;
 
 const FILE: &str = "known-tables.json";
+/// How long the server may be away when it has to be asked.
+const AWAY: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(300);
 
 /// The known tables.
 #[derive(Debug)]
 pub struct Known {
     file: PathBuf,
     tables: Mutex<BTreeSet<KnownTable>>,
+    /// Held by whoever asks the server.
+    learning: tokio::sync::Mutex<()>,
 }
 
 /// One table replica, as it was reported once. What changes is kept beside what it was: a migration may be about
@@ -45,6 +60,7 @@ impl Known {
         Ok(Self {
             file,
             tables: Mutex::new(tables),
+            learning: tokio::sync::Mutex::default(),
         })
     }
 
@@ -63,6 +79,10 @@ impl Known {
                 place: table.place.clone(),
             })
         });
+        self.extend(found)
+    }
+
+    fn extend(&self, found: impl IntoIterator<Item = KnownTable>) -> Result<(), StateError> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = tables.clone();
         all.extend(found);
@@ -81,6 +101,40 @@ impl Known {
             known.path == *path || known.path.is_parent_of(path) || path.is_parent_of(&known.path)
         };
         tables.iter().find(is_near).map(|known| known.name.clone())
+    }
+
+    /// The same as [`Self::check`]; of what is not known the server is asked, which `config` is the configuration of.
+    ///
+    /// # Errors
+    /// COMMAND_REFUSED; it may pass where the server does not answer.
+    pub async fn check_or_learn(&self, order: &Order, clickhouse: &ClickHouse, config: &Path) -> Result<(), Failure> {
+        if self.check(order).is_ok() {
+            return Ok(());
+        }
+        let _turn = self.learning.lock().await;
+        if self.check(order).is_ok() {
+            return Ok(()); // Learned meanwhile.
+        }
+        let deadline = Instant::now() + AWAY;
+        let (found, unread) = loop {
+            match learn(clickhouse, config).await {
+                Ok(learned) => break learned,
+                Err(Error::Unreachable { .. } | Error::Unknown { .. }) if Instant::now() < deadline => {
+                    sleep(POLL).await
+                }
+                Err(error) => return Err(error.into_failure(Code::CommandRefused)),
+            }
+        };
+        tracing::warn!(step = %order.kind(), tables = found.len(), "asked the server for the tables of this host");
+        let added = self.extend(found);
+        added.map_err(|e| Failure::passing(Code::CommandRefused, in_full(&e)))?;
+        self.check(order).map_err(|unknown| {
+            let why = match unread.is_empty() {
+                true => unknown,
+                false => format!("{unknown}; the agent cannot tell of {}", unread.join("; of ")),
+            };
+            Failure::lasting(Code::CommandRefused, why)
+        })
     }
 
     /// Whether an order is about a table of this host.
@@ -107,8 +161,7 @@ impl Known {
             return Ok(());
         }
         Err(format!(
-            "the ClickHouse server of this host has never reported to this agent what the order is about ({}): plan \
-             again, or restore the agent's state folder",
+            "the ClickHouse server of this host has not told this agent of the table that the order is about ({})",
             order.kind()
         ))
     }

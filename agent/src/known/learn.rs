@@ -1,0 +1,123 @@
+//! What the server itself says of its tables, for an agent that has lost its list: of those that are attached in the
+//! system tables, of those that are detached in their metadata files, which the server reads when it attaches them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use rekeeper_shared::ids::TableName;
+use rekeeper_shared::place::ZkPath;
+
+use super::KnownTable;
+use super::definition::{Engine, expand, replicated};
+use crate::clickhouse::{ClickHouse, Error, code};
+use crate::zookeeper::Ensembles;
+
+/// What was learned, and of which detached tables nothing could be, with the reason.
+pub(super) type Learned = (BTreeSet<KnownTable>, Vec<String>);
+
+/// Asks the server for all tables of Replicated*MergeTree engines, and where they are.
+///
+/// # Errors
+/// The server's failure.
+pub(super) async fn learn(clickhouse: &ClickHouse, config: &Path) -> Result<Learned, Error> {
+    let ensembles = Ensembles::read(config).ok();
+    let place = |ensemble: &str| ensembles.as_ref().and_then(|all| all.place(ensemble));
+    let mut learned = BTreeSet::new();
+    for (database, table, uuid, ensemble, path, replica_name) in attached(clickhouse).await? {
+        // A path that is not usable gets a blocker, not an order.
+        if let Ok(path) = ZkPath::parse(&path) {
+            learned.insert(KnownTable {
+                name: TableName::new(database, table),
+                uuid,
+                path,
+                replica_name,
+                place: place(&ensemble),
+            });
+        }
+    }
+    let detached = detached(clickhouse).await?;
+    let mut unread = Vec::new();
+    if detached.is_empty() {
+        return Ok((learned, unread));
+    }
+    let macros: Vec<(String, String)> = clickhouse
+        .rows(
+            "SELECT FROM system.macros",
+            "SELECT macro, substitution FROM system.macros",
+        )
+        .await?;
+    let macros: HashMap<String, String> = macros.into_iter().collect();
+    let folder: Vec<String> = clickhouse
+        .rows(
+            "SELECT FROM system.disks",
+            "SELECT path FROM system.disks WHERE name = 'default'",
+        )
+        .await?;
+    let folder = folder.into_iter().next().unwrap_or_default();
+    for (database, table, uuid, metadata) in detached {
+        let name = TableName::new(database, table);
+        // Relative to the server's folder, on newer servers.
+        let file = PathBuf::from(&folder).join(metadata);
+        let text = match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) => {
+                unread.push(format!("{name}, whose definition is in {}: {error}", file.display()));
+                continue;
+            }
+        };
+        let Some(Engine {
+            ensemble,
+            path,
+            replica,
+        }) = replicated(&text)
+        else {
+            continue; // Another engine.
+        };
+        let expanded = |text: &str| expand(text, &macros, &name, &uuid);
+        match (expanded(&path), expanded(&replica)) {
+            (Some(path), Some(replica_name)) => {
+                if let Ok(path) = ZkPath::parse(&path) {
+                    learned.insert(KnownTable {
+                        place: place(&ensemble),
+                        name,
+                        uuid,
+                        path,
+                        replica_name,
+                    });
+                }
+            }
+            _ => unread.push(format!(
+                "{name}, which has a macro in {path} or {replica} that system.macros has not"
+            )),
+        }
+    }
+    Ok((learned, unread))
+}
+
+type Attached = (String, String, String, String, String, String);
+
+async fn attached(clickhouse: &ClickHouse) -> Result<Vec<Attached>, Error> {
+    clickhouse
+        .rows(
+            "SELECT FROM system.replicas",
+            "SELECT r.database, r.table, toString(t.uuid), r.zookeeper_name, r.zookeeper_path, r.replica_name \
+             FROM system.replicas AS r INNER JOIN system.tables AS t ON t.database = r.database AND t.name = r.table",
+        )
+        .await
+}
+
+type Detached = (String, String, String, String);
+
+async fn detached(clickhouse: &ClickHouse) -> Result<Vec<Detached>, Error> {
+    let rows = clickhouse
+        .rows(
+            "SELECT FROM system.detached_tables",
+            "SELECT database, table, toString(uuid), metadata_path FROM system.detached_tables",
+        )
+        .await;
+    match rows {
+        // A server before 24.x does not tell.
+        Err(error) if error.code() == Some(code::UNKNOWN_TABLE) => Ok(Vec::new()),
+        rows => rows,
+    }
+}
