@@ -37,6 +37,7 @@ use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::{SetRef, TableRef};
 
 pub use error::StateError;
+pub use held::Held;
 pub use notes::{FormerSettings, RestartNote, RestoreNote};
 pub(crate) use sealed::{read_note, write_note};
 pub use seen::Refusal;
@@ -56,6 +57,7 @@ pub struct State {
 struct Inner {
     folder: PathBuf,
     seen: Mutex<seen::Seen>,
+    held: Mutex<held::AllHeld>,
     /// Who stops or starts merges of a table, by the stem of its files.
     merges: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Locked until the last clone is dropped, or the process ends in whatever way.
@@ -81,6 +83,7 @@ impl State {
         let inner = Inner {
             folder: folder.to_owned(),
             seen: Mutex::new(seen),
+            held: Mutex::new(held::read_all(folder)?),
             merges: Mutex::default(),
             _lock: lock,
         };

@@ -114,6 +114,39 @@ fn a_restart_is_ordered_once() {
 }
 
 #[test]
+fn a_damaged_note_of_held_merges_holds_all_the_same_and_no_other_is_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::open(folder.path()).unwrap();
+    let migration: MigrationName = "m".parse().unwrap();
+    for uuid in ["0a-1", "0a-2", "0a-3"] {
+        state.hold_merges(&migration, &table(uuid)).unwrap();
+    }
+    let note = |uuid: &str| folder.path().join(format!("m/{uuid}.held"));
+    // Lost while the agent runs: it goes by what it has in memory.
+    std::fs::remove_file(note("0a-3")).unwrap();
+    assert!(state.holds_merges(&migration, &table("0a-3")));
+    state.hold_merges(&migration, &table("0a-3")).unwrap();
+    drop(state);
+
+    std::fs::write(note("0a-1"), b"torn").unwrap();
+    let state = State::open(folder.path()).unwrap();
+    let held = || -> Vec<(String, bool)> {
+        let held = state.held_merges().into_iter();
+        held.map(|held| (held.stem, held.table.is_some())).collect()
+    };
+    let expected = [("0a-1", false), ("0a-2", true), ("0a-3", true)].map(|(stem, known)| (stem.to_owned(), known));
+    assert_eq!(held(), expected);
+    // The next step on the table writes it anew, or takes it away.
+    state.hold_merges(&migration, &table("0a-1")).unwrap();
+    assert!(held().iter().all(|(_, known)| *known));
+    std::fs::write(note("0a-2"), b"torn").unwrap();
+    state.let_merges_go(&migration, &table("0a-2")).unwrap();
+    drop(state);
+    let state = State::open(folder.path()).unwrap();
+    assert!(!state.holds_merges(&migration, &table("0a-2")) && state.holds_merges(&migration, &table("0a-1")));
+}
+
+#[test]
 fn a_damaged_note_is_told_with_its_file_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let state = State::open(folder.path()).unwrap();

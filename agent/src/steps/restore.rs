@@ -57,6 +57,9 @@ pub(super) const CODE: Code = Code::RestoreFailed;
 /// OLD_READERS, MANIFEST_LOST, TABLE_CHANGED, STORED_DOCUMENT_LOST.
 pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
     let work = Work::new(context, order)?;
+    // The note of the attach may have been lost.
+    let held = context.state.hold_merges(&context.migration, order.table);
+    held.map_err(state_failed(CODE))?;
     until_alone(context, order.table, CODE).await?;
     let (counts, account) = match work.accounted()? {
         // Accounted for already; if only it is still there.
