@@ -240,6 +240,7 @@ impl Agent {
                         fates: self.fates(&manifest),
                     },
                     attached_again: Vec::new(),
+                    unclear: Vec::new(),
                     folders: Vec::new(),
                 };
                 let packed = pack(&account)?;
@@ -312,6 +313,8 @@ impl Agent {
                 })
                 .collect(),
             detached_before: Vec::new(),
+            checksums: std::collections::BTreeMap::new(),
+            settings: rekeeper_shared::document::FormerSettings::default(),
         }
     }
 

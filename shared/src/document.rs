@@ -5,6 +5,7 @@
 #[cfg(test)]
 pub(crate) mod snapshots;
 
+use std::collections::BTreeMap;
 use std::io;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -186,6 +187,20 @@ pub struct Manifest {
     pub parts: Vec<ManifestPart>,
     /// Names that lay under `detached/` before the restore: they are nobody's but the operator's, and never touched.
     pub detached_before: Vec<String>,
+    /// SHA-256 of the `checksums.txt` of the parts, by name, as far as the agent could read them: by these their folders
+    /// are known under any name.
+    pub checksums: BTreeMap<String, String>,
+    /// The settings that are changed while parts are attached again.
+    pub settings: FormerSettings,
+}
+
+/// Settings of a table's own definition; none where it did not have them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FormerSettings {
+    /// `replicated_deduplication_window`.
+    pub window: Option<u64>,
+    /// `max_replicated_merges_in_queue`.
+    pub merges: Option<u64>,
 }
 
 impl Manifest {

@@ -26,6 +26,9 @@ pub struct RestoreAccount {
     pub account: Account,
     /// Parts of the manifest that were attached from `detached/`, one by one, after an interrupted restore.
     pub attached_again: Vec<String>,
+    /// Active parts of which it is not known whether they were attached again: the agent's note of that was lost.
+    #[serde(default)]
+    pub unclear: Vec<String>,
     /// What lay under `detached/` then.
     pub folders: Vec<Folder>,
 }
@@ -110,6 +113,8 @@ pub enum PartFate {
     Active,
     /// Active: attached from `detached/`, one by one, after an interrupted restore.
     AttachedAgain,
+    /// Active: attached by the restore or again, and the agent's note of that was lost.
+    Unclear,
     /// Active: an equal part was fetched from another replica, and the own one stayed in `detached/`.
     Fetched,
     /// Merged since.
@@ -136,6 +141,7 @@ impl PartFate {
             Self::Open => "open",
             Self::Active => "active",
             Self::AttachedAgain => "attached again",
+            Self::Unclear => "active or attached again",
             Self::Fetched => "fetched",
             Self::Merged => "merged",
             Self::Covered => "covered",
@@ -185,6 +191,7 @@ pub fn parts_and_folders(
     let before: HashSet<&str> = manifest.detached_before.iter().map(String::as_str).collect();
     let left: HashSet<&str> = account.folders.iter().map(|folder| folder.name.as_str()).collect();
     let again: HashSet<&str> = account.attached_again.iter().map(String::as_str).collect();
+    let unclear: HashSet<&str> = account.unclear.iter().map(String::as_str).collect();
     let fates: HashMap<&str, &Fate> = account
         .account
         .fates
@@ -201,6 +208,7 @@ pub fn parts_and_folders(
             Fate::Active { name: now } if again.contains(name) => (PartFate::AttachedAgain, Some(now)),
             // A restore moves every part to detached/, and what is attached from there is there no more.
             Fate::Active { name: now } if own_copy_is_left => (PartFate::Fetched, Some(now)),
+            Fate::Active { name: now } if unclear.contains(name) => (PartFate::Unclear, Some(now)),
             Fate::Active { name: now } => (PartFate::Active, Some(now)),
             Fate::Merged { into } => (PartFate::Merged, Some(into)),
             Fate::Covered { by } => (PartFate::Covered, Some(by)),
@@ -259,7 +267,7 @@ fn text_of(part: &PartReport) -> String {
     let now = part.now.as_deref().unwrap_or_default();
     match part.fate {
         PartFate::Open => format!("a copy of {}, which is not accounted for yet", part.name),
-        PartFate::Active | PartFate::AttachedAgain => {
+        PartFate::Active | PartFate::AttachedAgain | PartFate::Unclear => {
             format!("a second copy of {}, which is active as {now}", part.name)
         }
         PartFate::Fetched => format!("an equal part was fetched instead, active as {now}"),
@@ -308,6 +316,8 @@ mod tests {
                 .map(|n| part(&format!("all_{n}_{n}_0"), if n == 5 { 0 } else { n + 1 }))
                 .collect(),
             detached_before: vec!["all_0_0_0".into(), "broken_all_9_9_0".into()],
+            checksums: BTreeMap::new(),
+            settings: crate::document::FormerSettings::default(),
         }
     }
 
@@ -345,6 +355,7 @@ mod tests {
                 fates: names.zip(fates_found).collect(),
             },
             attached_again: vec!["all_1_1_0".into()],
+            unclear: Vec::new(),
             folders: vec![
                 // It bears a manifest's name, and lay there before: nothing was fetched for it.
                 folder("all_0_0_0", Some("all_0_0_0")),

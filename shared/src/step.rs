@@ -301,6 +301,9 @@ pub struct Restored {
     pub active: u64,
     /// Attached again from `detached/`.
     pub attached_again: u64,
+    /// Active, and attached by RESTORE or again: the agent's note of that was lost.
+    #[serde(default)]
+    pub unclear: u64,
     /// Covered by a part of the reference.
     pub covered: u64,
     /// Merged since.

@@ -20,7 +20,7 @@ def table(name: str) -> Table:
     return Table("shop", name, settings=tables.NEVER_MERGES, rows=ROWS, inserts=1)
 
 
-TABLES = [table(name) for name in ("bare", "planned", "detached", "held")]
+TABLES = [table(name) for name in ("bare", "planned", "detached", "held", "held_and_lost")]
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +84,14 @@ def test_found_right_before_restore(cluster):
     assert (kept / "count.txt").read_text() == str(STALE)
 
 
-def test_created_between_the_last_look_and_restore(cluster):
-    """RESTORE attaches the stale part. The good one is not attached beside it before somebody has taken that away."""
-    case, stale = OneTable(cluster, "held", ROWS), stale_part(cluster, "held")
+@pytest.mark.parametrize("name", ["held", "held_and_lost"])
+def test_created_between_the_last_look_and_restore(cluster, name):
+    """RESTORE attaches the stale part. The good one is not attached beside it before somebody has taken that away; nor is
+    that taken for a drop of the good one, also by an agent that has lost its notes."""
+    case, stale = OneTable(cluster, name, ROWS), stale_part(cluster, name)
     case.plan().expect(DONE)
-    detached = folder_of(cluster, "held") / "detached"
-    with case.held(FIRST, "^SYSTEM RESTORE REPLICA .*held"):
+    detached = folder_of(cluster, name) / "detached"
+    with case.held(FIRST, f"^SYSTEM RESTORE REPLICA .*{name}`"):
         shutil.copytree(stale, detached / PART)
     assert case.count() == STALE
     assert [folder.name for folder in detached.iterdir()] == [f"{PART}_try1"]
@@ -104,6 +106,12 @@ def test_created_between_the_last_look_and_restore(cluster):
     source, target = re.search(r"mv '([^']*)' '([^']*)'", fix).groups()
     assert Path(source).parent == detached
     Path(source).rename(target)
+    if name == "held_and_lost":
+        agent = cluster.agents[FIRST]
+        agent.kill()
+        shutil.rmtree(agent.directory / "state")
+        agent.start()
+        cluster.rekeeper.wait_for_agents(FIRST)
     case.retry_finishes()
     assert (Path(target) / "count.txt").read_text() == str(STALE)
 

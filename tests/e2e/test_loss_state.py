@@ -1,39 +1,13 @@
 """Files of an agent's state folder that are lost, cut off or altered in the middle of a migration: what can be made up for
 is, what cannot is told with the file and the remedy, and no row is missing afterwards."""
 
-import contextlib
-import shutil
-from pathlib import Path
+import subprocess
 
 import pytest
-import tables
 from processes import wait_for
 from programs import DONE, PROBLEMS
-from proof import Proof, report
 from rig import Cluster
-from tables import Table
-from writer import Ledger
-
-FIRST, SECOND = "ch-01-1", "ch-01-2"
-ROWS = 60
-
-
-def lose(file: Path) -> None:
-    file.unlink()
-
-
-def cut_off(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def alter(file: Path) -> None:
-    """One bit of one byte, about the middle of the file."""
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
-HARM = {"lost": lose, "cut": cut_off, "altered": alter}
+from state_case import FIRST, HARM, SECOND, Case, alter, cut_off, lose, without_faults
 
 
 @pytest.fixture(scope="module")
@@ -45,80 +19,10 @@ def cluster():
 
 
 @pytest.fixture(autouse=True)
-def without_faults(cluster):
-    """A case that failed leaves nothing held, and no agent away."""
+def left_in_order(cluster):
+    """Whatever has come of a case."""
     yield
-    for host in cluster.hosts:
-        host.clear_faults()
-    for agent in cluster.agents.values():
-        if not agent.is_running:
-            agent.start()
-
-
-class Case:
-    """A migration of tables with six parts each in a database of their own."""
-
-    def __init__(self, cluster: Cluster, name: str, names: list[str]):
-        self.cluster, self.name, self.names = cluster, name, names
-        made = [Table(name, table, settings=tables.NEVER_MERGES, rows=ROWS, inserts=6) for table in names]
-        tables.create(cluster.shards(), made)
-        self.proof = Proof(cluster.directory)
-        record = self.proof.record()
-        self.before = record | {"replicas": [r for r in record["replicas"] if r["database"] == name]}
-        self.uuids = {r["table"]: r["uuid"] for r in self.before["replicas"] if r["host"] == FIRST}
-        cluster.rekeeper("plan", name, "--database", name, "--restart", "never").expect(DONE)
-
-    @property
-    def state(self) -> Path:
-        """The state folder of the first host's agent."""
-        return self.cluster.agents[FIRST].directory / "state"
-
-    def file(self, table: str, kind: str) -> Path:
-        """A file of a table in that folder."""
-        return self.state / self.name / f"{self.uuids[table]}.{kind}"
-
-    @contextlib.contextmanager
-    def stopped_at(self, statement: str, after: bool, program=None):
-        """A program dies when all tables stand at the statement on the first host, or that host's agent; it is started
-        again afterwards."""
-        host, program = self.cluster.host(FIRST), program or self.cluster.agents[FIRST]
-        seen = len(host.query_log("held"))
-        host.set_faults({"pattern": f"^{statement} .*{self.name}", "wait": True, "after": after})
-        output = self.cluster.directory / f"{self.name}.out"
-        following = self.cluster.rekeeper.background("start", self.name, "--yes", output=output)
-        try:
-            wait_for(
-                lambda: len(host.query_log("held")[seen:]) == len(self.names),
-                lambda: f"{self.cluster.rekeeper('status', self.name)}",
-                timeout=60,
-            )
-            program.kill()
-            yield
-            host.clear_faults()
-            program.start()
-            self.code = following.wait(timeout=120)
-        finally:
-            following.terminate()
-            following.wait()
-
-    def problems(self) -> dict[str, dict]:
-        """Of the tables that have one."""
-        found = self.cluster.rekeeper.status(self.name)["tables"]
-        return {table["table"]: table["problem"] for table in found if table["problem"]}
-
-    def retry(self) -> None:
-        self.cluster.rekeeper("retry", self.name).expect(DONE)
-        self.cluster.rekeeper.wait_for_state(self.name, "COMPLETED", "FAILED", timeout=120)
-
-    def is_whole(self) -> None:
-        """Completed, every row is there on both replicas, and the report accounts for every part."""
-        status = self.cluster.rekeeper.status(self.name)
-        assert status["state"] == "COMPLETED", self.problems()
-        ledger = Ledger(self.cluster.directory / f"{self.name}.jsonl")
-        assert report(self.proof.check(self.before, ledger))
-        for table in self.cluster.rekeeper("report", self.name, "-o", "json").expect(DONE).json["tables"]:
-            assert sum(table["fates"].values()) == len(table["parts"]) == 6 and "open" not in table["fates"], table
-            assert sum(part["rows"] for part in table["parts"]) == ROWS
+    without_faults(cluster)
 
 
 def test_list_of_known_tables(cluster):
@@ -168,4 +72,142 @@ def test_manifest_that_nobody_knows_of(cluster):
             harm(file)
         agent.start()
     assert case.code == DONE, case.problems()
+    case.is_whole()
+
+
+# Where the first host's agent dies: at which of its statements, and whether that was executed.
+PHASES = {
+    "detached": ("DETACH TABLE", True),
+    "cleaned": ("ATTACH TABLE", False),
+    "attached": ("SYSTEM RESTORE REPLICA", False),
+    "restoring": ("SYSTEM RESTORE REPLICA", True),
+    "restored": ("SYSTEM START MERGES", False),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("what", ["", "coordinator.json", "known-tables.json"], ids=["all", "coordinator", "known"])
+def test_lost(cluster, phase, what):
+    """The whole folder, or what is in it for all migrations: it goes on by itself to the end, with all rows."""
+    case = Case(cluster, f"lost_{phase}_{what.partition('-')[0].partition('.')[0] or 'all'}", ["one", "two"])
+    with case.stopped_at(*PHASES[phase]):
+        lose(case.state / what)
+    assert case.code == DONE, case.problems()
+    case.is_whole()
+    # What RESTORE itself attached may have been attached again, as far as anybody knows by then. The server executes it
+    # although nobody hears of that.
+    unclear = sum(table["fates"].get("unclear", 0) for table in case.report() if table["host"] == FIRST)
+    assert unclear == (2 * 6 if what == "" and phase in ("attached", "restoring") else 0)
+    assert list(case.state.glob("*/*.held")) == []
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["damaged", "lost"])
+def test_restart_note(cluster, lost):
+    """While the server is restarted: hooks run again, and it goes on only with a server that was started since."""
+    server = cluster.host(FIRST).pid
+    agent, name = cluster.agents[FIRST], f"restart_{'lost' if lost else 'damaged'}"
+    case = Case(cluster, name, ["t"], restart="once")
+    held, former = agent.directory / f"{name}.held", agent.configuration
+    wait = f'echo >>"{held}.ran"; while [ -e "{held}" ]; do sleep 0.1; done; exec "$@"'
+    command = ["sh", "-c", wait, "restart", *former["restart"]["command"]]
+    agent.configure(former | {"restart": former["restart"] | {"command": command}})
+    agent.restart()
+    cluster.rekeeper.wait_for_agents(FIRST)
+    held.touch()
+    following = case.start()
+    try:
+        ran = held.with_name(f"{held.name}.ran")
+        wait_for(ran.exists, lambda: f"{cluster.rekeeper('status', name)}", timeout=60)
+        agent.kill()
+        (note,) = (case.state / name).glob("*.restart")
+        lose(note) if lost else alter(note)
+        held.unlink()
+        agent.start()
+        code = following.wait(timeout=120)
+        if not lost:
+            (problem,) = case.problems().values()
+            assert code == PROBLEMS and problem["code"] == "STATE_DAMAGED" and str(note) in problem["message"], problem
+            by_hand(problem)
+            case.retry()
+        assert cluster.host(FIRST).pid != server
+        assert lost or ran.read_text().count("\n") == 2
+        case.is_whole()
+    finally:
+        following.terminate()
+        following.wait()
+        agent.configure(former)
+        agent.restart()
+        cluster.rekeeper.wait_for_agents(FIRST)
+
+
+def by_hand(problem: dict) -> None:
+    """The command that a problem has for its damaged note."""
+    command = problem["fix"].partition("on this host: ")[2].partition("; then rekeeper retry ")[0]
+    assert command.startswith("mv "), problem
+    subprocess.run(command, shell=True, check=True)
+
+
+def of_an_older_agent(file) -> None:
+    """As it was before notes had checksums."""
+    file.write_text(file.read_text().partition("\n")[2])
+
+
+def test_damaged_restore_note(cluster):
+    """RESTORE was executed: nothing is done by a note that is not what was written, and by none at all it goes on."""
+    harms = {"cut": cut_off, "altered": alter, "older": of_an_older_agent}
+    case, host = Case(cluster, "damaged", list(harms)), cluster.host(FIRST)
+    with case.stopped_at("SYSTEM RESTORE REPLICA", True):
+        for table, harm in harms.items():
+            harm(case.file(table, "restore"))
+        seen = len(host.query_log())
+    problems = case.problems()
+    assert case.code == PROBLEMS and set(problems) == set(harms)
+    changing = ("ALTER", "ATTACH", "DETACH", "SYSTEM RE", "SYSTEM START")
+    sent = [r["sql"] for r in host.query_log()[seen:] if r["sql"].startswith(changing)]
+    assert sent == []
+    for table, problem in problems.items():
+        print(problem)
+        assert problem["code"] == "STATE_DAMAGED" and str(case.file(table, "restore")) in problem["message"]
+        assert "SYSTEM START MERGES" in problem["fix"]
+        by_hand(problem)
+    case.retry()
+    case.is_whole()
+
+
+def test_damaged_note_of_held_merges(cluster):
+    """The note of one table is damaged, and that of another one is lost under the agent: when their server is started,
+    merges are stopped of these, and of a third one."""
+    case = Case(cluster, "held", ["damaged", "lost", "whole"])
+    agent, (first, second) = cluster.agents[FIRST], cluster.hosts
+    second.set_faults({"pattern": "^SYSTEM RESTORE REPLICA .*held", "code": 497, "message": "Not enough privileges"})
+    cluster.rekeeper("start", case.name, "--yes").expect(PROBLEMS)
+    agent.kill()
+    cut_off(case.file("damaged", "held"))
+    agent.start()
+    cluster.rekeeper.wait_for_agents(FIRST)
+    lose(case.file("lost", "held"))
+    seen = len(first.query_log())
+    first.restart()
+
+    def stopped() -> set[str]:
+        sent = [r["sql"] for r in first.query_log()[seen:]]
+        return {table for table in case.names if f"SYSTEM STOP MERGES `{case.name}`.`{table}`" in sent}
+
+    wait_for(lambda: stopped() == set(case.names), lambda: f"stopped of {stopped()}", timeout=30)
+    assert str(case.file("damaged", "held")) in agent.log_tail(20_000)
+    second.clear_faults()
+    case.retry()
+    case.is_whole()
+    assert list(case.state.glob("*/*.held")) == []
+
+
+def test_lost_note_of_held_merges(cluster):
+    """Lost while the agent was away: the next step on the table notes it again."""
+    case, (_, second) = Case(cluster, "held_again", ["t"]), cluster.hosts
+    second.set_faults({"pattern": "^SYSTEM RESTORE REPLICA .*held", "code": 497, "message": "Not enough privileges"})
+    with case.stopped_at("SYSTEM RESTORE REPLICA", False):
+        lose(case.file("t", "held"))
+    assert case.code == PROBLEMS and case.file("t", "held").exists()
+    second.clear_faults()
+    case.retry()
     case.is_whole()

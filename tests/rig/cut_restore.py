@@ -6,6 +6,7 @@ RESTORE moves the parts to `detached/`, makes the nodes, and takes them back one
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,9 +108,10 @@ def _of(table: str) -> str:
 
 
 @contextlib.contextmanager
-def killed(cluster: Cluster, host, table: str, place: Place):
+def killed(cluster: Cluster, host, table: str, place: Place, meanwhile: Callable[[], None] = lambda: None):
     """What is done within makes the server come to the place, where it dies, and the other programs with it; all of
-    them are started again, as systemd would. Where the agent mends what is left, it is killed, too."""
+    them are started again, as systemd would, after what is done meanwhile. Where the agent mends what is left, it is
+    killed, too."""
     programs = [cluster.coordinator if other == "coordinator" else cluster.agents[host.name] for other in place.others]
     path = folder(host, table)
     with dying(cluster, host, f"{path}/{place.rename}", place.done):
@@ -118,6 +120,7 @@ def killed(cluster: Cluster, host, table: str, place: Place):
         program.kill()
     there = sorted(os.listdir(path / "detached"))
     assert place.detached is None or there == sorted(place.detached), f"it was killed somewhere else: {there}"
+    meanwhile()
     for program in programs:
         program.start()
     if not place.mending:

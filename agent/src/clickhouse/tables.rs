@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clickhouse::{RowOwned, RowRead};
 use futures::future::BoxFuture;
+use rekeeper_shared::document::FormerSettings;
 use rekeeper_shared::ids::{TableName, quote_literal};
 use rekeeper_shared::inventory::ActivePart;
 
@@ -399,16 +400,19 @@ impl ClickHouse {
         Ok(rows.pop())
     }
 
-    /// A setting, if the table's own definition has it.
+    /// What the table's own definition says of the settings that are changed while parts are attached again.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub async fn setting(&self, table: &TableName, wanted: TableSetting) -> Result<Option<u64>, Error> {
+    /// See [`Error`]; also when the table is not attached.
+    pub async fn settings(&self, table: &TableName) -> Result<FormerSettings, Error> {
         let engine = self.engine_of(table).await?.ok_or_else(|| Error::Answer {
             statement: "SELECT FROM system.tables",
             source: "the table is not attached".into(),
         })?;
-        Ok(setting(&engine, wanted.name()))
+        Ok(FormerSettings {
+            window: setting(&engine, TableSetting::DeduplicationWindow.name()),
+            merges: setting(&engine, TableSetting::MergesInQueue.name()),
+        })
     }
 
     /// `version()`, in a form that also a server answers that is too old for everything else.

@@ -4,7 +4,6 @@
 //! lock                                  held while an agent runs
 //! coordinator.json                      highest fencing token and attempts seen
 //! <migration>/<table>.manifest          packed manifest of a table replica, written once
-//! <migration>/<table>.checksums         digests by which the folders of its parts are known under any name
 //! <migration>/<table>.restore           how far its restore has come
 //! <migration>/<table>.account           packed account of its parts, once all of them are accounted for
 //! <migration>/<table>.held              merges of it are to stay stopped
@@ -38,7 +37,7 @@ use rekeeper_shared::step::{SetRef, TableRef};
 
 pub use error::StateError;
 pub use held::Held;
-pub use notes::{FormerSettings, RestartNote, RestoreNote};
+pub use notes::{Accounted, RestartNote, RestoreNote};
 pub(crate) use sealed::{read_note, write_note};
 pub use seen::Refusal;
 

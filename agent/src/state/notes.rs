@@ -1,6 +1,6 @@
 //! Notes that steps leave for their next attempt, or for themselves after a crash.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -34,6 +34,9 @@ pub struct RestoreNote {
     pub missing: BTreeSet<String>,
     /// SYSTEM RESTORE REPLICA was sent, or is about to be: what is found from now on may be its work.
     pub sent: bool,
+    /// RESTORE had been sent, and the note of that was lost.
+    #[serde(default)]
+    pub lost: bool,
     /// Parts of the manifest that lay in `detached/` already when it was sent.
     pub late: Vec<String>,
     /// What users dropped since, by the log of the new path, which forgets it soon.
@@ -46,8 +49,6 @@ pub struct RestoreNote {
     /// may be about those.
     #[serde(default)]
     pub collided: bool,
-    /// Settings of the table were changed, and this is what its definition said before.
-    pub settings: Option<FormerSettings>,
     /// Parts of the manifest that were attached from `detached/`, one by one, or were about to be.
     #[serde(default)]
     pub attached: BTreeSet<String>,
@@ -56,17 +57,25 @@ pub struct RestoreNote {
     pub told_of_drop: bool,
     /// Every part was accounted for, like this: what users do with the table since is their business. The whole account
     /// is in a file of its own.
-    pub accounted: Option<Restored>,
+    pub accounted: Option<Accounted>,
 }
 
-/// Settings of a table's own definition; none where it did not have them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+impl RestoreNote {
+    /// Of a table that is writable: what an earlier attempt had noted is not here.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost || !self.sent
+    }
+}
+
+/// Every part was accounted for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FormerSettings {
-    /// The deduplication window.
-    pub window: Option<u64>,
-    /// The number of merges that may be queued.
-    pub merges: Option<u64>,
+pub struct Accounted {
+    /// In which way.
+    pub counts: Restored,
+    /// Digest of the whole account.
+    pub account: String,
 }
 
 impl State {
@@ -121,37 +130,6 @@ impl State {
     ) -> Result<(), StateError> {
         self.make_migration_folder(migration)?;
         write_note(&self.restore_file(migration, table), note)
-    }
-
-    /// The digests of the `checksums.txt` of a table's parts, as they were noted; of none when none could be read.
-    ///
-    /// # Errors
-    /// When the note cannot be read.
-    pub fn checksums(
-        &self,
-        migration: &MigrationName,
-        table: &TableRef,
-    ) -> Result<BTreeMap<String, String>, StateError> {
-        Ok(read_note(&self.checksums_file(migration, table))?.unwrap_or_default())
-    }
-
-    /// Notes the digests of the `checksums.txt` of a table's parts, by name.
-    ///
-    /// # Errors
-    /// When the note cannot be written.
-    pub fn write_checksums(
-        &self,
-        migration: &MigrationName,
-        table: &TableRef,
-        digests: &BTreeMap<String, String>,
-    ) -> Result<(), StateError> {
-        self.make_migration_folder(migration)?;
-        write_note(&self.checksums_file(migration, table), digests)
-    }
-
-    fn checksums_file(&self, migration: &MigrationName, table: &TableRef) -> PathBuf {
-        self.migration_folder(migration)
-            .join(format!("{}.checksums", file_stem(table)))
     }
 
     fn restart_file(&self, migration: &MigrationName, attempt: u64) -> PathBuf {

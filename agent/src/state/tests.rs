@@ -23,6 +23,8 @@ fn manifest(uuid: &str, detached_before: &[&str]) -> Packed {
         replica_name: "r1".into(),
         parts: vec![],
         detached_before: detached_before.iter().map(|s| (*s).to_owned()).collect(),
+        checksums: std::collections::BTreeMap::new(),
+        settings: rekeeper_shared::document::FormerSettings::default(),
     })
     .unwrap()
 }

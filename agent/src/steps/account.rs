@@ -1,6 +1,6 @@
 //! The account of a restored table: written down once, for the coordinator and for people.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use rekeeper_shared::accounting::{Account, Fate};
 use rekeeper_shared::document::{Packed, pack};
@@ -10,16 +10,18 @@ use rekeeper_shared::step::{Failure, Restored};
 use super::leftovers::digests_of_checksums;
 use super::restore::{CODE, Work};
 use super::state_failed;
+use crate::state::Accounted;
 
 impl Work<'_> {
     /// The account that an earlier attempt made: of this manifest, and whole.
     pub(super) fn accounted(&self) -> Result<Option<(Restored, Packed)>, Failure> {
-        let Some(counts) = self.restore_note()?.accounted else {
+        let Some(noted) = self.restore_note()?.accounted else {
             return Ok(None);
         };
-        // One that is lost or damaged is made anew: it is evidence for people, and the manifest is what it is made of.
+        // One that is lost or another one is made anew: it is evidence for people, and the manifest is what it is made of.
         let account = self.context.state.account(&self.context.migration, self.table);
-        Ok(account.ok().flatten().map(|account| (counts, account)))
+        let account = account.ok().flatten().filter(|account| account.digest == noted.account);
+        Ok(account.map(|account| (noted.counts, account)))
     }
 
     /// Notes that every part is accounted for.
@@ -28,24 +30,38 @@ impl Work<'_> {
         let written = state.write_account(&self.context.migration, self.table, account);
         written.map_err(state_failed(CODE))?;
         let mut note = self.restore_note()?;
-        note.accounted = Some(counts);
+        note.accounted = Some(Accounted {
+            counts,
+            account: account.digest.clone(),
+        });
         self.write_restore_note(&note)
     }
 
     /// The counts and the whole document of an account that is complete.
     pub(super) async fn written_down(&self, account: Account) -> Result<(Restored, Packed), Failure> {
-        let attached = self.restore_note()?.attached;
-        let is_again = |(name, fate): &(String, Fate)| matches!(fate, Fate::Active { .. }) && attached.contains(name);
-        let attached_again: Vec<String> = account
-            .fates
-            .iter()
-            .filter(|part| is_again(part))
-            .map(|(name, _)| name.clone())
-            .collect();
+        let note = self.restore_note()?;
+        let may_be_again = |name: &str| match &self.following {
+            None => true,
+            Some(following) => following.brings(name),
+        };
+        let active = account.fates.iter();
+        let active = active
+            .filter(|(_, fate)| matches!(fate, Fate::Active { .. }))
+            .map(|(name, _)| name);
+        let (mut attached_again, mut unclear) = (Vec::new(), Vec::new());
+        for name in active {
+            if note.attached.contains(name) {
+                attached_again.push(name.clone());
+            } else if note.is_lost() && may_be_again(name) {
+                unclear.push(name.clone());
+            }
+        }
+        let told_apart = (attached_again.len() + unclear.len()) as u64;
         let count = |wanted: fn(&Fate) -> bool| account.count(wanted);
         let counts = Restored {
-            active: count(|f| matches!(f, Fate::Active { .. })) - attached_again.len() as u64,
+            active: count(|f| matches!(f, Fate::Active { .. })) - told_apart,
             attached_again: attached_again.len() as u64,
+            unclear: unclear.len() as u64,
             covered: count(|f| matches!(f, Fate::Covered { .. })),
             merged: count(|f| matches!(f, Fate::Merged { .. })),
             dropped: count(|f| matches!(f, Fate::Dropped { .. } | Fate::Gone)),
@@ -58,6 +74,7 @@ impl Work<'_> {
             reference: self.following.is_none(),
             account,
             attached_again,
+            unclear,
             folders: self.folders().await?,
         };
         let packed = pack(&document).map_err(|e| {
@@ -73,9 +90,8 @@ impl Work<'_> {
     /// server has given a folder another name, by its `checksums.txt`.
     async fn folders(&self) -> Result<Vec<Folder>, Failure> {
         // Without the digests, folders are known by their names only.
-        let noted = self.context.state.checksums(&self.context.migration, self.table);
-        let noted: BTreeMap<String, String> = noted.unwrap_or_default();
-        let by_digest: HashMap<&str, &str> = noted.iter().map(|(name, digest)| (&**digest, &**name)).collect();
+        let noted = self.manifest.checksums.iter();
+        let by_digest: HashMap<&str, &str> = noted.map(|(name, digest)| (&**digest, &**name)).collect();
         let names: HashSet<&str> = self.manifest.parts.iter().map(|part| part.name.as_str()).collect();
         let folders = self.detached_parts().await?;
         let unknown = folders.iter().filter(|folder| !names.contains(folder.name.as_str()));

@@ -7,6 +7,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef, Witness};
 use tokio::time::Instant;
 
+use super::leftovers::digests_of_checksums;
 use super::look::{Found, look, look_in_turn};
 use super::manifest::{Known, check_against_disk, not_on_record, on_record};
 use super::recorded::{Recorded, until_as_recorded};
@@ -81,7 +82,7 @@ pub async fn attach(
             let missing = note.map_err(state_failed(Code::AttachFailed))?.missing;
             until_as_recorded(context, table, Recorded::of_replica(&replica, &missing)).await?;
             let manifest = manifest_of(context, table).await?;
-            write_manifest(context, table, manifest).await?
+            write_manifest(context, table, manifest)?
         }
     };
     Ok(finished(known))
@@ -218,6 +219,11 @@ async fn manifest_of(context: &Context, table: &TableRef) -> Result<Manifest, Fa
         clickhouse.detached_parts(&table.name)
     );
     let (parts, detached) = lists.map_err(failed(Code::AttachFailed))?;
+    let folders = clickhouse.active_part_folders(&table.name).await;
+    let checksums = digests_of_checksums(folders.map_err(failed(Code::AttachFailed))?).await;
+    // Nobody changes them while the table is read-only.
+    let settings = clickhouse.settings(&table.name).await;
+    let settings = settings.map_err(failed(Code::AttachFailed))?;
     // The lists were made by name: it was this table that they are of.
     let Found::Attached(replica) = look(context, table, Code::AttachFailed).await? else {
         return Err(Failure::passing(
@@ -239,20 +245,13 @@ async fn manifest_of(context: &Context, table: &TableRef) -> Result<Manifest, Fa
         replica_name: table.replica_name.clone(),
         parts,
         detached_before: detached.into_iter().map(|part| part.name).collect(),
+        checksums,
+        settings,
     })
 }
 
-async fn write_manifest(context: &Context, table: &TableRef, manifest: Manifest) -> Result<Known, Failure> {
+fn write_manifest(context: &Context, table: &TableRef, manifest: Manifest) -> Result<Known, Failure> {
     context.doing(format!("writes the manifest of {}", table.name));
-    // Before the manifest, which is only written once.
-    let folders = context
-        .clickhouse
-        .active_part_folders(&table.name)
-        .await
-        .map_err(failed(Code::AttachFailed))?;
-    let digests = super::leftovers::digests_of_checksums(folders).await;
-    let noted = context.state.write_checksums(&context.migration, table, &digests);
-    noted.map_err(state_failed(Code::AttachFailed))?;
     let packed = pack(&manifest)
         .map_err(|e| Failure::lasting(Code::AttachFailed, format!("the manifest cannot be packed: {e}")))?;
     let written = context.state.write_manifest(&context.migration, table, &packed);

@@ -10,8 +10,7 @@ use rekeeper_shared::step::Failure;
 
 use super::leftovers::digests_of_checksums;
 use super::names::{attached, kept_name};
-use super::restore::{CODE, Work};
-use super::state_failed;
+use super::restore::Work;
 
 impl Work<'_> {
     /// Renames what this restore has put under `detached/` and does not need any more: the folders of the manifest's own
@@ -19,8 +18,7 @@ impl Work<'_> {
     /// them since). What lay there before stays as it is, and so does what users detached since.
     /// A folder that the agent may not rename keeps its name; the checks of the next plan find it.
     pub(super) async fn give_names_away(&self) -> Result<(), Failure> {
-        let noted = self.context.state.checksums(&self.context.migration, self.table);
-        let noted = noted.map_err(state_failed(CODE))?;
+        let noted = &self.manifest.checksums;
         let dropped = self.restore_note()?.dropped;
         // A single part, or a whole partition.
         let detached: Vec<PartName> = dropped

@@ -12,12 +12,11 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
 
+use super::failed;
 use super::names::ATTACHING;
 use super::restore::{Work, some_of};
 use super::wait::POLL;
-use super::{failed, state_failed};
 use crate::clickhouse::{DetachedPart, Statement, TableSetting};
-use crate::state::FormerSettings;
 use crate::words::mv;
 
 /// The prefix of a folder that a server set aside when it was started again.
@@ -59,11 +58,10 @@ pub(super) async fn give_names_back(work: &Work<'_>) -> Result<(), Failure> {
     if missing.is_empty() && work.following.is_some() {
         return Ok(());
     }
-    let noted = work.context.state.checksums(&work.context.migration, work.table);
-    let noted = noted.map_err(state_failed(Code::RestoreFailed))?;
+    let noted = &work.manifest.checksums;
     let mut free = strangers(work, detached).await;
     if work.following.is_none() {
-        missing.extend(cut_off(&account, &noted, &free));
+        missing.extend(cut_off(&account, noted, &free));
     }
     let mut found: Vec<(&str, DetachedPart)> = Vec::new();
     for name in missing {
@@ -125,8 +123,7 @@ async fn replaced(work: &Work<'_>, parts: &[String], detached: &[DetachedPart]) 
     let folders = detached.iter().filter(|folder| parts.contains(&folder.name));
     let paths = folders.map(|folder| (folder.name.clone(), folder.path.clone()));
     let found = digests_of_checksums(paths.collect()).await;
-    let noted = work.context.state.checksums(&work.context.migration, work.table);
-    let noted = noted.map_err(state_failed(Code::RestoreFailed))?;
+    let noted = &work.manifest.checksums;
     let differs = |(name, digest): &(String, String)| noted.get(name).is_some_and(|noted| noted != digest);
     Ok(found.into_iter().filter(differs).map(|(name, _)| name).collect())
 }
@@ -164,21 +161,8 @@ pub(super) async fn digests_of_checksums(parts: Vec<(String, PathBuf)>) -> BTree
 /// server that is killed meanwhile from merging when it starts: a part that was cut off while it was attached leaves a gap
 /// in the blocks, after which a merge could not be accounted for.
 async fn change_settings(work: &Work<'_>) -> Result<(), Failure> {
-    let (mut note, name) = (work.restore_note()?, &work.table.name);
-    let clickhouse = &work.context.clickhouse;
-    if note.settings.is_none() {
-        let read = |setting| async move {
-            let value = clickhouse.setting(name, setting).await;
-            value.map_err(failed(Code::RestoreFailed))
-        };
-        note.settings = Some(FormerSettings {
-            window: read(TableSetting::DeduplicationWindow).await?,
-            merges: read(TableSetting::MergesInQueue).await?,
-        });
-        work.write_restore_note(&note)?;
-    }
     for setting in [TableSetting::MergesInQueue, TableSetting::DeduplicationWindow] {
-        work.execute(Statement::Set(name, setting, Some(0))).await?;
+        work.execute(Statement::Set(&work.table.name, setting, Some(0))).await?;
     }
     Ok(())
 }
@@ -192,21 +176,23 @@ pub(super) enum Which {
     All,
 }
 
-/// Gives the table back the settings that it had, if they were changed.
+/// Gives the table back the settings that it had when its manifest was written, where they are 0 now: whichever attempt
+/// has changed them. What users have set since stays.
 pub(super) async fn put_settings_back(work: &Work<'_>, which: Which) -> Result<(), Failure> {
-    let (mut note, name) = (work.restore_note()?, &work.table.name);
-    let Some(former) = note.settings else {
-        return Ok(());
-    };
-    let window = Statement::Set(name, TableSetting::DeduplicationWindow, former.window);
-    work.execute(window).await?;
-    if which == Which::Deduplication {
-        return Ok(());
+    let (name, former) = (&work.table.name, work.manifest.settings);
+    let now = work.context.clickhouse.settings(name).await;
+    let now = now.map_err(failed(Code::RestoreFailed))?;
+    let both = [
+        (TableSetting::DeduplicationWindow, now.window, former.window),
+        (TableSetting::MergesInQueue, now.merges, former.merges),
+    ];
+    for (setting, now, former) in both {
+        let is_wanted = which == Which::All || setting == TableSetting::DeduplicationWindow;
+        if is_wanted && now == Some(0) && former != now {
+            work.execute(Statement::Set(name, setting, former)).await?;
+        }
     }
-    let merges = Statement::Set(name, TableSetting::MergesInQueue, former.merges);
-    work.execute(merges).await?;
-    note.settings = None;
-    work.write_restore_note(&note)
+    Ok(())
 }
 
 async fn attach_all(work: &Work<'_>, left: &[String]) -> Result<(), Failure> {
@@ -216,8 +202,7 @@ async fn attach_all(work: &Work<'_>, left: &[String]) -> Result<(), Failure> {
     let mut note = work.restore_note()?;
     note.attached.extend(left.iter().cloned());
     work.write_restore_note(&note)?;
-    let noted = work.context.state.checksums(&work.context.migration, work.table);
-    let noted = noted.map_err(state_failed(Code::RestoreFailed))?;
+    let noted = &work.manifest.checksums;
     for (done, name) in left.iter().enumerate() {
         let dropped = whole_partitions(&work.dropped().await?);
         if PartName::parse(name).is_some_and(|part| dropped.contains_key(&part.partition)) {

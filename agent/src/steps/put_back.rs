@@ -11,9 +11,9 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
 use super::attach::until_without_metadata;
+use super::failed;
 use super::leftovers::digests_of_checksums;
 use super::restore::Work;
-use super::{failed, state_failed};
 use crate::clickhouse::{DetachedPart, Statement};
 use crate::words::mv;
 
@@ -69,8 +69,7 @@ impl Work<'_> {
 
     /// Of which folder it is not certain that it is the part of the manifest; none when all are.
     async fn unproved(&self, moved: &[DetachedPart]) -> Result<Option<Unproved>, Failure> {
-        let noted = self.context.state.checksums(&self.context.migration, self.table);
-        let noted = noted.map_err(state_failed(Code::RestoreFailed))?;
+        let noted = &self.manifest.checksums;
         let folders = moved.iter().map(|folder| (folder.name.clone(), folder.path.clone()));
         let digests = digests_of_checksums(folders.collect()).await;
         let unproved = moved.iter().find_map(|folder| {

@@ -33,7 +33,8 @@ impl Work<'_> {
         if !note.dropped.is_empty() && self.path_was_joined().await? {
             return Ok(Vec::new());
         }
-        if note.collided {
+        // Whether it had collided is not known either.
+        if note.collided || note.is_lost() {
             note.dropped.retain(|entry| !is_single(&entry.range));
         }
         Ok(note.dropped)
@@ -44,12 +45,12 @@ impl Work<'_> {
     pub(super) async fn nothing_dropped_is_back(&self) -> Result<(), Failure> {
         let dropped = whole_partitions(&self.dropped().await?);
         let mut note = self.restore_note()?;
-        if note.attached.is_empty() || note.told_of_drop {
+        if (note.attached.is_empty() && !note.is_lost()) || note.told_of_drop {
             return Ok(());
         }
         let parts = self.manifest.parts.iter();
         let attached: HashSet<(&str, u64, &str)> = parts
-            .filter(|part| note.attached.contains(&part.name))
+            .filter(|part| note.is_lost() || note.attached.contains(&part.name))
             .map(|part| (&*part.partition_id, part.rows, &*part.hash))
             .collect();
         let active = self.context.clickhouse.active_parts(&self.table.name).await;

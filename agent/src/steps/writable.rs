@@ -41,10 +41,7 @@ impl Work<'_> {
                     self.stop_merges().await?;
                     continue;
                 }
-                Found::Detached { .. } => {
-                    let text = format!("{} was detached by somebody", self.table.name);
-                    return Err(Failure::lasting(CODE, text));
-                }
+                Found::Detached { .. } => return Err(self.was_detached()),
             };
             // The server may have been started since the attach, and that starts merges.
             self.stop_merges().await?;
@@ -114,7 +111,17 @@ impl Work<'_> {
                 }
             }
             if !sent {
-                until_as_recorded(self.context, self.table, Recorded::of_manifest(&self.manifest)).await?;
+                let recorded = Recorded::of_manifest(&self.manifest);
+                match until_as_recorded(self.context, self.table, recorded).await {
+                    // Nobody but RESTORE has moved them there: it was sent, and the note of that was lost.
+                    Err(missing) if missing.problem.code == Code::RecordedPartsMissing && nodes.is_none() => {
+                        if self.put_back().await? {
+                            continue;
+                        }
+                        return Err(missing);
+                    }
+                    done => done?,
+                }
             }
             let folders = self.check_names(sent).await?;
             let sent = self.send_restore(folders).await?;
@@ -158,6 +165,16 @@ impl Work<'_> {
         self.stop_merges().await
     }
 
+    /// By a person, or by an attempt of which the note was lost.
+    fn was_detached(&self) -> Failure {
+        let table = self.table.name.sql();
+        let text = format!("{} was detached by somebody", self.table.name);
+        Failure::lasting(CODE, text).with_fix(format!(
+            "on this host: ATTACH TABLE {table}; SYSTEM STOP MERGES {table}; then rekeeper retry {}",
+            self.context.migration
+        ))
+    }
+
     /// A follower has one already, for longer: its server goes on when RESTORE has answered.
     async fn turn(&self) -> Option<Turn> {
         match self.following {
@@ -175,7 +192,7 @@ impl Work<'_> {
             Some((own, false)) => Err(self.taken(&[own])),
             Some((_, true)) if !sent => {
                 let mut note = self.restore_note()?;
-                note.sent = true;
+                (note.sent, note.lost) = (true, true);
                 self.write_restore_note(&note)
             }
             None if !sent => Err(self.path_exists("this replica is registered there, and not by this migration")),

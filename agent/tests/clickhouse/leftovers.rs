@@ -1,7 +1,7 @@
 //! What a killed restore left in `detached/`, or on the disk alone.
 
 use rekeeper_agent::state::RestoreNote;
-use rekeeper_shared::document::{Manifest, unpack};
+use rekeeper_shared::document::{Manifest, pack, unpack};
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::report::{PartFate, RestoreAccount, fates, parts_and_folders};
 use rekeeper_shared::step::Role;
@@ -73,9 +73,17 @@ async fn what_a_killed_restore_left_is_attached_again_identical_parts_too() {
     );
     let again = restore(&rig, &state, 0, 31, &table, &manifest, Role::Reference).await;
     assert_eq!(again.unwrap(), restored);
+    // An account that is not the one that was noted is made anew.
+    let made = state.account(&migration(), &table).unwrap().unwrap();
+    let other = pack(&["another"]).unwrap();
+    state.write_account(&migration(), &table, &other).unwrap();
+    let anew = restore(&rig, &state, 0, 32, &table, &manifest, Role::Reference).await;
+    assert_eq!(anew.unwrap(), restored);
+    assert_eq!(state.account(&migration(), &table).unwrap(), Some(made));
     let as_before = format!("SELECT count() FROM system.tables WHERE engine_full LIKE '%{window} = 7%'");
     assert_eq!(rig.number(0, &as_before).await, 1);
-    assert_eq!(state.restore_note(&migration(), &table).unwrap().settings, None);
+    let merges = "SELECT count() FROM system.tables WHERE engine_full LIKE '%max_replicated_merges_in_queue%'";
+    assert_eq!(rig.number(0, merges).await, 0);
 }
 
 /// Killed when its parts were on the disk and not in ZooKeeper: ClickHouse refuses to start the replica (231) when these

@@ -157,9 +157,15 @@ fn done_text(done: &Done) -> String {
         Done::Cleaned { znodes, export } => format!("{znodes} nodes deleted{}", exported(export.as_ref())),
         Done::Restarted { at } => format!("a server answers that started at {at}"),
         Done::Attached { parts, rows, .. } => format!("manifest of {parts} parts, {rows} rows"),
-        Done::Restored { counts, .. } => format!(
-            "{} parts active, {} attached again, {} covered, {} merged since, {} empty",
-            counts.active, counts.attached_again, counts.covered, counts.merged, counts.empty
-        ),
+        Done::Restored { counts, .. } => {
+            let unclear = match counts.unclear {
+                0 => String::new(),
+                parts => format!(" {parts} parts active or attached again (the agent has lost its note),"),
+            };
+            format!(
+                "{} parts active, {} attached again,{unclear} {} covered, {} merged since, {} empty",
+                counts.active, counts.attached_again, counts.covered, counts.merged, counts.empty
+            )
+        }
     }
 }

@@ -45,6 +45,7 @@ pub fn numbered(sequence: u64, event: Event) -> v1::Event {
                     merged,
                     dropped,
                     empty,
+                    unclear,
                 },
             account: account_digest,
         }) => event::Outcome::Restored(v1::Restored {
@@ -54,6 +55,7 @@ pub fn numbered(sequence: u64, event: Event) -> v1::Event {
             merged,
             dropped,
             empty,
+            unclear,
             account_digest,
         }),
         Outcome::Failed(Failure {
@@ -104,6 +106,7 @@ impl TryFrom<v1::Event> for Event {
                 merged,
                 dropped,
                 empty,
+                unclear,
                 account_digest,
             }) => Outcome::Done(Done::Restored {
                 counts: Restored {
@@ -113,6 +116,7 @@ impl TryFrom<v1::Event> for Event {
                     merged,
                     dropped,
                     empty,
+                    unclear,
                 },
                 account: account_digest,
             }),
@@ -217,6 +221,7 @@ mod tests {
                     merged: 4,
                     dropped: 6,
                     empty: 5,
+                    unclear: 7,
                 },
                 account: "a".into(),
             }),

@@ -21,6 +21,8 @@ pub(in crate::accounting) fn manifest(parts: Vec<ManifestPart>) -> Manifest {
         replica_name: "r1".into(),
         parts,
         detached_before: vec!["all_9_9_0".into()],
+        checksums: std::collections::BTreeMap::new(),
+        settings: crate::document::FormerSettings::default(),
     }
 }
 
