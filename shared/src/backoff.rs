@@ -27,13 +27,19 @@ impl Backoff {
     pub fn next_delay(&mut self) -> Duration {
         let full = self.first.saturating_mul(1 << self.failures.min(16)).min(self.highest);
         self.failures = self.failures.saturating_add(1);
-        full.mul_f64(rand::rng().random_range(0.5..=1.0))
+        jittered(full)
     }
 
     /// Begins anew, after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
+}
+
+/// Between half and all of it.
+#[must_use]
+pub fn jittered(delay: Duration) -> Duration {
+    delay.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
 #[cfg(test)]

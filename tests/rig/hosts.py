@@ -201,8 +201,8 @@ def _config(host: Host, zookeeper: ZooKeeper, root: str, auxiliary: dict[str, Zo
     def ensemble(server: ZooKeeper, root: str) -> str:
         # Hosts of the embedded engine that share a sessions_path end each other's sessions.
         return (
-            f"<node><host>127.0.0.1</host><port>{server.port}</port></node>"
-            f"<session_timeout_ms>{SESSION_TIMEOUT_MS}</session_timeout_ms>"
+            "".join(f"<node><host>127.0.0.1</host><port>{port}</port></node>" for port in server.ports)
+            + f"<session_timeout_ms>{SESSION_TIMEOUT_MS}</session_timeout_ms>"
             f"<operation_timeout_ms>10000</operation_timeout_ms>"
             f"<sessions_path>/sessions/{host.name}</sessions_path>" + (f"<root>{escape(root)}</root>" if root else "")
         )

@@ -21,7 +21,8 @@ class ZooKeeperProxy:
 
     def __init__(self, port: int):
         self.port = free_port()
-        self._server_port = port
+        # Where connections go that are made from now on.
+        self.server_port = port
         self._changed = threading.Condition()
         self._wanted: tuple[str, re.Pattern, int] | None = None
         self._held: str | None = None
@@ -67,7 +68,7 @@ class ZooKeeperProxy:
 
     def _serve(self, client: socket.socket) -> None:
         try:
-            server = socket.create_connection(("127.0.0.1", self._server_port))
+            server = socket.create_connection(("127.0.0.1", self.server_port))
         except OSError:
             client.close()
             return

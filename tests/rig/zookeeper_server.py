@@ -19,6 +19,7 @@ class ZooKeeper:
     def __init__(self, directory: Path):
         self.directory = directory
         self.port = free_port()
+        self.ports = [self.port]
         self.address = f"127.0.0.1:{self.port}"
         # Of clients that speak TLS, once it does.
         self.secure_port: int | None = None
@@ -46,6 +47,11 @@ class ZooKeeper:
         log4j += "log4j.appender.out.layout.ConversionPattern=%d{ISO8601} %p %c{1} %m%n\n"
         (directory / "log4j.properties").write_text(log4j)
 
+    def configure(self, settings: dict) -> None:
+        """Add settings to its configuration; it reads them at its next start."""
+        with open(self._configuration, "a") as configuration:
+            configuration.writelines(f"{key}={value}\n" for key, value in settings.items())
+
     def speak_tls(self, ca: Path, cert: Path, key: Path) -> None:
         """Take clients on another port, too, that speak TLS and have a certificate; from its next start on."""
         self.secure_port = self.secure_port or free_port()
@@ -61,16 +67,28 @@ class ZooKeeper:
             "ssl.trustStore.type": "PEM",
             "ssl.clientAuth": "need",
         }
-        with open(self._configuration, "a") as configuration:
-            configuration.writelines(f"{key}={value}\n" for key, value in settings.items())
+        self.configure(settings)
         self._class_path = f"{NETTY}:{self.directory}:{CLASS_PATH}"
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
+    @property
+    def is_leader(self) -> bool:
+        """Whether it leads an ensemble."""
+        return "\nMode: leader\n" in self.command("srvr")
+
+    def spawn(self) -> None:
+        """Start it."""
         command = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         command += ["-cp", self._class_path]
         command += ["org.apache.zookeeper.server.quorum.QuorumPeerMain", self._configuration]
         self._process = spawn_bound(command, self.directory / "zookeeper.log")
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.spawn()
+        self.until_it_answers()
+
+    def until_it_answers(self) -> None:
+        """Wait until it takes clients."""
         wait_for(lambda: self._answers() or self._fail_if_ended(), f"ZooKeeper at {self.address}", timeout=60)
 
     def stop(self) -> None:
@@ -112,7 +130,7 @@ class ZooKeeper:
 
     def _answers(self) -> bool:
         try:
-            return "Mode: standalone" in self.command("srvr")
+            return "\nMode: " in self.command("srvr")
         except OSError:
             return False
 

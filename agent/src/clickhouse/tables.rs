@@ -40,6 +40,13 @@ impl Replica {
         !self.readonly && !self.session_expired && self.active && self.zookeeper_exception.is_empty()
     }
 
+    /// Whether it is read-only because its session with ZooKeeper has ended. One that has no metadata never gets another
+    /// by itself: RESTORE answers 999 "Session expired" until the replica is started anew (measured on 26.9).
+    #[must_use]
+    pub fn has_lost_its_session(&self) -> bool {
+        self.readonly && self.session_expired
+    }
+
     /// What keeps it from its work, for people.
     #[must_use]
     pub fn state(&self) -> String {

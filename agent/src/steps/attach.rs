@@ -154,11 +154,19 @@ async fn stop_merges(context: &Context, table: &TableRef) -> Result<(), Failure>
         .map_err(failed(Code::AttachFailed))
 }
 
+/// SYSTEM RESTART REPLICA, after which merges are stopped again: it starts them.
+pub(super) async fn start_anew(context: &Context, table: &TableRef, code: Code) -> Result<(), Failure> {
+    context.doing(format!("starts the replica of {} anew", table.name));
+    let statement = Statement::RestartReplica(&table.name);
+    context.clickhouse.execute(statement).await.map_err(failed(code))?;
+    stop_merges(context, table).await
+}
+
 /// Waits until the server has looked for the metadata and not found it. Read-only alone is no proof: a table is so for a
 /// moment after every start.
 pub(super) async fn until_without_metadata(context: &Context, table: &TableRef) -> Result<(), Failure> {
     let deadline = Instant::now() + PATIENCE;
-    let mut polls = polls();
+    let (mut polls, mut started_anew) = (polls(), false);
     loop {
         let Found::Attached(replica) = look(context, table, Code::AttachFailed).await? else {
             return Err(Failure::passing(
@@ -166,6 +174,11 @@ pub(super) async fn until_without_metadata(context: &Context, table: &TableRef) 
                 format!("{} does not stay attached", table.name),
             ));
         };
+        if replica.has_lost_its_session() && !started_anew {
+            start_anew(context, table, Code::AttachFailed).await?;
+            started_anew = true;
+            continue;
+        }
         if !replica.readonly {
             return Err(Failure::lasting(
                 Code::PathExists,

@@ -7,6 +7,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
 
+use super::attach::start_anew;
 use super::look::{FRESH, Found, look};
 use super::names::attached;
 use super::recorded::{Recorded, until_as_recorded};
@@ -75,10 +76,7 @@ impl Work<'_> {
                     return Ok(());
                 }
                 if !self.set_unexpected_parts_aside().await? {
-                    self.doing("starts the replica anew");
-                    self.execute(Statement::RestartReplica(&self.table.name)).await?;
-                    // It starts merges as well.
-                    self.stop_merges().await?;
+                    start_anew(self.context, self.table, CODE).await?;
                 }
                 match self.until_in_service(PATIENCE).await? {
                     Ok(()) => return Ok(()),
@@ -152,17 +150,11 @@ impl Work<'_> {
         if self.is_registered().await? {
             return Ok(());
         }
-        let restarted = self
-            .context
-            .clickhouse
-            .execute(Statement::RestartReplica(&self.table.name));
-        if let Err(error) = restarted.await
-            && error.class() == Class::Lasting
-        {
-            return Err(failed(CODE)(error));
+        match start_anew(self.context, self.table, CODE).await {
+            // Whether it was started is not known.
+            Err(failure) if failure.retry => self.stop_merges().await,
+            outcome => outcome,
         }
-        // It starts merges as well.
-        self.stop_merges().await
     }
 
     /// By a person, or by an attempt of which the note was lost.

@@ -185,6 +185,16 @@ impl ZooKeeper {
         self.inner.multi_read.store(false, Ordering::Relaxed);
     }
 
+    /// Waits until the server of this session has what the leader had when this was asked. Servers of an ensemble may lag:
+    /// what another agent was told to be done is not there yet otherwise.
+    async fn catch_up(&self) -> Result<(), ZkError> {
+        let operation = "catch up with the leader at";
+        let answer = self
+            .request(operation, "/", |client| async move { client.sync("/").await })
+            .await?;
+        answer.map_err(|source| ZkError::new(operation, "/", source))
+    }
+
     /// Sends one request and waits for its answer; none is sent while the connection is down. The client's error is
     /// left to the caller, who knows which of them are answers.
     pub(super) async fn request<T, E, F>(
@@ -257,11 +267,18 @@ impl Connections {
         Self::default()
     }
 
-    /// The session with a place, made if there is none. Several callers share one attempt to connect.
+    /// The session with a place, made if there is none, that sees all that anybody was told to be done. Several callers
+    /// share one attempt to connect.
     ///
     /// # Errors
-    /// Those of [`ZooKeeper::connect`].
+    /// Those of [`ZooKeeper::connect`], or ZooKeeper's failure.
     pub async fn get(&self, place: &Place, access: &Access) -> Result<ZooKeeper, ZkError> {
+        let zookeeper = self.session(place, access).await?;
+        zookeeper.catch_up().await?;
+        Ok(zookeeper)
+    }
+
+    async fn session(&self, place: &Place, access: &Access) -> Result<ZooKeeper, ZkError> {
         let slot = self.slots.lock().await.entry(place.clone()).or_default().clone();
         let mut session = slot.lock().await;
         if let Some((used, zookeeper)) = session.as_ref()

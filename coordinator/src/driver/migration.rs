@@ -5,28 +5,33 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use rekeeper_shared::backoff::Backoff;
+use rekeeper_shared::backoff::jittered;
 use rekeeper_shared::plan::{HostIx, MeasuredWave, Plan};
 use rekeeper_shared::step::{Outcome, StepKind, Target};
 use rekeeper_shared::view::WaveStatus;
 use tokio::time::Instant;
 
 use super::pace::Pace;
-use crate::progress::Progress;
+use crate::progress::{MAX_FAILURES, Progress};
 use crate::store::{Store, Stored};
 
 /// How many records are read at once.
 const PAGE: usize = 10_000;
-/// How long a step that failed waits before it is tried again, first and at most.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-const RETRY_HIGHEST: Duration = Duration::from_secs(10);
+/// How long a step that failed waits before it is tried again, by how often it has failed in a row: together longer than
+/// ZooKeeper takes to elect a leader and the servers to have sessions with it again. Half of it is jitter.
+const RETRY_AFTER: [Duration; MAX_FAILURES as usize - 1] = [
+    Duration::from_millis(500),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+];
 
 pub(super) struct Migration {
     pub(super) plan: Arc<Plan>,
     pub(super) progress: Progress,
     /// When each intent under way was ordered, or read back.
     since: HashMap<u64, Instant>,
-    retries: HashMap<Target, (Backoff, Instant)>,
+    /// How often in a row a target's step has failed, and when it may be tried again.
+    retries: HashMap<Target, (usize, Instant)>,
     pub(super) pace: Pace,
 }
 
@@ -135,12 +140,18 @@ impl Migration {
                 self.retries.remove(&target);
             }
             Outcome::Failed(_) => {
-                let fresh = || (Backoff::new(RETRY_FIRST, RETRY_HIGHEST), Instant::now());
-                let (backoff, next) = self.retries.entry(target).or_insert_with(fresh);
-                *next = Instant::now() + backoff.next_delay();
+                let (failures, next) = self.retries.entry(target).or_insert((0, Instant::now()));
+                let delay = RETRY_AFTER.get(*failures).or(RETRY_AFTER.last());
+                *failures += 1;
+                *next = Instant::now() + delay.map_or(Duration::ZERO, |delay| jittered(*delay));
                 tracing::debug!(%step, "tried again later");
             }
         }
+    }
+
+    /// What failed is tried again at once: a person has ordered something.
+    pub(super) fn wait_no_longer(&mut self) {
+        self.retries.clear();
     }
 
     /// When the target may be tried again, if that is later than now.

@@ -146,6 +146,7 @@ impl<S: Store> Driver<S> {
             .progress
             .apply(&migration.plan, &record)
             .map_err(|e| OperatorError::State(format!("migration {name}: {e}")))?;
+        migration.wait_no_longer();
         turn.appends.push(Append {
             migration: name.clone(),
             record,

@@ -26,7 +26,7 @@ pub use record::{Intent, OperatorOrder, Record};
 pub use rehearsal::rehearse;
 
 /// A step that failed this often in a row gets a problem.
-pub const MAX_FAILURES: u32 = 3;
+pub const MAX_FAILURES: u32 = 4;
 /// A set that was attached, caught up and detached again this often without settling gets a problem.
 pub const MAX_ROUNDS: u32 = 4;
 
