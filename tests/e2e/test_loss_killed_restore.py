@@ -137,3 +137,12 @@ def test_follower(cluster, name):
         with killed(cluster, host, table, FOLLOWER[name]):
             host.clear_faults()
     migration.completed()
+
+
+def test_reference_of_equal_parts(cluster):
+    """ATTACH PART takes equal parts for one, and answers OK: each that was left is attached again."""
+    host, table = cluster.hosts[0], created(cluster.hosts, "equal", equal=True)
+    with Migration(cluster, table, host, RESTORE) as migration:
+        with killed(cluster, host, table, replace(REFERENCE["between"], others=())):
+            host.clear_faults()
+    migration.completed()

@@ -76,8 +76,10 @@ REFERENCE = {
 }
 
 
-def created(hosts: list, name: str, parts: int = PARTS, engine: str = "ReplicatedMergeTree") -> str:
-    """A table of parts that are not merged, the same on all hosts."""
+def created(
+    hosts: list, name: str, parts: int = PARTS, engine: str = "ReplicatedMergeTree", equal: bool = False
+) -> str:
+    """A table of parts that are not merged, the same on all hosts; with other rows in each part, or equal ones."""
     table = f"d.{name}"
     for host in hosts:
         host.query(
@@ -85,7 +87,8 @@ def created(hosts: list, name: str, parts: int = PARTS, engine: str = "Replicate
             f" ORDER BY id {NO_MERGES}"
         )
     for number in range(parts):
-        hosts[0].query(f"INSERT INTO {table} SELECT number + {number * ROWS} FROM numbers({ROWS})")
+        rows = f"SELECT number + {0 if equal else number * ROWS} FROM numbers({ROWS})"
+        hosts[0].query(f"INSERT INTO {table} SETTINGS insert_deduplicate = {int(not equal)} {rows}")
     for host in hosts:
         host.query(f"SYSTEM SYNC REPLICA {table} LIGHTWEIGHT")
     return table
