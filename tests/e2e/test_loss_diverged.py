@@ -271,9 +271,11 @@ def test_what_one_migration_leaves_in_detached_is_not_in_the_way_of_the_next(clu
     assert pair.rows()[0] == (216, 116)
 
 
-def test_partition_that_is_dropped_while_parts_of_it_are_attached_again(cluster):
-    """r2 has two parts to bring; the order to drop comes when the first of them is on its way."""
-    pair, rekeeper = Pair(cluster, "instant"), cluster.rekeeper
+@pytest.mark.parametrize("name", ["instant", "instant_and_lost"])
+def test_partition_that_is_dropped_while_parts_of_it_are_attached_again(cluster, name):
+    """r2 has two parts to bring; the order to drop comes when the first of them is on its way. The same when the agent
+    has lost its notes of what it attached."""
+    pair, rekeeper, agent = Pair(cluster, name), cluster.rekeeper, cluster.agents[cluster.hosts[1].name]
     pair.insert(pair.first, 0, 10)
     pair.insert(pair.first, 100, 10, partition=1)
     pair.sync(pair.second)
@@ -282,24 +284,29 @@ def test_partition_that_is_dropped_while_parts_of_it_are_attached_again(cluster)
     # So that r1 is the reference.
     for number in range(3):
         pair.accident(pair.second, lambda number=number: pair.insert(pair.first, 400 + number, 1))
-    rekeeper("plan", "instant", "--table", pair.name, "--restart", "never", "--allow", "DIVERGED").expect(DONE)
+    rekeeper("plan", name, "--table", pair.name, "--restart", "never", "--allow", "DIVERGED").expect(DONE)
     held = len(pair.second.query_log("held"))
     pair.second.set_faults({"pattern": "ATTACH PART", "wait": True})
-    following = rekeeper.background("start", "instant", "--yes", output=cluster.directory / "instant.out")
+    following = rekeeper.background("start", name, "--yes", output=cluster.directory / f"{name}.out")
     wait_for(lambda: len(pair.second.query_log("held")) > held, "ATTACH PART to be sent", 60)
     pair.first.query(f"ALTER TABLE {pair.name} DROP PARTITION 1")
+    if name == "instant_and_lost":
+        agent.kill()
+        shutil.rmtree(agent.directory / "state")
+        pair.second.clear_faults()
+        agent.start()
     pair.second.clear_faults()
     assert following.wait(timeout=120) == PROBLEMS
     # The second one was not attached any more, and of the first it is said what happened.
     assert pair.rows()[1] == (20, 20)
-    (problem,) = [t["problem"] for t in rekeeper.status("instant")["tables"] if t["problem"]]
+    (problem,) = [t["problem"] for t in rekeeper.status(name)["tables"] if t["problem"]]
     print(problem["message"], "|", problem["fix"])
     assert problem["code"] == "PARTS_UNACCOUNTED" and "dropped partition 1" in problem["message"]
     statement = problem["fix"].split(": ", 1)[1].split(";")[0]
-    assert statement.startswith("ALTER TABLE `d`.`instant` DETACH PART ")
+    assert statement.startswith(f"ALTER TABLE `d`.`{name}` DETACH PART ")
     pair.second.query(statement)
-    rekeeper("retry", "instant").expect(DONE)
-    assert rekeeper.wait_for_state("instant", "COMPLETED", "FAILED")["state"] == "COMPLETED"
+    rekeeper("retry", name).expect(DONE)
+    assert rekeeper.wait_for_state(name, "COMPLETED", "FAILED")["state"] == "COMPLETED"
     for host in cluster.hosts:
         pair.sync(host)
     assert pair.rows() == [(13, 13)] * 2

@@ -2,6 +2,7 @@
 is, what cannot is told with the file and the remedy, and no row is missing afterwards."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from processes import wait_for
@@ -210,4 +211,36 @@ def test_lost_note_of_held_merges(cluster):
     assert case.code == PROBLEMS and case.file("t", "held").exists()
     second.clear_faults()
     case.retry()
+    case.is_whole()
+
+
+def test_list_that_cannot_be_learned(cluster):
+    """The definition of a detached table does not tell where it is: it is said, nothing is done, and `retry` finishes
+    once it does."""
+    case, host = Case(cluster, "unlearned", ["t"]), cluster.host(FIRST)
+    with case.stopped_at("DETACH TABLE", True):
+        where = "SELECT metadata_path FROM system.detached_tables WHERE database = 'unlearned'"
+        folder = host.value("SELECT path FROM system.disks WHERE name = 'default'")
+        definition = Path(folder) / host.value(where)
+        text = definition.read_text()
+        definition.write_text(text.replace("{replica}", "{nowhere}"))
+        lose(case.state / "known-tables.json")
+    problem = case.problems()["t"]
+    print(problem)
+    assert case.code == PROBLEMS and problem["code"] == "COMMAND_REFUSED"
+    assert "unlearned.t" in problem["message"] and "{nowhere}" in problem["message"]
+    definition.write_text(text)
+    case.retry()
+    case.is_whole()
+
+
+def test_lost_by_both(cluster):
+    """Both agents of a set lose everything while the reference is restored."""
+    case, other = Case(cluster, "lost_by_both", ["one", "two"]), cluster.agents[SECOND]
+    with case.stopped_at("SYSTEM RESTORE REPLICA", True):
+        other.kill()
+        lose(case.state)
+        lose(other.directory / "state")
+        other.start()
+    assert case.code == DONE, case.problems()
     case.is_whole()
