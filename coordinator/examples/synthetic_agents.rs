@@ -192,6 +192,7 @@ impl Agent {
                 replicas: replicas.collect(),
                 forbidden: Vec::new(),
                 no_admin: false,
+                foreign: Vec::new(),
             }),
         })
     }

@@ -156,6 +156,9 @@ pub struct PathFacts {
     pub forbidden: Vec<String>,
     /// The agent's identity may not change the permissions of the log.
     pub no_admin: bool,
+    /// Nodes below the path that no ReplicatedMergeTree makes.
+    #[serde(default)]
+    pub foreign: Vec<String>,
 }
 
 /// One replica's nodes.

@@ -95,6 +95,11 @@ codes! {
     AclDenied "ACL_DENIED" false
         "the identity of ClickHouse's configuration has no right to delete the table's nodes in ZooKeeper"
         "see getAcl of the node; give the identity of <zookeeper><identity> all rights on the path and all below";
+    ForeignNodes "FOREIGN_NODES" true
+        "below the table's ZooKeeper path are nodes that no replicated table makes, and that would be deleted with it"
+        "see whose they are: move what another application has there to another path, or delete what is left over with \
+         zkCli.sh deleteall, then give the command again, or retry; under way, while nothing is deleted yet, they may also be \
+         allowed: rekeeper abort, then plan under a new name; what is allowed is exported and deleted with the table";
     ReplicaUnknown "REPLICA_UNKNOWN" false
         "ClickHouse has a table replica that ZooKeeper does not know"
         "leave it out with --exclude: without its metadata nothing proves that its replicas are equal; before any SYSTEM \

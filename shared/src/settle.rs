@@ -160,6 +160,9 @@ pub struct Allowed {
     pub mutations: bool,
     /// `--allow DIVERGED`, once the set did not settle otherwise.
     pub diverged: bool,
+    /// `--allow FOREIGN_NODES`: nodes below the path that no ReplicatedMergeTree makes are deleted with it.
+    #[serde(default)]
+    pub foreign_nodes: bool,
 }
 
 /// Everything that keeps the set from being settled; settled when empty.

@@ -106,6 +106,15 @@ def acl_denied(cluster):
 
 
 @contextlib.contextmanager
+def foreign_nodes(cluster):
+    path = make(cluster, "foreign_nodes")
+    with cluster.zookeeper.client() as client:
+        client.create(f"{path}/locks/leader", b"ch-7", makepath=True)
+        client.create(f"{path}/replicas/r1/offsets")
+    yield
+
+
+@contextlib.contextmanager
 def acl_no_admin(cluster):
     log = make(cluster, "acl_no_admin") + "/log"
     with cluster.zookeeper.client() as client:
@@ -346,6 +355,7 @@ def deduplication_forgotten(cluster):
 CASES = {
     "QUEUE_STUCK": (queue_stuck, True),
     "ACL_DENIED": (acl_denied, True),
+    "FOREIGN_NODES": (foreign_nodes, True),
     "ACL_NO_ADMIN": (acl_no_admin, False),
     "DISK_SPACE": (disk_space, False),
     "WRITTEN_BY_VIEW": (written_by_view, False),

@@ -139,6 +139,32 @@ def test_node_that_may_not_be_deleted(two):
     case.retry_finishes()
 
 
+KEEPER_MAP = "<keeper_map_path_prefix>/tables</keeper_map_path_prefix>"
+
+
+def test_nodes_of_another_application(two):
+    """Somebody puts a KeeperMap table below the path when the checks are over, and another program its nodes."""
+    for host in two.hosts:
+        host.configure(two.zookeeper, more=KEEPER_MAP)
+        host.restart()
+    case = Case(two)
+    case.rekeeper("start", "m1", "--until", "detached", "--yes").expect(DONE)
+    first = two.hosts[0]
+    first.query(f"CREATE TABLE shop.map (k UInt64, v String) ENGINE = KeeperMap('{PATH[len('/tables'):]}/map') PRIMARY KEY k")
+    first.query("INSERT INTO shop.map VALUES (1, 'precious')")
+    offsets = f"{PATH}/replicas/r2/offsets"
+    with two.zookeeper.client() as client:
+        client.create(offsets, b"17")
+        case.fails("FOREIGN_NODES", "INIT")
+        case.is_in_service()
+        problem = next(t["problem"] for t in case.rekeeper.status("m1")["tables"] if t["problem"])
+        assert f"{PATH}/map" in problem["message"] and offsets in problem["message"]
+        assert first.value("SELECT v FROM shop.map") == "precious" and client.get(offsets)[0] == b"17"
+        client.delete(offsets)
+    first.query("DROP TABLE shop.map SYNC")
+    case.retry_finishes()
+
+
 def test_node_that_is_protected_when_deletion_has_begun(two):
     proxy = ZooKeeperProxy(two.zookeeper.port)
     for agent in two.agents.values():

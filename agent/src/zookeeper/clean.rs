@@ -12,6 +12,7 @@ use rekeeper_shared::step::SetRef;
 use super::connection::ZooKeeper;
 use super::error::{CleanError, ZkError};
 use super::fence::{Markers, TRIES, is_table_or_rest, may_be_repeated, not_whole, refuse_unless_ours};
+use super::foreign::refuse_foreign_children;
 use super::marker::Marker;
 use super::request::{Operation, RECONNECT};
 use super::sweep::Sweep;
@@ -182,6 +183,7 @@ impl Deletion<'_> {
                 });
             }
             self.sweep.zookeeper.refuse_nested(path, &children).await?;
+            self.sweep.zookeeper.refuse_foreign(self.set, &children).await?;
             self.refuse_strangers().await?;
             let operations = markers.take_over(path, self.sweep.marker);
             if operations.is_empty() || self.sweep.zookeeper.applied(&operations).await? {
@@ -237,6 +239,7 @@ impl Deletion<'_> {
         let Some(children) = self.sweep.zookeeper.children(replica).await? else {
             return Ok(true);
         };
+        refuse_foreign_children(self.set, replica, true, &children)?;
         let nodes: Vec<String> = children
             .iter()
             .filter(|name| *name != "is_active")
@@ -301,6 +304,7 @@ impl Deletion<'_> {
         if children.iter().any(|name| name == "replicas") {
             return Ok(false);
         }
+        refuse_foreign_children(self.set, path.as_str(), false, &children)?;
         let nodes: Vec<String> = children
             .iter()
             .filter(|name| *name != "dropped" && **name != marker)

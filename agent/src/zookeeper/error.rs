@@ -278,6 +278,14 @@ pub enum CleanError {
         /// The other table's path.
         nested: String,
     },
+    /// Nodes below it are not the table's.
+    #[error("below {path} are nodes that no replicated table makes, and that would be deleted with the table: {nodes}")]
+    ForeignNodes {
+        /// The table's path.
+        path: String,
+        /// The first of them.
+        nodes: String,
+    },
     /// A replica that was not fenced, or that the plan does not know.
     #[error("replica {replica} appeared under {path} since its parts were recorded: a table was created there")]
     Appeared {
@@ -326,6 +334,7 @@ impl CleanError {
             | Self::NotFenced { .. }
             | Self::NotTableShaped { .. }
             | Self::Nested { .. }
+            | Self::ForeignNodes { .. }
             | Self::Appeared { .. }
             | Self::HalfDeleted { .. } => false,
         }

@@ -40,6 +40,8 @@ impl ZooKeeper {
             });
         };
         let forbidden = self.forbidden(path, &names).await?;
+        let children = self.children(path.as_str()).await?.unwrap_or_default();
+        let foreign = self.foreign_nodes(path, &children).await?;
         let replicas = names
             .into_iter()
             .map(|name| {
@@ -61,6 +63,7 @@ impl ZooKeeper {
             replicas,
             forbidden: forbidden.below,
             no_admin: forbidden.no_admin,
+            foreign,
         }))
     }
 

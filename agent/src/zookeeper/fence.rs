@@ -10,6 +10,7 @@ use zookeeper_client::Error as ClientError;
 
 use super::connection::ZooKeeper;
 use super::error::{CleanError, Outcome, ZkError};
+use super::foreign::{is_of_clickhouse, is_of_table};
 use super::marker::Marker;
 use super::request::{MultiError, Operation, RECONNECT};
 
@@ -17,30 +18,6 @@ use super::request::{MultiError, Operation, RECONNECT};
 pub(super) const TRIES: usize = 5;
 /// Nodes without which a path is no whole table.
 const ESSENTIAL: [&str; 4] = ["metadata", "columns", "log", "replicas"];
-/// Nodes that ClickHouse makes directly below a table's path.
-const TABLE_NODES: [&str; 20] = [
-    "alter_partition_version",
-    "async_blocks",
-    "block_numbers",
-    "blocks",
-    "columns",
-    "deduplication_hashes",
-    "dropped",
-    "leader_election",
-    "lightweight_updates",
-    "log",
-    "lost_part_count",
-    "metadata",
-    "mutations",
-    "nonincrement_block_numbers",
-    "part_moves_shard",
-    "pinned_part_uuids",
-    "quorum",
-    "replicas",
-    "table_shared_id",
-    "temp",
-];
-
 /// The markers of one migration on a path.
 #[derive(Debug)]
 pub(super) struct Markers {
@@ -127,6 +104,7 @@ impl ZooKeeper {
                 });
             }
             self.refuse_nested(path, &children).await?;
+            self.refuse_foreign(set, &children).await?;
             // ClickHouse writes into this node whenever it adds a replica: its version tells of one that we did not see.
             let folder = path.child("replicas");
             let Some(seen) = self.stat(&folder).await? else {
@@ -278,9 +256,7 @@ impl ZooKeeper {
 
     /// Looks below every child that ClickHouse does not make for another table's path.
     pub(super) async fn refuse_nested(&self, path: &ZkPath, children: &[String]) -> Result<(), CleanError> {
-        let strange = |name: &&String| {
-            !TABLE_NODES.contains(&name.as_str()) && !name.starts_with("zero_copy_") && Marker::parse(name).is_none()
-        };
+        let strange = |name: &&String| !is_of_table(name);
         let mut level: Vec<String> = children.iter().filter(strange).map(|name| path.child(name)).collect();
         while !level.is_empty() {
             let lists = self.many_children(level.clone()).await?;
@@ -307,8 +283,7 @@ pub(super) fn not_whole(children: &[String]) -> Option<String> {
 
 /// Whether at least one child is one that ClickHouse makes, or nothing is there but markers.
 pub(super) fn is_table_or_rest(children: &[String]) -> bool {
-    children.iter().any(|name| TABLE_NODES.contains(&name.as_str()))
-        || children.iter().all(|name| Marker::parse(name).is_some())
+    children.iter().any(|name| is_of_clickhouse(name)) || children.iter().all(|name| Marker::parse(name).is_some())
 }
 
 /// A node below the path that is itself a table's path.

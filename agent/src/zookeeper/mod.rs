@@ -11,6 +11,7 @@ mod ensembles;
 mod error;
 mod facts;
 mod fence;
+mod foreign;
 mod freeze;
 mod log_entry;
 mod marker;

@@ -8,7 +8,7 @@ use zookeeper_client::Client;
 
 use crate::support::server;
 use crate::support::table::{client, make, put, put_all, tree};
-use crate::{delete, exists, fence, migration, set, start, through};
+use crate::{delete, exists, fence, migration, set, start, through, with_all_below};
 
 /// A table with all that may be found in one: old part nodes, locks in partitions, leftovers, strange nodes.
 pub(crate) async fn make_rich(direct: &Client, path: &str) {
@@ -24,11 +24,11 @@ pub(crate) async fn make_rich(direct: &Client, path: &str) {
     }
     nodes.extend(
         [
-            "/strange",
-            "/strange/a",
-            "/strange/a/b",
-            "/strange/a/b/c",
-            "/strange/ü ß",
+            "/temp/strange",
+            "/temp/strange/a",
+            "/temp/strange/a/b",
+            "/temp/strange/a/b/c",
+            "/temp/strange/ü ß",
         ]
         .map(|n| format!("{path}{n}")),
     );
@@ -40,11 +40,12 @@ async fn the_whole_table_goes_and_nothing_else() {
     let (direct, zookeeper) = start("/all/t2").await;
     make_rich(&direct, "/all/t").await;
     put(&direct, "/all/t/zero_copy_s3", b"").await;
-    fence(&zookeeper, "/all/t", 4).await.unwrap();
+    put(&direct, "/all/t/allowed/a", b"").await;
+    let set = with_all_below(set(&zookeeper, "/all/t", &["r1", "r2"]));
+    zookeeper.fence(&set, &migration(), 4).await.unwrap();
     let nodes = tree(&direct, "/all/t").await.len() as u64;
     let others = tree(&direct, "/all/t2").await;
     let told = Mutex::new(Vec::new());
-    let set = set(&zookeeper, "/all/t", &["r1", "r2"]);
     let tell = |n| told.lock().unwrap().push(n);
     let deleted = zookeeper.delete(&set, &migration(), 5, &tell).await.unwrap();
     // All but the older marker, which was replaced.
@@ -127,7 +128,8 @@ async fn another_table_below_is_never_touched() {
         for node in before.keys().rev() {
             direct.delete(node, None).await.unwrap();
         }
-        delete(&zookeeper, &path, 3).await.unwrap();
+        let set = with_all_below(set(&zookeeper, &path, &["r1", "r2"]));
+        zookeeper.delete(&set, &migration(), 3, &|_| {}).await.unwrap();
         assert!(!exists(&direct, &path).await);
     }
 }

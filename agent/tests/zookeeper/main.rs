@@ -9,6 +9,7 @@
 mod delete;
 mod dropped;
 mod fence;
+mod foreign;
 mod freeze;
 mod interrupted;
 mod places;
@@ -52,6 +53,15 @@ pub(crate) fn set(zookeeper: &ZooKeeper, path: &str, replicas: &[&str]) -> SetRe
         allowed: Allowed::default(),
         recorded: true,
     }
+}
+
+/// The same, and whatever else is below the path may go with it.
+pub(crate) fn with_all_below(set: SetRef) -> SetRef {
+    let allowed = Allowed {
+        foreign_nodes: true,
+        ..set.allowed
+    };
+    SetRef { allowed, ..set }
 }
 
 pub(crate) async fn delete(zookeeper: &ZooKeeper, path: &str, attempt: u64) -> Result<u64, CleanError> {

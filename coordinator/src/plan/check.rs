@@ -57,6 +57,7 @@ pub fn allowed(plan: &Plan, set: SetIx) -> Allowed {
         lost_parts: allows(Code::LostParts),
         mutations: allows(Code::MutationsUnfinished),
         diverged: allows(Code::Diverged),
+        foreign_nodes: allows(Code::ForeignNodes),
     }
 }
 
@@ -227,6 +228,13 @@ pub(super) fn check_sets(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -
                 table.zookeeper_path, replica.name
             );
             found.push(Finding::new(Code::ReplicaNotPlanned, message).of(&table.name));
+        }
+        if let Some(first) = facts.foreign.first() {
+            let message = format!(
+                "{} nodes that no replicated table makes (first: {first})",
+                facts.foreign.len()
+            );
+            found.push(Finding::new(Code::ForeignNodes, message).on(host).of(&table.name));
         }
         for replica in facts.replicas.iter().filter(|r| r.definition != facts.definition) {
             let message = format!(

@@ -185,6 +185,7 @@ impl From<SetRef> for v1::Set {
             allow_lost_parts: set.allowed.lost_parts,
             allow_mutations: set.allowed.mutations,
             allow_diverged: set.allowed.diverged,
+            allow_foreign_nodes: set.allowed.foreign_nodes,
             recorded: set.recorded,
         }
     }
@@ -213,6 +214,7 @@ impl TryFrom<v1::Set> for SetRef {
                 lost_parts: set.allow_lost_parts,
                 mutations: set.allow_mutations,
                 diverged: set.allow_diverged,
+                foreign_nodes: set.allow_foreign_nodes,
             },
             recorded: set.recorded,
         })
@@ -274,6 +276,7 @@ mod tests {
                 lost_parts: true,
                 mutations: false,
                 diverged: true,
+                foreign_nodes: true,
             },
             recorded: true,
         };

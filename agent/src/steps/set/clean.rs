@@ -10,7 +10,7 @@ use crate::steps::{Context, StepResult};
 /// Deletes the set's path, under the attempt's own marker, after all that is under it is in a file of this host.
 ///
 /// # Errors
-/// CLEAN_FAILED, EXPORT_FAILED, EXPORT_TOO_LARGE, ACL_DENIED.
+/// CLEAN_FAILED, FOREIGN_NODES, EXPORT_FAILED, EXPORT_TOO_LARGE, ACL_DENIED.
 pub async fn clean(context: &Context, set: &SetRef) -> StepResult {
     let zookeeper = context.zookeeper.planned(&set.place, Code::CleanFailed).await?;
     let begun = zookeeper.begin_deletion(set, &context.migration, context.attempt).await;

@@ -30,7 +30,13 @@ fn zookeeper_failed(code: Code) -> impl Fn(ZkError) -> Failure {
 
 /// A path that could not be held, let go or deleted as the failure of a step with that code.
 fn clean_failed(code: Code) -> impl Fn(CleanError) -> Failure {
-    move |error| as_failure(code, error.may_pass(), &error)
+    move |error| {
+        let code = match error {
+            CleanError::ForeignNodes { .. } => Code::ForeignNodes,
+            _ => code,
+        };
+        as_failure(code, error.may_pass(), &error)
+    }
 }
 
 fn as_failure(code: Code, may_pass: bool, error: &dyn std::error::Error) -> Failure {

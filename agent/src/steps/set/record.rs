@@ -16,7 +16,7 @@ use crate::zookeeper::{CleanError, ZooKeeper};
 /// recorded, is let go again.
 ///
 /// # Errors
-/// RECORD_FAILED, EXPORT_FAILED, EXPORT_TOO_LARGE, ACL_DENIED, RELEASE_FAILED.
+/// RECORD_FAILED, FOREIGN_NODES, EXPORT_FAILED, EXPORT_TOO_LARGE, ACL_DENIED, RELEASE_FAILED.
 pub async fn record(context: &Context, set: &SetRef) -> StepResult {
     let zookeeper = context.zookeeper.planned(&set.place, Code::RecordFailed).await?;
     context.doing(format!("marks {}", set.path));
