@@ -14,7 +14,7 @@ use crate::inventory::ActivePart;
 use crate::part::PartName;
 
 use dropped::DroppedParts;
-pub use dropped::{Dropped, is_single, whole_partitions};
+pub use dropped::{Dropped, attached_again, is_single, whole_partitions};
 pub use follower::{Before, FollowerEvidence, account_follower};
 pub use order::out_of_order;
 

@@ -32,13 +32,12 @@ pub(super) async fn attach(work: &Work<'_>) -> Result<(), Failure> {
         change_settings(work).await?;
         attach_all(work, &left).await?;
     }
-    work.nothing_dropped_is_back().await?;
     let account = work.account().await?;
-    if account.is_complete() {
-        Ok(())
-    } else {
-        Err(work.unaccounted(&account).await)
+    if !account.is_complete() {
+        work.nothing_open_was_attached_again(&account).await?;
+        return Err(work.unaccounted(&account).await);
     }
+    work.nothing_dropped_is_back().await
 }
 
 /// Gives folders back the names under which they can be attached: those of missing parts that a server left under
@@ -54,14 +53,20 @@ pub(super) async fn give_names_back(work: &Work<'_>) -> Result<(), Failure> {
         missing.extend(others.iter().map(String::as_str));
     }
     // A follower attaches only what it has to bring.
-    missing.retain(|name| work.following.as_ref().is_none_or(|following| following.brings(name)));
-    if missing.is_empty() && work.following.is_some() {
+    let attaches = |name: &&str| work.following.as_ref().is_none_or(|following| following.brings(name));
+    missing.retain(attaches);
+    let dropped = whole_partitions(&work.restore_note()?.dropped).into_values();
+    let away: HashSet<String> = dropped
+        .filter(|entry| entry.detached)
+        .map(|entry| entry.range)
+        .collect();
+    if missing.is_empty() && away.is_empty() && work.following.is_some() {
         return Ok(());
     }
     let noted = &work.manifest.checksums;
     let mut free = strangers(work, detached).await;
-    if work.following.is_none() {
-        missing.extend(cut_off(&account, noted, &free));
+    if work.following.is_none() || !away.is_empty() {
+        missing.extend(cut_off(&account, &away, noted, &free).into_iter().filter(attaches));
     }
     let mut found: Vec<(&str, DetachedPart)> = Vec::new();
     for name in missing {
@@ -99,10 +104,12 @@ pub(super) async fn give_names_back(work: &Work<'_>) -> Result<(), Failure> {
     Err(Failure::lasting(Code::PartsUnaccounted, text).with_fix(fix))
 }
 
-/// Parts that count as merged since, by their blocks, and were cut off while they were attached: a server that is killed
-/// leaves a gap in the blocks, over which it may merge what users wrote.
+/// Parts that were cut off while they were attached, and count as merged since, by their blocks: a server that is killed
+/// leaves a gap in the blocks, over which it may merge what users wrote. Or they count as detached with their partition:
+/// under the name that they get they can be attached with it.
 fn cut_off<'a>(
     account: &'a Account,
+    detached: &HashSet<String>,
     noted: &BTreeMap<String, String>,
     free: &[(DetachedPart, Option<String>)],
 ) -> Vec<&'a str> {
@@ -112,8 +119,14 @@ fn cut_off<'a>(
             by_server && found.as_ref() == Some(digest)
         })
     };
-    let is_cut_off =
-        |(name, fate): &&(String, Fate)| matches!(fate, Fate::Merged { .. }) && noted.get(name).is_some_and(left);
+    let is_cut_off = |(name, fate): &&(String, Fate)| {
+        let counts = match fate {
+            Fate::Merged { .. } => true,
+            Fate::Dropped { by } => detached.contains(by),
+            _ => false,
+        };
+        counts && noted.get(name).is_some_and(left)
+    };
     let parts = account.fates.iter().filter(is_cut_off);
     parts.map(|(name, _)| name.as_str()).collect()
 }
@@ -203,9 +216,18 @@ async fn attach_all(work: &Work<'_>, left: &[String]) -> Result<(), Failure> {
     note.attached.extend(left.iter().cloned());
     work.write_restore_note(&note)?;
     let noted = &work.manifest.checksums;
+    // Partitions that somebody detached and attached again, and was asked about.
+    let again = match note.told_of_drop {
+        true => work.attached_again().await?,
+        false => BTreeMap::new(),
+    };
     for (done, name) in left.iter().enumerate() {
         let dropped = whole_partitions(&work.dropped().await?);
-        if PartName::parse(name).is_some_and(|part| dropped.contains_key(&part.partition)) {
+        let is_away = |part: PartName| {
+            let entry = dropped.get(&part.partition);
+            entry.is_some() && entry != again.get(&part.partition)
+        };
+        if PartName::parse(name).is_some_and(is_away) {
             continue; // Users can write already, and somebody has dropped its partition.
         }
         work.doing(format!("attaches {name} again, {done} of {} done", left.len()));
@@ -301,6 +323,6 @@ mod tests {
             folder("ignored_all_2_2_0", "all_2_2_0"),
             folder("kept_by_me", "all_3_3_0"),
         ];
-        assert_eq!(cut_off(&account, &noted, &free), ["all_2_2_0"]);
+        assert_eq!(cut_off(&account, &HashSet::new(), &noted, &free), ["all_2_2_0"]);
     }
 }

@@ -1,8 +1,8 @@
 //! What users did with a table since its restore: evidence for the account of its parts.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use rekeeper_shared::accounting::{Dropped, is_single, whole_partitions};
+use rekeeper_shared::accounting::{Account, Dropped, Fate, attached_again, is_single, whole_partitions};
 use rekeeper_shared::document::Manifest;
 use rekeeper_shared::ids::quote_literal;
 use rekeeper_shared::inventory::ActivePart;
@@ -40,6 +40,66 @@ impl Work<'_> {
         Ok(note.dropped)
     }
 
+    /// The partitions that somebody has detached since and attached again, at least in part.
+    pub(super) async fn attached_again(&self) -> Result<BTreeMap<String, Dropped>, Failure> {
+        let dropped = self.dropped().await?;
+        if !dropped.iter().any(|entry| entry.detached) {
+            return Ok(BTreeMap::new());
+        }
+        let active = self.context.clickhouse.active_parts(&self.table.name).await;
+        let active = active.map_err(failed(CODE))?;
+        let before = self.following.iter().flat_map(|following| &following.before);
+        let before = before.flat_map(|(manifest, _)| &manifest.parts);
+        Ok(attached_again(&dropped, &active, before.chain(&self.manifest.parts)))
+    }
+
+    /// No open part is of a partition that somebody detached and attached again while the part could not be attached with
+    /// it. Whether it belongs there only a person can say, and is asked once; afterwards it is attached, unless the
+    /// partition was detached again.
+    pub(super) async fn nothing_open_was_attached_again(&self, account: &Account) -> Result<(), Failure> {
+        let mut note = self.restore_note()?;
+        if note.told_of_drop {
+            return Ok(());
+        }
+        let again = self.attached_again().await?;
+        let is_open = |(name, fate): &&(String, Fate)| {
+            matches!(fate, Fate::Detached | Fate::Missing)
+                && PartName::parse(name).is_some_and(|part| again.contains_key(&part.partition))
+        };
+        let open: Vec<String> = account
+            .fates
+            .iter()
+            .filter(is_open)
+            .map(|(name, _)| name.clone())
+            .collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        note.told_of_drop = true;
+        self.write_restore_note(&note)?;
+        let table = self.table.name.sql();
+        let partitions: Vec<&str> = again.keys().map(String::as_str).collect();
+        let text = format!(
+            "somebody detached partition {} of {} and attached it again, or some of it, while {} parts of the table could not \
+             be attached with it, since a restore that was cut had left them in detached/: {}",
+            partitions.join(", "),
+            self.table.name,
+            open.len(),
+            some_of(&open)
+        );
+        let statements: Vec<String> = partitions
+            .iter()
+            .map(|partition| format!("ALTER TABLE {table} DETACH PARTITION ID {}", quote_literal(partition)))
+            .collect();
+        let fix = format!(
+            "if the partition is to stay away, on this host: {}; in any case rekeeper retry {}, which attaches those parts \
+             otherwise",
+            statements.join("; "),
+            self.context.migration
+        );
+        Err(Failure::lasting(Code::PartsUnaccounted, text).with_fix(fix))
+    }
+
     /// Between the last look and ATTACH PART somebody may still drop the partition: the rows are back then. Only a person
     /// can say whether that was meant, and is asked once.
     pub(super) async fn nothing_dropped_is_back(&self) -> Result<(), Failure> {
@@ -56,7 +116,8 @@ impl Work<'_> {
         let active = self.context.clickhouse.active_parts(&self.table.name).await;
         let active = active.map_err(failed(CODE))?;
         let is_back = |part: &&ActivePart| {
-            let range = dropped.get(&part.partition_id).and_then(|range| PartName::parse(range));
+            let entry = dropped.get(&part.partition_id);
+            let range = entry.and_then(|entry| PartName::parse(&entry.range));
             let name = PartName::parse(&part.name);
             attached.contains(&(&*part.partition_id, part.rows, &*part.hash))
                 && matches!((range, name), (Some(range), Some(name)) if name.min_block > range.max_block)

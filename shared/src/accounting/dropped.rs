@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Content, Evidence, content, order_of};
 use crate::document::ManifestPart;
+use crate::inventory::ActivePart;
 use crate::part::PartName;
 
 /// Whether an entry takes one part, not a range over a partition.
@@ -26,31 +27,71 @@ pub struct Dropped {
     pub detached: bool,
 }
 
-/// The ranges over whole partitions, by partition. Every block that the restore gave comes before what a user could order
-/// since: a table is read-only until then.
+/// The entries that took whole partitions, by partition: the one that dropped it, else the last one that detached it.
+/// Every block that the restore gave comes before what a user could order since: a table is read-only until then.
 #[must_use]
-pub fn whole_partitions(dropped: &[Dropped]) -> BTreeMap<String, String> {
-    let whole = |entry: &Dropped| {
-        let range = PartName::parse(&entry.range)?;
-        (range.level >= RANGE_LEVEL && range.min_block == 0).then(|| (range.partition, entry.range.clone()))
-    };
-    dropped.iter().filter_map(whole).collect()
+pub fn whole_partitions(dropped: &[Dropped]) -> BTreeMap<String, Dropped> {
+    let mut whole: BTreeMap<String, Dropped> = BTreeMap::new();
+    for entry in dropped {
+        let Some(range) = PartName::parse(&entry.range) else {
+            continue;
+        };
+        let is_whole = range.level >= RANGE_LEVEL && range.min_block == 0;
+        if is_whole && whole.get(&range.partition).is_none_or(|known| known.detached) {
+            whole.insert(range.partition, entry.clone());
+        }
+    }
+    whole
+}
+
+/// Of partitions that were detached as a whole, those that were attached again since, at least in part, and the entry:
+/// something with a later block is what a part of the manifest was, or may have been made of one. The entry explains
+/// nothing then. A part that was not active when it came, since it was cut off while it was attached, say, was not
+/// detached, and is not attached again with the others.
+#[must_use]
+pub fn attached_again<'a>(
+    dropped: &[Dropped],
+    active: &[ActivePart],
+    parts: impl IntoIterator<Item = &'a ManifestPart>,
+) -> BTreeMap<String, Dropped> {
+    let mut whole = whole_partitions(dropped);
+    if whole.is_empty() {
+        return whole;
+    }
+    let known: HashSet<Content<'_>> = parts.into_iter().map(content).collect();
+    whole.retain(|partition, entry| {
+        let Some(range) = PartName::parse(&entry.range).filter(|_| entry.detached) else {
+            return false;
+        };
+        active.iter().any(|part| {
+            PartName::parse(&part.name).is_some_and(|name| {
+                name.partition == *partition
+                    && name.max_block > range.max_block
+                    && (name.level > 0 || name.mutation.is_some() || known.contains(&content(part)))
+            })
+        })
+    });
+    whole
 }
 
 /// What the entries say of the parts of the reference's manifest.
 pub(super) struct DroppedParts<'a> {
-    /// Ranges over whole partitions, by partition.
-    partitions: BTreeMap<String, String>,
-    /// For parts of each content, the names under which such parts were dropped one by one.
-    single: HashMap<Content<'a>, VecDeque<String>>,
+    /// What took whole partitions and counts, by partition.
+    partitions: BTreeMap<String, Dropped>,
+    /// For parts of each content, the names under which such parts were dropped one by one, and whether they were
+    /// detached.
+    single: HashMap<Content<'a>, VecDeque<(String, bool)>>,
     /// What DETACH has put under `detached/`: a folder of such a name is the user's.
     detached: HashSet<&'a str>,
 }
 
 impl<'a> DroppedParts<'a> {
     pub(super) fn new(evidence: Evidence<'a>) -> Self {
+        let again = attached_again(evidence.dropped, evidence.active, &evidence.reference.parts);
+        let mut partitions = whole_partitions(evidence.dropped);
+        partitions.retain(|partition, _| !again.contains_key(partition));
         let mut found = Self {
-            partitions: whole_partitions(evidence.dropped),
+            partitions,
             single: HashMap::new(),
             detached: HashSet::new(),
         };
@@ -59,18 +100,42 @@ impl<'a> DroppedParts<'a> {
                 continue;
             };
             if range.level < RANGE_LEVEL {
-                found.add_single(evidence, &range);
+                found.add_single(evidence, &range, dropped.detached);
                 if dropped.detached {
                     found.detached.insert(&dropped.range);
                 }
             }
         }
+        found.forget_attached_again(evidence);
         found
+    }
+
+    /// One that was detached by itself and attached again is active, under a later block than the restore gave: its entry
+    /// is not about another part of the same content.
+    fn forget_attached_again(&mut self, evidence: Evidence<'a>) {
+        if self.single.is_empty() {
+            return;
+        }
+        let mut given: HashMap<&str, i64> = HashMap::new();
+        for part in &evidence.reference.parts {
+            *given.entry(&part.partition_id).or_default() += 1;
+        }
+        for active in evidence.active {
+            let given = given.get(&*active.partition_id).copied().unwrap_or(0);
+            if PartName::parse(&active.name).is_none_or(|name| name.min_block < given) {
+                continue;
+            }
+            if let Some(entries) = self.single.get_mut(&content(active))
+                && let Some(at) = entries.iter().position(|(_, detached)| *detached)
+            {
+                entries.remove(at);
+            }
+        }
     }
 
     /// A part, or one that others were merged into: those that got its blocks in the restore, if it is certain which
     /// got which.
-    fn add_single(&mut self, evidence: Evidence<'a>, range: &PartName) {
+    fn add_single(&mut self, evidence: Evidence<'a>, range: &PartName, detached: bool) {
         let mut parts: Vec<&ManifestPart> = evidence
             .reference
             .parts
@@ -99,19 +164,22 @@ impl<'a> DroppedParts<'a> {
             self.single
                 .entry(content(part))
                 .or_default()
-                .push_back(range.to_string());
+                .push_back((range.to_string(), detached));
         }
     }
 
     /// The range that took the whole partition of the part.
     pub(super) fn partition(&self, part: &ManifestPart) -> Option<String> {
-        self.partitions.get(&part.partition_id).cloned()
+        let entry = self.partitions.get(&part.partition_id);
+        entry.map(|entry| entry.range.clone())
     }
 
     /// The entry that took a part of this content; each counts once.
     pub(super) fn take(&mut self, part: &'a ManifestPart) -> Option<String> {
-        self.partition(part)
-            .or_else(|| self.single.get_mut(&content(part)).and_then(VecDeque::pop_front))
+        self.partition(part).or_else(|| {
+            let entry = self.single.get_mut(&content(part)).and_then(VecDeque::pop_front);
+            entry.map(|(range, _)| range)
+        })
     }
 
     /// Whether the folder of that name under `detached/` is what a user detached.
@@ -225,6 +293,60 @@ mod tests {
         // A part before the gap stands where another should: what had the third block is not known.
         shifted[1].name = "a_3_3_0".into();
         assert!(!fates(&m, &shifted, &[], &[("a_2_2_0", false)]).is_complete());
+    }
+
+    #[test]
+    fn a_detached_partition_that_came_back_excuses_nothing() {
+        let a = four("a");
+        let m = manifest(a.clone());
+        // Two parts were active when it was detached; they and one that lay in `detached/` were attached. The last one was
+        // cut off while it was attached.
+        let again = |left: &[usize], from: usize| -> Vec<ActivePart> {
+            let mut parts = restored(&a, left);
+            for (n, part) in parts.iter_mut().enumerate() {
+                part.name = format!("a_{0}_{0}_0", from + n);
+            }
+            parts
+        };
+        let entry = ("a_0_2_999999999_2147483647", true);
+        assert_eq!(fates(&m, &again(&[0, 1, 2], 3), &[], &[entry]).missing(), ["a_30_33_1"]);
+        let left = fates(&m, &again(&[0, 1], 3), &["a_20_23_1"], &[entry]);
+        assert_eq!((left.to_attach().len(), left.missing().len()), (1, 1));
+        // Merged since, so that it cannot be said of what.
+        let mut merged = again(&[0], 3);
+        merged[0] = part("a_3_5_1", 6, "merged");
+        assert!(!fates(&m, &merged, &[], &[entry]).is_complete());
+        // It stays away, whatever is written into it, or was detached or dropped once more.
+        let written = [part("a_3_3_0", 7, "new")];
+        assert!(fates(&m, &written, &[], &[entry]).is_complete());
+        for (range, detached) in [
+            ("a_0_6_999999999_2147483647", true),
+            ("a_0_6_999999999_2147483647", false),
+        ] {
+            assert!(fates(&m, &[], &[], &[entry, (range, detached)]).is_complete());
+        }
+        let dropped_before = ("a_0_1_999999999_2147483647", false);
+        assert!(fates(&m, &again(&[0, 1], 3), &[], &[dropped_before, entry]).is_complete());
+    }
+
+    #[test]
+    fn a_part_that_was_detached_and_attached_again_excuses_no_equal_one() {
+        let equal: Vec<ManifestPart> = (0..3).map(|n| part(&format!("a_{n}_{n}_0"), 1, "equal")).collect();
+        let m = manifest(equal.clone());
+        let entry = ("a_1_1_0", true);
+        // One is detached: the other two are active.
+        assert!(
+            fates(
+                &m,
+                &[part("a_0_0_0", 1, "equal"), part("a_2_2_0", 1, "equal")],
+                &[],
+                &[entry]
+            )
+            .is_complete()
+        );
+        // It was attached again, and one that was cut off is not there.
+        let active = [part("a_0_0_0", 1, "equal"), part("a_3_3_0", 1, "equal")];
+        assert_eq!(fates(&m, &active, &[], &[entry]).missing().len(), 1);
     }
 
     #[test]

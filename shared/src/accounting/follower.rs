@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::dropped::whole_partitions;
+use super::dropped::{attached_again, whole_partitions};
 use super::{Account, Dropped, Evidence, Fate, account, order_of};
 use crate::document::{Manifest, ManifestPart};
 use crate::inventory::ActivePart;
@@ -72,6 +72,11 @@ pub fn account_follower(evidence: FollowerEvidence<'_>) -> Account {
     expected.extend(brought.into_iter().map(|part| ((own, part.name.as_str()), part)));
 
     let now = fates_now(evidence, &expected);
+    let again = attached_again(
+        evidence.dropped,
+        evidence.active,
+        expected.iter().map(|(_, part)| *part).chain(&evidence.manifest.parts),
+    );
     let partitions = whole_partitions(evidence.dropped);
     let covered = |by: &[String]| {
         let there = |name: &String| {
@@ -97,8 +102,11 @@ pub fn account_follower(evidence: FollowerEvidence<'_>) -> Account {
             Some(Verdict::Dropped { range }) => Fate::Dropped { by: range.clone() },
             // To attach it would bring back what somebody has dropped since; its folder stays where it is.
             Some(Verdict::Bring) if left_behind(part) => {
-                let range = partitions.get(&part.partition_id).cloned();
-                range.map_or(Fate::Detached, |by| Fate::Dropped { by })
+                let range = partitions.get(&part.partition_id);
+                let range = range.filter(|_| !again.contains_key(&part.partition_id));
+                range.map_or(Fate::Detached, |entry| Fate::Dropped {
+                    by: entry.range.clone(),
+                })
             }
             Some(Verdict::Bring) => now.get(&(own, part.name.as_str())).cloned().unwrap_or(Fate::Missing),
         };
