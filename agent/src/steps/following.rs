@@ -96,6 +96,7 @@ impl Following {
             active: evidence.active,
             detached: evidence.detached,
             dropped: evidence.dropped,
+            same_as_reference: evidence.same_as_reference,
             merges_keep_rows: evidence.merges_keep_rows,
         })
     }

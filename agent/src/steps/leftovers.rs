@@ -32,7 +32,7 @@ pub(super) async fn attach(work: &Work<'_>) -> Result<(), Failure> {
         change_settings(work).await?;
         attach_all(work, &left).await?;
     }
-    let account = work.account().await?;
+    let account = work.account_in_time().await?;
     if !account.is_complete() {
         work.nothing_open_was_attached_again(&account).await?;
         return Err(work.unaccounted(&account).await);

@@ -153,7 +153,7 @@ impl<'a> Work<'a> {
             }
         }
         self.until_registered().await?;
-        let account = self.account().await?;
+        let account = self.account_in_time().await?;
         if !account.is_complete() {
             return Err(self.unaccounted(&account).await);
         }
@@ -224,6 +224,22 @@ impl<'a> Work<'a> {
                 return Err(Failure::passing(CODE, format!("{}: {missing}", self.table.path)));
             }
             self.doing(format!("waits for ZooKeeper: {missing}"));
+            tokio::time::sleep(polls.next_delay()).await;
+        }
+    }
+
+    /// The account. Where this replica brings parts that the reference has still to fetch, what is open may be gone from
+    /// the reference too, which can be said only when that one waits for nothing.
+    pub(super) async fn account_in_time(&self) -> Result<Account, Failure> {
+        let brings = self.following.as_ref().is_some_and(Following::is_decided);
+        let deadline = Instant::now() + PATIENCE;
+        let mut polls = polls();
+        loop {
+            let account = self.account().await?;
+            if account.is_complete() || !brings || Instant::now() >= deadline {
+                return Ok(account);
+            }
+            self.doing("waits for the reference to have what was brought");
             tokio::time::sleep(polls.next_delay()).await;
         }
     }

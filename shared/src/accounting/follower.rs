@@ -32,6 +32,9 @@ pub struct FollowerEvidence<'a> {
     pub detached: &'a HashSet<String>,
     /// See [`Evidence::dropped`].
     pub dropped: &'a [Dropped],
+    /// See [`Evidence::same_as_reference`]. It excuses parts of the reference, which had accounted for all of them, and
+    /// never those that another replica brought: the reference may not have fetched these yet.
+    pub same_as_reference: bool,
     /// See [`Evidence::merges_keep_rows`].
     pub merges_keep_rows: bool,
 }
@@ -71,7 +74,13 @@ pub fn account_follower(evidence: FollowerEvidence<'_>) -> Account {
     brought.sort_by_key(|part| order_of(&part.name));
     expected.extend(brought.into_iter().map(|part| ((own, part.name.as_str()), part)));
 
-    let now = fates_now(evidence, &expected);
+    let mut now = fates_now(evidence, &expected);
+    if evidence.same_as_reference {
+        let of_reference = now.iter_mut().filter(|((at, _), _)| *at == 0);
+        for (_, fate) in of_reference.filter(|(_, fate)| !is_there(fate)) {
+            *fate = Fate::Gone;
+        }
+    }
     let again = attached_again(
         evidence.dropped,
         evidence.active,
@@ -227,6 +236,7 @@ mod tests {
             active,
             detached: &detached,
             dropped: &[],
+            same_as_reference: false,
             merges_keep_rows: true,
         })
     }
@@ -355,10 +365,50 @@ mod tests {
             active: &[part("2026_0_0_0", 2, "b")],
             detached: &detached,
             dropped: &dropped,
+            same_as_reference: false,
             merges_keep_rows: true,
         });
         assert_eq!(found.to_attach(), ["2026_1_1_0"]);
         assert_eq!(found.missing(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn what_the_reference_has_not_got_any_more_is_gone_but_for_what_was_brought() {
+        let first = manifest(vec![part("all_0_0_0", 5, "a"), part("all_1_1_0", 6, "b")]);
+        let second = manifest(vec![part("all_0_0_0", 5, "a"), part("all_2_2_0", 7, "c")]);
+        let brought = bring(&["all_2_2_0"]);
+        let before = [
+            reference(&first),
+            Before {
+                manifest: &second,
+                share: Some(&brought),
+            },
+        ];
+        let (own, share) = (
+            manifest(vec![part("all_0_0_0", 5, "a"), part("all_1_1_0", 6, "b")]),
+            bring(&[]),
+        );
+        let found = |active: &[ManifestPart], same_as_reference| {
+            account_follower(FollowerEvidence {
+                manifest: &own,
+                share: &share,
+                before: &before,
+                active,
+                detached: &HashSet::new(),
+                dropped: &[],
+                same_as_reference,
+                merges_keep_rows: true,
+            })
+        };
+        let without_b = [part("all_0_0_0", 5, "a"), part("all_2_2_0", 7, "c")];
+        assert_eq!(found(&without_b, false).missing(), ["all_1_1_0"]);
+        let gone = found(&without_b, true);
+        assert!(
+            gone.is_complete() && gone.count(|fate| *fate == Fate::Gone) == 1,
+            "{gone:?}"
+        );
+        let without_c = [part("all_0_0_0", 5, "a"), part("all_1_1_0", 6, "b")];
+        assert_eq!(found(&without_c, true).missing(), ["all_2_2_0"]);
     }
 
     #[test]
