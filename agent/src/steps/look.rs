@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rekeeper_shared::ids::{TableName, quote_literal};
+use rekeeper_shared::ids::{TableName, quote_identifier, quote_literal};
 use rekeeper_shared::place::ZkPath;
 use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::step::{Failure, TableRef};
@@ -49,12 +49,23 @@ pub(super) async fn look(context: &Context, table: &TableRef, code: Code) -> Res
 /// A table that is not as it was planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Changed {
-    /// It is attached under this name; another table may have its own.
-    Renamed { to: TableName, swapped: bool },
+    /// It is there under this name.
+    Renamed { to: TableName, by: Renaming },
     /// The server does not have it any more; there may be another one of its name, of this UUID.
     Gone { other: Option<String> },
     /// It is a replica elsewhere, or none: what it is now.
     Elsewhere(String),
+}
+
+/// How a table came by another name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Renaming {
+    /// It was renamed.
+    Table,
+    /// Another table has its name now.
+    Swap,
+    /// Its database was.
+    Database,
 }
 
 /// The same as [`look`], with a changed table for an answer.
@@ -80,8 +91,12 @@ pub(super) async fn find(context: &Context, table: &TableRef, code: Code) -> Res
     if !is_zero_uuid(&table.uuid)
         && let Some(to) = clickhouse.name_of(&table.uuid).await.map_err(failed(code))?
     {
-        let swapped = attached.is_some();
-        return Ok(Err(Changed::Renamed { to, swapped }));
+        let by = if attached.is_some() {
+            Renaming::Swap
+        } else {
+            renaming(context, table, &to, code).await?
+        };
+        return Ok(Err(Changed::Renamed { to, by }));
     }
     if attached.is_some() {
         return Ok(Err(Changed::Gone { other: attached }));
@@ -92,7 +107,27 @@ pub(super) async fn find(context: &Context, table: &TableRef, code: Code) -> Res
             permanently: Some(permanently),
         }),
         DetachedTable::NotTold => Ok(Found::Detached { permanently: None }),
-        DetachedTable::None => Err(Changed::Gone { other: None }),
+        DetachedTable::None if is_zero_uuid(&table.uuid) => Err(Changed::Gone { other: None }),
+        DetachedTable::None => match clickhouse.detached_name_of(&table.uuid).await.map_err(failed(code))? {
+            Some(to) => {
+                let by = renaming(context, table, &to, code).await?;
+                Err(Changed::Renamed { to, by })
+            }
+            None => Err(Changed::Gone { other: None }),
+        },
+    })
+}
+
+/// Whether the table's own name was changed, or that of its database.
+async fn renaming(context: &Context, table: &TableRef, to: &TableName, code: Code) -> Result<Renaming, Failure> {
+    let (own, now) = (&table.name, to);
+    if own.table != now.table || own.database == now.database {
+        return Ok(Renaming::Table);
+    }
+    let is_there = context.clickhouse.has_database(&own.database).await;
+    Ok(match is_there.map_err(failed(code))? {
+        true => Renaming::Table,
+        false => Renaming::Database,
     })
 }
 
@@ -105,11 +140,15 @@ impl Changed {
             quote_literal(&name.to_string())
         );
         let (text, fix) = match self {
-            Self::Renamed { to, swapped } => {
-                let back = if swapped {
-                    format!("EXCHANGE TABLES {} AND {}", name.sql(), to.sql())
-                } else {
-                    format!("RENAME TABLE {} TO {}", to.sql(), name.sql())
+            Self::Renamed { to, by } => {
+                let back = match by {
+                    Renaming::Swap => format!("EXCHANGE TABLES {} AND {}", name.sql(), to.sql()),
+                    Renaming::Table => format!("RENAME TABLE {} TO {}", to.sql(), name.sql()),
+                    Renaming::Database => format!(
+                        "RENAME DATABASE {} TO {}",
+                        quote_identifier(&to.database),
+                        quote_identifier(&name.database)
+                    ),
                 };
                 (
                     format!("{name} is called {to} now"),
@@ -122,8 +161,10 @@ impl Changed {
                     None => format!("the server has no table {name}, neither attached nor detached"),
                 };
                 let fix = format!(
-                    "somebody has dropped the table that was planned: {leave}; after that its other replicas wait: see \
-                     docs/runbook.md, TABLE_CHANGED"
+                    "somebody has dropped the table that was planned: {leave}; after that its other replicas go on without \
+                     this one: rekeeper skip {migration} --table {} --host {}",
+                    quote_literal(&name.to_string()),
+                    context.host
                 );
                 (now, fix)
             }

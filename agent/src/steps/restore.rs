@@ -219,6 +219,7 @@ impl<'a> Work<'a> {
             if missing.is_empty() {
                 return Ok(());
             }
+            self.reference_is_registered(&nodes)?;
             let missing = missing.join("; ");
             if Instant::now() >= deadline {
                 return Err(Failure::passing(CODE, format!("{}: {missing}", self.table.path)));
@@ -226,6 +227,32 @@ impl<'a> Work<'a> {
             self.doing(format!("waits for ZooKeeper: {missing}"));
             tokio::time::sleep(polls.next_delay()).await;
         }
+    }
+
+    /// It was, when this replica's turn came; whoever drops its table takes it, or the whole path, away.
+    fn reference_is_registered(&self, nodes: &RestoredState) -> Result<(), Failure> {
+        let Some(reference) = self.reference().map(|manifest| &manifest.replica_name) else {
+            return Ok(());
+        };
+        if nodes.replicas.iter().any(|replica| replica.name == *reference) {
+            return Ok(());
+        }
+        let text = format!(
+            "the reference, replica {reference} of {}, was restored and is not registered any more: somebody has dropped its \
+             table",
+            self.table.path
+        );
+        Err(Failure::lasting(Code::PathExists, text).with_fix(self.without_the_reference(reference)))
+    }
+
+    /// What to do when somebody has dropped the reference after it was restored.
+    pub(super) fn without_the_reference(&self, reference: &str) -> String {
+        format!(
+            "if the table of replica {reference} was dropped, the replicas that are left have its rows and go on without it: \
+             rekeeper skip {} --table {} --host and the host of replica {reference}",
+            self.context.migration,
+            quote_literal(&self.table.name.to_string())
+        )
     }
 
     /// The account. Where this replica brings parts that the reference has still to fetch, what is open may be gone from

@@ -98,14 +98,21 @@ impl Work<'_> {
                 (Some(_), Some(reference)) => {
                     let name = &reference.replica_name;
                     let text = format!("the reference, replica {name}, is not registered there");
-                    return Err(self.path_exists(&text));
+                    let failure = self.path_exists(&text);
+                    let fix = format!("{}; {}", Code::PathExists.fix(), self.without_the_reference(name));
+                    return Err(failure.with_fix(fix));
                 }
-                (None, Some(_)) => {
+                (None, Some(reference)) => {
                     let text = format!(
                         "{} is not there where this server is configured for it, although the reference was restored",
                         self.table.path
                     );
-                    return Err(Failure::lasting(Code::PlaceDiffers, text));
+                    let fix = format!(
+                        "{}; {}",
+                        Code::PlaceDiffers.fix(),
+                        self.without_the_reference(&reference.replica_name)
+                    );
+                    return Err(Failure::lasting(Code::PlaceDiffers, text).with_fix(fix));
                 }
             }
             if !sent {
@@ -209,7 +216,7 @@ impl Work<'_> {
             .extend(late.filter(|name| on_the_manifest.contains(name.as_str())));
         self.write_restore_note(&note)?;
         if self.following.is_none()
-            && let Err(failure) = check_absent(self.context, self.order.witness, Some(&self.table.name)).await
+            && let Err(failure) = self.may_be_first().await
         {
             // Nothing was sent, so what is there is not ours.
             self.write_restore_note(&former)?;
@@ -228,6 +235,13 @@ impl Work<'_> {
             Err(error) if ALREADY.iter().any(|words| error.says(words)) => Ok(()),
             outcome => outcome,
         })
+    }
+
+    /// The server is where the set's servers have proved to be, and nothing is there.
+    async fn may_be_first(&self) -> Result<(), Failure> {
+        let witness = self.order.witness;
+        self.context.zookeeper.check_witness(witness).await?;
+        check_absent(self.context, witness, Some(&self.table.name)).await
     }
 
     /// Names under `detached/` that the restore would stumble over. Once it was sent, those of the manifest may be its

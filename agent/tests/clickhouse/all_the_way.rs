@@ -93,6 +93,13 @@ async fn two_replicas_go_all_the_way_and_every_step_may_be_repeated() {
     };
     let early = restore(&rig, &states[1], 1, 29, &tables[1], &manifests[1], follower.clone()).await;
     assert_eq!(code(early), Code::PlaceDiffers);
+    // Nor does a first one at a place that is not proved.
+    let place = rig.zookeeper(0).await;
+    place.remove_witness(&witness(&tables[0])).await.unwrap();
+    let unproved = restore(&rig, &states[0], 0, 29, &tables[0], &manifests[0], Role::Reference).await;
+    assert_eq!(code(unproved), Code::PlaceDiffers);
+    assert!(place.path_absent(&tables[0].path).await.unwrap());
+    write_witness(&rig, &witness(&tables[0])).await;
     // The answer to RESTORE is lost.
     rig.faults(
         0,

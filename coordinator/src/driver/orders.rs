@@ -138,6 +138,7 @@ impl<S: Store> Driver<S> {
                 return refuse("was never started: plan again without the host");
             }
             (OperatorOrder::Leave { host }, _) => left(migration, host)?,
+            (OperatorOrder::LeaveTable { table, host }, _) => left_alone(migration, table, host)?,
             (OperatorOrder::Abort, State::Planned) => "it was never started: nothing had to be put back".to_owned(),
             (OperatorOrder::Abort, _) => abort_notice(migration),
         };
@@ -339,6 +340,25 @@ fn left(migration: &Migration, host: &HostName) -> Result<String, OperatorError>
         count(forward.len(), "replica set", "replica sets"),
         count(back.len(), "replica set", "replica sets"),
         plan.name
+    ))
+}
+
+fn left_alone(migration: &Migration, table: &TableName, host: &HostName) -> Result<String, OperatorError> {
+    let plan = &migration.plan;
+    let replica = |&ix: &usize| plan.tables[ix].name == *table && plan.hosts[plan.tables[ix].host].name == *host;
+    let Some(ix) = (0..plan.tables.len()).find(replica) else {
+        return Err(OperatorError::Invalid(format!(
+            "the plan has no table {table} on {host}"
+        )));
+    };
+    if let Err(why) = migration.progress.may_be_left_alone(plan, ix) {
+        return Err(OperatorError::State(format!(
+            "{table} on {host} is not left out: {why}"
+        )));
+    }
+    Ok(format!(
+        "{table} on {host} is left out for good; the other replicas of {} go on, with the same parts",
+        plan.sets[plan.tables[ix].set].path
     ))
 }
 

@@ -134,6 +134,7 @@ fn ordered(order: &OperatorOrder) -> String {
         }
         OperatorOrder::Skip { table } => format!("skip of {table}"),
         OperatorOrder::Leave { host } => format!("skip of host {host}"),
+        OperatorOrder::LeaveTable { table, host } => format!("skip of {table} on {host}"),
         OperatorOrder::Abort => "abort".to_owned(),
     }
 }

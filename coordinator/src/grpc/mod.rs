@@ -162,7 +162,11 @@ impl<S: Store> Operator for OperatorService<S> {
             (true, false) => OperatorOrder::Leave {
                 host: host_name(&host)?,
             },
-            _ => return Err(Status::invalid_argument("name a table or a host")),
+            (false, false) => OperatorOrder::LeaveTable {
+                table: self.planned_table(&name, &table).await?,
+                host: host_name(&host)?,
+            },
+            (true, true) => return Err(Status::invalid_argument("name a table or a host")),
         };
         self.order(&name, by, order).await
     }

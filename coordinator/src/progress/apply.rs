@@ -92,6 +92,15 @@ impl Progress {
                     self.leave(plan, host);
                 }
             }
+            OperatorOrder::LeaveTable { table, host } => {
+                let replica = |&ix: &usize| {
+                    let planned = &plan.tables[ix];
+                    planned.name == *table && plan.hosts[planned.host].name == *host
+                };
+                if let Some(ix) = (0..plan.tables.len()).find(replica) {
+                    self.leave_table(plan, ix);
+                }
+            }
             OperatorOrder::Abort => {
                 self.aborting = true;
                 self.started = true;
@@ -130,6 +139,37 @@ impl Progress {
                 self.forget_problems_of_set(plan, set);
             }
         }
+    }
+
+    /// What the others have of its set is the part set of record. Where it was restored first, the next one is the first. It
+    /// may have made the path already; where that is gone with the table, its place has to be proved anew.
+    fn leave_table(&mut self, plan: &Plan, table: TableIx) {
+        if self.may_be_left_alone(plan, table).is_err() {
+            return;
+        }
+        let (set, host) = (plan.tables[table].set, &plan.hosts[plan.tables[table].host].name);
+        let message = match self.tables[table].problem.take() {
+            Some(problem) => problem.message,
+            None => "it was restored, and the others do not find it at their path".to_owned(),
+        };
+        if self.tables[table].at == TableAt::Restored {
+            let is_absent = |t: TableIx| {
+                let problem = self.tables[t].problem.as_ref();
+                problem.is_some_and(|problem| problem.code == Code::PlaceDiffers)
+            };
+            let absent = self.with_hosts(plan, set).any(is_absent);
+            self.sets[set].witnessed &= !absent;
+            self.forget_problems_of_set(plan, set);
+        }
+        let mut problem = Problem::new(
+            Code::TableChanged,
+            format!("{message}; it was left out, and the others went on"),
+        );
+        problem.fix = format!(
+            "nothing of it is deleted by this migration; where it still is, under whatever name, its rows are on the disk of \
+             {host}, and SYSTEM RESTORE REPLICA makes it a replica again once the others are RESTORED"
+        );
+        (self.tables[table].left, self.tables[table].failures) = (Some(problem), 0);
     }
 
     fn forget_problems(&mut self, set: SetIx, table: TableIx, host: usize) {

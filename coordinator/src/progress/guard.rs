@@ -192,6 +192,7 @@ impl Progress {
             StepKind::Restore => {
                 let complete = |t: TableIx| self.tables[t].at >= TableAt::Attached && self.tables[t].manifest.is_some();
                 require(self.with_hosts(plan, set).all(complete), Guard::Manifests)?;
+                require(progress.witnessed, Guard::Witnessed)?;
                 let order = self.restore_order(plan, set);
                 let mut before = order.iter().take_while(|&&other| other != table);
                 let wanted = if progress.one_by_one { usize::MAX } else { 1 };

@@ -16,7 +16,7 @@ pub mod view;
 use std::collections::{BTreeMap, HashMap};
 
 use rekeeper_shared::plan::{HostIx, Plan, SetIx, TableIx};
-use rekeeper_shared::problem::Problem;
+use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::settle::Unsettled;
 use rekeeper_shared::step::{Exported, Restored, Target};
 use rekeeper_shared::view::Until;
@@ -95,6 +95,9 @@ pub struct TableProgress {
     pub stuck: bool,
     /// Its problem.
     pub problem: Option<Problem>,
+    /// It was left out for good, as it is not what was planned any more: what people are told of it. Nothing is ordered of
+    /// it, and nothing waits for it.
+    pub left: Option<Problem>,
 }
 
 /// What is known of a manifest.
@@ -221,39 +224,44 @@ impl Progress {
     /// The problem that people see at a table: also that its host was left out, which holds nothing up.
     #[must_use]
     pub fn shown_problem<'a>(&'a self, plan: &Plan, table: TableIx) -> Option<&'a Problem> {
-        let left = self.hosts[plan.tables[table].host].left.as_ref();
+        let left = self.tables[table].left.as_ref();
+        let left = left.or(self.hosts[plan.tables[table].host].left.as_ref());
         let (at, set) = (&self.tables[table], &self.sets[plan.tables[table].set]);
         // One that was never detached is in service as before.
         let needs_a_person = at.at != TableAt::Finished && (at.maybe_detached || set.irreversible);
         self.problem_of(plan, table).or_else(|| left.filter(|_| needs_a_person))
     }
 
-    /// Whether the table's host was left out.
+    /// Whether the table replica was left out, by itself or with its host.
     #[must_use]
     pub fn is_left_out(&self, plan: &Plan, table: TableIx) -> bool {
-        self.hosts[plan.tables[table].host].left.is_some()
+        self.tables[table].left.is_some() || self.hosts[plan.tables[table].host].left.is_some()
     }
 
-    /// The table replicas of the set whose host was not left out.
+    /// The table replicas of the set that were not left out.
     fn with_hosts<'a>(&'a self, plan: &'a Plan, set: SetIx) -> impl Iterator<Item = TableIx> + 'a {
         let tables = plan.sets[set].tables.iter().copied();
         tables.filter(|&table| !self.is_left_out(plan, table))
     }
 
-    /// The hosts of the set that were not left out.
+    /// The hosts of the set that have a replica of it that was not left out.
     #[must_use]
     pub fn hosts_of(&self, plan: &Plan, set: SetIx) -> Vec<HostIx> {
         let mut hosts = plan.set_hosts(set);
-        hosts.retain(|&host| self.hosts[host].left.is_none());
+        hosts.retain(|&host| self.with_hosts(plan, set).any(|table| plan.tables[table].host == host));
         hosts
     }
 
-    /// The order in which the set's replicas are restored: without those of hosts that were left out before they were.
+    /// The order in which the set's replicas are restored: without those whose hosts were left out before they were, and
+    /// without those that were left out by themselves: these are gone.
     #[must_use]
     pub fn restore_order(&self, plan: &Plan, set: SetIx) -> Vec<TableIx> {
         let order = self.sets[set].order.iter().copied();
         order
-            .filter(|&table| self.tables[table].at >= TableAt::Restored || !self.is_left_out(plan, table))
+            .filter(|&table| {
+                let of_table = &self.tables[table];
+                of_table.left.is_none() && (of_table.at >= TableAt::Restored || !self.is_left_out(plan, table))
+            })
             .collect()
     }
 
@@ -265,6 +273,31 @@ impl Progress {
             let progress = &self.sets[set];
             progress.irreversible && !progress.settled && !self.is_over(plan, set)
         })
+    }
+
+    /// Whether the table replica can be left out by itself: it is not what was planned any more, or it was restored first
+    /// and the others do not find it at their path; and they have what it had. As long as nothing of it is deleted, its
+    /// whole set is skipped instead.
+    ///
+    /// # Errors
+    /// Why it cannot, for people.
+    pub fn may_be_left_alone(&self, plan: &Plan, table: TableIx) -> Result<(), &'static str> {
+        let ix = plan.tables[table].set;
+        let set = &self.sets[ix];
+        let code = |t: TableIx| self.tables[t].problem.as_ref().map(|problem| problem.code);
+        let misses_it = |t: TableIx| t != table && matches!(code(t), Some(Code::PlaceDiffers | Code::PathExists));
+        let is_missed = self.tables[table].at == TableAt::Restored
+            && self.restore_order(plan, ix).first() == Some(&table)
+            && self.with_hosts(plan, ix).any(misses_it);
+        if !set.irreversible {
+            Err("none of its nodes was deleted yet: leave the table out on all hosts, with --table alone")
+        } else if code(table) != Some(Code::TableChanged) && !is_missed {
+            Err("only a replica that is not what was planned any more (TABLE_CHANGED) can be left out by itself")
+        } else if !set.settled {
+            Err("the replicas of its set were not equal, and it may have what no other has")
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether all tables of the set are at least there.

@@ -122,7 +122,7 @@ impl Progress {
             StepKind::Settle => !progress.settled && !progress.diverged,
             StepKind::Record => progress.record.is_none(),
             StepKind::Clean => !progress.cleaned,
-            StepKind::Witness => !progress.witnessed && !self.all_at_least(plan, set, TableAt::Attached),
+            StepKind::Witness => !progress.witnessed && !self.all_at_least(plan, set, TableAt::Restored),
             _ => false,
         }
     }

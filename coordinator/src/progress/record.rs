@@ -71,6 +71,14 @@ pub enum OperatorOrder {
         /// The host.
         host: HostName,
     },
+    /// Leave one table replica out for good, which is not what was planned any more: its set is cleaned, and goes on with
+    /// the others.
+    LeaveTable {
+        /// The table.
+        table: TableName,
+        /// The host.
+        host: HostName,
+    },
     /// Put back what is not cleaned, carry forward what is.
     Abort,
 }

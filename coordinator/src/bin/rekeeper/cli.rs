@@ -135,8 +135,9 @@ pub(crate) enum Command {
     /// Leaves a table out from here on and puts it back into service; or goes on without a host
     ///
     /// A table goes with its whole replica set, and only before the first of its nodes is deleted. A host that never comes
-    /// back is left out for good: what is cleaned goes on with the other replicas, what is not goes back into service.
-    #[command(group = clap::ArgGroup::new("what").required(true))]
+    /// back is left out for good: what is cleaned goes on with the other replicas, what is not goes back into service. With
+    /// both, one replica that somebody has dropped or changed since its nodes were deleted: the others go on.
+    #[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
     Skip {
         #[command(flatten)]
         name: NameArgs,
