@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from clickhouse import StatementFailed
-from cut_restore import BEHIND, BOTH, REFERENCE, RESTORE, Migration, Place, created, killed, part, state
+from cut_restore import ALL, BEHIND, BOTH, REFERENCE, RESTORE, Migration, Place, created, killed, part, state
 from processes import wait_for
 from programs import BLOCKED
 from rig import Cluster
@@ -104,6 +104,55 @@ def test_bare_statements(cluster):
             refuses_what_was_attaching(cluster, host, table)
         host.query(f"DROP TABLE {table} SYNC")
     assert found == {name: (place.short, place.attached) for name, place in REFERENCE.items()}
+
+
+# Whether it is read-only in the end, and the rows that a reader sees of the 50: of the follower, of the same once every
+# folder of `detached/` is attached that can be, and of the reference.
+HEALED = (0, ALL, ALL, ALL)
+# Parts that are on the disk, and not registered, are most of all: refused (code 231), and nothing can be attached.
+REFUSED = (1, 0, 0, ALL)
+
+
+def test_bare_statements_of_a_follower(cluster):
+    """The same while a follower is restored: it is read-only for ever, without a row; no row of the reference is lost."""
+    (first, host), found = cluster.hosts, {}
+    places = {name: place for name, place in FOLLOWER.items() if name != "fetching"}
+    tables = {name: created(cluster.hosts, f"bare_follower_{name.replace('-', '_')}") for name in places}
+    for name, table in tables.items():
+        cluster.query_all(f"DETACH TABLE {table} PERMANENTLY SYNC")
+        with cluster.zookeeper.client() as client:
+            client.delete("/tables/01/" + table.replace(".", "/"), recursive=True)
+        cluster.query_all(f"ATTACH TABLE {table}")
+        for either in cluster.hosts:
+            wait_for(lambda either=either, table=table: "No node" in state(either, table)[1], "no metadata")
+        first.query(f"SYSTEM RESTORE REPLICA {table}")
+        with killed(cluster, host, table, replace(places[name], others=(), mending="")):
+            restore = threading.Thread(target=dies, args=(host, f"SYSTEM RESTORE REPLICA {table}"))
+            restore.start()
+        restore.join()
+    for name, table in tables.items():
+        wait_for(lambda table=table: is_started(host, table), lambda table=table: f"{state(host, table)}")
+        code = outcome(host, f"SYSTEM RESTORE REPLICA {table}")
+        if code:
+            host.query(f"SYSTEM RESTART REPLICA {table}")
+            wait_for(lambda table=table: is_started(host, table), lambda table=table: f"{state(host, table)}")
+        readonly = state(host, table)[0]
+        if not readonly:
+            host.query(f"SYSTEM SYNC REPLICA {table} LIGHTWEIGHT")
+        short = count(host, table)
+        of = f"concat(database, '.', table) = '{table}'"
+        attach = [
+            outcome(host, f"ALTER TABLE {table} ATTACH PART '{left}'")
+            for (left,) in host.query(f"SELECT name FROM system.detached_parts WHERE {of} ORDER BY name")
+        ]
+        first.query(f"SYSTEM SYNC REPLICA {table} LIGHTWEIGHT")
+        found[name] = (readonly, short, count(host, table), count(first, table))
+        print(f"{name}: RESTORE {code}, {found[name]}, ATTACH PART {attach}")
+        cluster.query_all(f"DROP TABLE {table} SYNC")
+    # It attaches several parts at a time, so how many were registered by then is not always the same.
+    broken = {found.pop(name) for name in ("attaching", "not-registered")}
+    assert REFUSED in broken <= {HEALED, REFUSED}, broken
+    assert found == dict.fromkeys(found, HEALED)
 
 
 def dies(host, statement: str) -> None:
