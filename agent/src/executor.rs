@@ -375,6 +375,7 @@ mod tests {
             path: path.clone(),
             node: "w".into(),
             content: "c".into(),
+            replicas: vec![],
         };
         let key = Key::of(&Order::Clean(set("default")));
         assert_eq!(key, Key::of(&Order::Record(set("default"))));

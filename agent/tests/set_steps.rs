@@ -246,6 +246,7 @@ async fn cleaning_goes_to_the_place_of_the_plan_and_the_witness_to_the_current_o
         path: ZkPath::parse(path).unwrap(),
         node: "rekeeper-witness-m".into(),
         content: "c".into(),
+        replicas: vec![],
     };
     clean(&agent.attempt(2), &set(path, true)).await.unwrap();
     assert!(zookeeper.check_stat(path).await.unwrap().is_none());

@@ -197,12 +197,15 @@ pub struct SetRef {
 pub struct Witness {
     /// Name of the ensemble in the server's configuration.
     pub ensemble: String,
-    /// The table's path, which must be absent.
+    /// The table's path, where nobody but the plan's own tables may be.
     pub path: ZkPath,
     /// Name of the node, directly under the chroot.
     pub node: String,
     /// Its content.
     pub content: String,
+    /// The plan's replicas, each with the UUID of its table: what somebody restores by hand is told by them from what
+    /// others have made at the path.
+    pub replicas: Vec<(String, String)>,
 }
 
 /// Which replica of its set a table is restored as.

@@ -37,6 +37,9 @@ pub struct RestoreNote {
     /// RESTORE had been sent, and the note of that was lost.
     #[serde(default)]
     pub lost: bool,
+    /// Somebody had restored the table before there was a manifest, with everything that was on record.
+    #[serde(default)]
+    pub by_hand: bool,
     /// Parts of the manifest that lay in `detached/` already when it was sent.
     pub late: Vec<String>,
     /// What users dropped since, by the log of the new path, which forgets it soon.

@@ -7,11 +7,11 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef, Witness};
 use tokio::time::Instant;
 
+use super::by_hand;
 use super::leftovers::digests_of_checksums;
 use super::look::{Found, look, look_in_turn};
 use super::manifest::{Known, check_against_disk, not_on_record, on_record};
 use super::recorded::{Recorded, until_as_recorded};
-use super::strangers::check_absent;
 use super::wait::{polls, until_alone};
 use super::{Context, Finished, StepResult, failed, state_failed};
 use crate::clickhouse::{Class, Replica, Statement, code};
@@ -34,7 +34,7 @@ pub async fn attach(
     record: &Packed,
     manifest: Option<&Packed>,
 ) -> StepResult {
-    let replica = recorded_replica(table, record)?;
+    let (record, replica) = recorded_replica(table, record)?;
     until_alone(context, table, Code::AttachFailed).await?;
     let existing = match manifest {
         Some(expected) => Some(on_record(context, table, expected)?),
@@ -58,31 +58,29 @@ pub async fn attach(
             known
         }
         None => {
-            if let Found::Attached(replica) = &found
-                && !replica.readonly
-            {
-                return Err(Failure::lasting(
-                    Code::AttachFailed,
-                    format!(
-                        "{} is attached and writable, although its metadata was deleted and no manifest of it was \
-                         written: somebody has restored it; compare its data with the other replicas",
-                        table.name
-                    ),
-                ));
-            }
             context.zookeeper.check_witness(witness).await?;
-            check_absent(context, witness, Some(&table.name)).await?;
+            // Whom somebody has restored by hand meanwhile.
+            let owners = by_hand::at_path(context, witness, Some(table)).await?;
+            let is_restored = owners.iter().any(|owner| owner.replica == table.replica_name);
+            if !is_restored {
+                by_hand::goes_first(table, &record, &owners)?;
+            }
             if let Found::Detached { .. } = found {
                 attach_statement(context, table).await?;
             }
             stop_merges(context, table).await?;
             drop(turn);
-            until_without_metadata(context, table).await?;
-            let note = context.state.restore_note(&context.migration, table);
-            let missing = note.map_err(state_failed(Code::AttachFailed))?.missing;
-            until_as_recorded(context, table, Recorded::of_replica(&replica, &missing)).await?;
-            let manifest = manifest_of(context, table).await?;
-            write_manifest(context, table, manifest)?
+            if is_restored {
+                let manifest = by_hand::manifest(context, table, &record, &replica).await?;
+                write_manifest(context, table, manifest)?
+            } else {
+                until_without_metadata(context, table).await?;
+                let note = context.state.restore_note(&context.migration, table);
+                let missing = note.map_err(state_failed(Code::AttachFailed))?.missing;
+                until_as_recorded(context, table, Recorded::of_replica(&replica, &missing)).await?;
+                let manifest = manifest_of(context, table).await?;
+                write_manifest(context, table, manifest)?
+            }
         }
     };
     Ok(finished(known))
@@ -100,22 +98,20 @@ fn finished(known: Known) -> Finished {
     }
 }
 
-/// This replica in the part set of record.
-fn recorded_replica(table: &TableRef, record: &Packed) -> Result<ReplicaSnapshot, Failure> {
+/// The part set of record, and this replica in it.
+fn recorded_replica(table: &TableRef, record: &Packed) -> Result<(PartSetOfRecord, ReplicaSnapshot), Failure> {
     let lost = |text: String| Failure::lasting(Code::StoredDocumentLost, text);
     let record: PartSetOfRecord = unpack(&record.bytes, Some(&record.digest))
         .map_err(|e| lost(format!("the part set of record of {}: {e}", table.path)))?;
-    let replica = record
-        .snapshot
-        .replicas
-        .into_iter()
-        .find(|r| r.name == table.replica_name);
-    replica.filter(|_| record.snapshot.path == table.path).ok_or_else(|| {
-        lost(format!(
+    let replicas = record.snapshot.replicas.iter();
+    let mut own = replicas.filter(|r| r.name == table.replica_name && record.snapshot.path == table.path);
+    match own.next().cloned() {
+        Some(replica) => Ok((record, replica)),
+        None => Err(lost(format!(
             "the part set of record does not have replica {} of {}",
             table.replica_name, table.path
-        ))
-    })
+        ))),
+    }
 }
 
 async fn attach_statement(context: &Context, table: &TableRef) -> Result<(), Failure> {
@@ -207,10 +203,12 @@ pub(super) async fn until_without_metadata(context: &Context, table: &TableRef) 
     }
 }
 
-/// Measured on 26.9: `Coordination error: No node, path /tables/01/d/t/log`.
+/// Measured on 26.9: `Coordination error: No node, path /tables/01/d/t/log`; where another replica is at the path, and this
+/// one is not, `Coordination error: No node. (KEEPER_EXCEPTION)`.
 fn metadata_is_missing(replica: &Replica, table: &TableRef) -> bool {
     let exception = &replica.zookeeper_exception;
-    replica.readonly && exception.contains("No node") && exception.contains(table.path.as_str())
+    let is_it = exception.contains(table.path.as_str()) || exception.contains("No node. (");
+    replica.readonly && exception.contains("No node") && is_it
 }
 
 /// Detaches a table that is read-only without metadata, if it is attached, and attaches it again.

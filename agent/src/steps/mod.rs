@@ -5,6 +5,7 @@
 
 mod account;
 mod attach;
+mod by_hand;
 mod caches;
 mod collided;
 mod detach;

@@ -14,6 +14,7 @@ use rekeeper_shared::place::ZkPath;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Failure, Witness};
 
+use super::by_hand::at_path;
 use super::restore::{CODE, Work, some_of};
 use super::{Context, failed};
 use crate::clickhouse::is_zero_uuid;
@@ -22,6 +23,11 @@ use crate::zookeeper::Owner;
 impl Work<'_> {
     /// On the reference: it is alone at its path and has made it, or what it was given by a stranger is gone again.
     pub(super) async fn alone(&self) -> Result<(), Failure> {
+        if self.restore_note()?.by_hand {
+            // Its content was looked at, and in which order somebody has restored equal replicas makes no difference.
+            at_path(self.context, self.order.witness, Some(self.table)).await?;
+            return Ok(());
+        }
         let owners = self.owners().await?;
         let strangers = self.strangers(&owners);
         let own = owners.iter().find(|owner| owner.replica == self.table.replica_name);

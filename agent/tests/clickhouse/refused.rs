@@ -40,13 +40,14 @@ async fn what_is_not_sure_is_refused() {
     steps::detach(&context, &table).await.unwrap();
     assert_eq!(code(steps::detach(&context, &other).await), Code::TableChanged);
 
-    // Somebody restored it by hand before its manifest was written.
+    // Somebody restored it by hand before its manifest was written, and what is there is not the table of the plan.
     let record = rig.clean(&table, &["r1"]).await;
     write_witness(&rig, &witness(&table)).await;
     rig.sql(0, "ATTACH TABLE d.changed").await;
     rig.sql(0, "SYSTEM RESTORE REPLICA d.changed").await;
-    let late = steps::attach(&context, &table, &witness(&table), &record, None).await;
-    assert_eq!(code(late), Code::AttachFailed);
+    let not_its_own = witness(&other);
+    let late = steps::attach(&context, &table, &not_its_own, &record, None).await;
+    assert_eq!(code(late), Code::PathExists);
 
     // A name in detached/ that the restore would stumble over, and a table that somebody made at the path.
     let name = TableName::new("d", "collides");

@@ -244,5 +244,6 @@ pub(crate) fn witness(table: &TableRef) -> Witness {
         path: table.path.clone(),
         node: "rekeeper-move-witness".into(),
         content: "drawn at random".into(),
+        replicas: vec![(table.replica_name.clone(), table.uuid.clone())],
     }
 }

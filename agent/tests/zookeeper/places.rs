@@ -89,6 +89,7 @@ async fn a_witness_proves_a_place() {
         path: ZkPath::parse("/witness/t").unwrap(),
         node: "rekeeper-witness-move-1-0".into(),
         content: "nonce".into(),
+        replicas: vec![],
     };
     assert_eq!(zookeeper.read_witness(&witness).await.unwrap(), WitnessFound::Absent);
     for _ in 0..2 {

@@ -213,5 +213,8 @@ fn witness(plan: &Plan, set: SetIx) -> Witness {
         node: format!("rekeeper-witness-{}-{set}", plan.name),
         content: format!("{} {} {path}", plan.name, plan.created),
         path,
+        replicas: (planned.tables.iter())
+            .map(|&table| (plan.tables[table].replica_name.clone(), plan.tables[table].uuid.clone()))
+            .collect(),
     }
 }

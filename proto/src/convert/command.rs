@@ -228,6 +228,9 @@ impl From<Witness> for v1::Witness {
             zookeeper_path: witness.path.into(),
             node: witness.node,
             content: witness.content,
+            replicas: (witness.replicas.into_iter())
+                .map(|(name, uuid)| v1::WitnessReplica { name, uuid })
+                .collect(),
         }
     }
 }
@@ -247,6 +250,9 @@ impl TryFrom<v1::Witness> for Witness {
             path: path(&witness.zookeeper_path)?,
             node: witness.node,
             content: witness.content,
+            replicas: (witness.replicas.into_iter())
+                .map(|replica| (replica.name, replica.uuid))
+                .collect(),
         })
     }
 }
@@ -285,6 +291,7 @@ mod tests {
             path,
             node: "w".into(),
             content: "c".into(),
+            replicas: vec![("r1".into(), "u1".into())],
         };
         let packed = Packed {
             digest: "d".into(),

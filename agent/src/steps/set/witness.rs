@@ -5,17 +5,17 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Witness};
 
 use super::zookeeper_failed;
-use crate::steps::strangers::check_absent;
+use crate::steps::by_hand::at_path;
 use crate::steps::{Context, StepResult};
 
-/// Writes the witness where the table is to be made anew, if nothing is there.
+/// Writes the witness where the table is to be made anew, if nothing is there but what somebody has restored by hand.
 ///
 /// # Errors
 /// WITNESS_FAILED, PATH_EXISTS.
 pub async fn witness(context: &Context, witness: &Witness) -> StepResult {
     let code = Code::WitnessFailed;
     context.doing(format!("writes the witness of {}", witness.path));
-    check_absent(context, witness, None).await?;
+    at_path(context, witness, None).await?;
     let zookeeper = context.zookeeper.at(&witness.ensemble, code).await?;
     zookeeper.write_witness(witness).await.map_err(zookeeper_failed(code))?;
     Ok(Done::Plain.into())

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::problem::{Code, Problem};
-use rekeeper_shared::view::{StatusView, TableStatus, TableStatusView};
+use rekeeper_shared::view::{Phase, StatusView, TableStatus, TableStatusView};
 use serde::Serialize;
 
 use super::text::{self, Paint, WIDTH};
@@ -84,20 +84,23 @@ fn by_hand(status: &StatusView, table: &TableStatusView, code: Code) -> Vec<Stri
     });
     match (code, table.status) {
         (Code::AttachFailed, TableStatus::Init | TableStatus::Detached) => vec![format!("ATTACH TABLE {name}")],
-        // Not RESTORE yet: the manifest has to be written before it.
+        // Its agent is away and its server may not be. What is restored without a manifest is compared with the record.
+        (Code::HostAway, TableStatus::ZkCleaned)
+            if table.waits_for.as_ref() == Some(&table.host)
+                && matches!(status.phase, Phase::Attach | Phase::Restore)
+                && (is_reference || reference_is_restored) =>
+        {
+            let attach = table.parts.is_none().then(|| format!("ATTACH TABLE {name}"));
+            attach.into_iter().chain(restore(&name)).collect()
+        }
+        // Not RESTORE: the manifest is written before it.
         (Code::AttachFailed, TableStatus::ZkCleaned) => {
             vec![format!("ATTACH TABLE {name}"), format!("SYSTEM STOP MERGES {name}")]
         }
         (Code::RestoreFailed, TableStatus::ZkCleaned)
             if table.parts.is_some() && (is_reference || reference_is_restored) =>
         {
-            let caches = ["MARK", "PRIMARY INDEX", "UNCOMPRESSED", "QUERY CONDITION"];
-            let mut all = vec![
-                format!("SYSTEM STOP MERGES {name}"),
-                format!("SYSTEM RESTORE REPLICA {name}"),
-            ];
-            all.extend(caches.map(|cache| format!("SYSTEM DROP {cache} CACHE")));
-            all
+            restore(&name).collect()
         }
         // In service on its old metadata, once it is attached.
         (Code::HostLeft, TableStatus::Init | TableStatus::Detached) => vec![format!("ATTACH TABLE {name}")],
@@ -111,6 +114,17 @@ fn by_hand(status: &StatusView, table: &TableStatusView, code: Code) -> Vec<Stri
         (Code::MergesFailed, _) => vec![format!("SYSTEM START MERGES {name}")],
         _ => Vec::new(),
     }
+}
+
+/// The statements that restore an attached table.
+fn restore(name: &str) -> impl Iterator<Item = String> {
+    let caches = ["MARK", "PRIMARY INDEX", "UNCOMPRESSED", "QUERY CONDITION"];
+    let statements = [
+        format!("SYSTEM STOP MERGES {name}"),
+        format!("SYSTEM RESTORE REPLICA {name}"),
+    ];
+    let dropped = caches.map(|cache| format!("SYSTEM DROP {cache} CACHE"));
+    statements.into_iter().chain(dropped)
 }
 
 /// How much of the problems is shown.
