@@ -7,7 +7,9 @@ of it, before the kill and after.
 import contextlib
 import itertools
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import tables
@@ -158,6 +160,28 @@ def test_killed_while_a_command_is_under_way(crashes, cluster, victim, point):
         if victim == "agent":
             program.start()
         rekeeper.wait_for_state(name, "COMPLETED", timeout=60)
+
+
+# Others are in test_loss_state.py.
+LOSING = ("detach-sync", "settle-reading", "clean-record", "clean-begun", "clean-half", "clean-last", "attach-witness")
+
+
+@pytest.mark.parametrize("point", LOSING)
+def test_killed_with_the_loss_of_the_state_folder(crashes, cluster, point):
+    """An agent that finds an empty folder: record, marker and export are those of the coordinator, of ZooKeeper, or
+    made anew as long as no node was deleted."""
+    with held_at(crashes, point) as (name, intent, _):
+        agent = cluster.agents[intent["host"]]
+        agent.kill()
+        shutil.rmtree(agent.directory / "state")
+        assert_under_way(cluster, name, intent)
+        POINTS[point][1].let_go(crashes)
+        agent.start()
+        cluster.rekeeper.wait_for_state(name, "COMPLETED", timeout=60)
+    exports = {s["zookeeper_path"]: s["export"] for s in cluster.rekeeper.status(name)["replica_sets"]}
+    # The request that was kept back in "clean-begun" deletes as well.
+    made_anew = point in ("detach-sync", "settle-reading", "clean-record")
+    assert Path(exports[PATH]["file"]).exists() == made_anew
 
 
 @pytest.mark.parametrize("point", ["clean-begun", "clean-half", "clean-last"])
