@@ -304,6 +304,7 @@ impl Host for ThisHost {
                 places: &places,
                 restart: self.restart.as_ref(),
                 hooks: &self.hooks,
+                state: &self.state,
             };
             let actions = steps::rehearse(configured, &command.migration, command.attempt, &command.order)
                 .await

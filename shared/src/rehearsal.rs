@@ -18,6 +18,8 @@ pub enum Action {
     DeleteNode(String),
     /// A node whose permissions are changed, with the chroot.
     SetPermissions(String),
+    /// A file of the agent that gets everything that is in the nodes.
+    WriteFile(String),
 }
 
 /// One step of a dry run.

@@ -9,7 +9,7 @@ use crate::accounting::{Account, Fate};
 use crate::document::{Manifest, ManifestPart};
 use crate::ids::{HostName, MigrationName};
 use crate::problem::Problem;
-use crate::view::{State, TableStatus};
+use crate::view::{ExportStatus, State, TableStatus};
 
 /// The whole account of a restored table replica, made once, when every part of its manifest was accounted for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +49,21 @@ pub struct ReportView {
     pub name: MigrationName,
     /// Its state.
     pub state: State,
+    /// Where what was in ZooKeeper is exported to, one for each path that is recorded.
+    #[serde(default)]
+    pub exports: Vec<ExportReport>,
     /// Every table replica of the plan.
     pub tables: Vec<TableReport>,
+}
+
+/// The export of the nodes of a table in a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportReport {
+    /// The table's path.
+    pub zookeeper_path: String,
+    /// The file.
+    #[serde(flatten)]
+    pub export: ExportStatus,
 }
 
 /// A table replica in a report.

@@ -295,6 +295,9 @@ pub struct Exported {
     pub nodes: u64,
     /// Its size.
     pub bytes: u64,
+    /// SHA-256 of its lines, as `rekeeper-agent znodes --verify` prints it; empty for one of an older agent.
+    #[serde(default)]
+    pub sha256: String,
 }
 
 /// How the parts of a table replica came back.

@@ -24,6 +24,8 @@ class ZooKeeper:
         # Of clients that speak TLS, once it does.
         self.secure_port: int | None = None
         self._class_path = f"{directory}:{CLASS_PATH}"
+        # The most that a request may have, `jute.maxbuffer`, from its next start on; ZooKeeper's own is 1 MiB.
+        self.packet_bytes: int | None = None
         self._process: subprocess.Popen | None = None
         self._data = directory / "data"
         self._data.mkdir(parents=True)
@@ -78,6 +80,7 @@ class ZooKeeper:
     def spawn(self) -> None:
         """Start it."""
         command = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        command += [f"-Djute.maxbuffer={self.packet_bytes}"] if self.packet_bytes else []
         command += ["-cp", self._class_path]
         command += ["org.apache.zookeeper.server.quorum.QuorumPeerMain", self._configuration]
         self._process = spawn_bound(command, self.directory / "zookeeper.log")

@@ -85,7 +85,7 @@ impl Writer {
         self.line(&Sum {
             nodes,
             data_bytes,
-            sha256,
+            sha256: sha256.clone(),
         })?;
         self.lines.do_finish().map_err(|e| self.refused(e))?;
         let Limited { file, written, limit } = self.lines.get_ref();
@@ -105,6 +105,7 @@ impl Writer {
             file: self.file.display().to_string(),
             nodes,
             bytes: size,
+            sha256,
         })
     }
 

@@ -190,6 +190,12 @@ impl State {
     /// When the disk refuses.
     pub fn export_file(&self, migration: &MigrationName, set: &SetRef) -> Result<PathBuf, StateError> {
         self.make_migration_folder(migration)?;
+        Ok(self.export_file_name(migration, set))
+    }
+
+    /// The same, without making its folder.
+    #[must_use]
+    pub fn export_file_name(&self, migration: &MigrationName, set: &SetRef) -> PathBuf {
         // So that people find it: the end of a path says most of it.
         let readable: Vec<char> = set.path.as_str().trim_start_matches('/').chars().collect();
         let readable = readable[readable.len().saturating_sub(EXPORT_NAME)..].iter().map(|&c| {
@@ -198,7 +204,7 @@ impl State {
         });
         let which = digest(format!("{}\0{}", set.place, set.path).as_bytes());
         let name = format!("{}.{which:.8}.znodes", readable.collect::<String>());
-        Ok(self.migration_folder(migration).join(name))
+        self.migration_folder(migration).join(name)
     }
 
     /// The file that takes what a hook or a restart command prints.

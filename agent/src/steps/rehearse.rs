@@ -11,6 +11,7 @@ use rekeeper_shared::step::{Failure, Order, Role, SetRef, Witness};
 use super::place::ServerPlaces;
 use super::restart::{Hooks, RestartCommand};
 use crate::clickhouse::{Cache, Statement};
+use crate::state::State;
 use crate::words::in_full;
 use crate::zookeeper::{ZkError, ZooKeeper};
 
@@ -23,6 +24,8 @@ pub struct Configured<'a> {
     pub restart: Option<&'a RestartCommand>,
     /// The hooks.
     pub hooks: &'a Hooks,
+    /// The state folder, where exports lie.
+    pub state: &'a State,
 }
 
 /// What an order would change, in order. Reads nodes, and nothing else.
@@ -50,12 +53,16 @@ pub async fn rehearse(
         Order::Witness(witness) => vec![Action::CreateNode(witness_node(configured, witness)?)],
         Order::Restart => restart(configured),
         Order::Freeze(set) => zookeeper(configured, set).await?.rehearse_freeze(set),
-        Order::Record(set) => read(
-            zookeeper(configured, set)
+        Order::Record(set) => {
+            let found = zookeeper(configured, set)
                 .await?
                 .rehearse_fence(set, migration, attempt)
-                .await,
-        )?,
+                .await;
+            let mut actions = read(found)?;
+            let export = configured.state.export_file_name(migration, set);
+            actions.push(Action::WriteFile(export.display().to_string()));
+            actions
+        }
         Order::Clean(set) => read(
             zookeeper(configured, set)
                 .await?

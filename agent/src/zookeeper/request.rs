@@ -10,7 +10,9 @@ use super::error::ZkError;
 
 /// How many operations one multi has at most, and how many bytes: ZooKeeper drops the connection above 1 MiB.
 pub(super) const MULTI_OPERATIONS: usize = 500;
-pub(super) const MULTI_BYTES: usize = 400 * 1024;
+/// Far below 1 MiB, since `jute.maxbuffer` of a server may be smaller (it then ends the connection, and nobody says why); as
+/// many paths as one multi may have mostly take less.
+pub(super) const MULTI_BYTES: usize = 64 * 1024;
 /// Multis that are under way at a time.
 pub(super) const MULTIS_IN_FLIGHT: usize = 4;
 /// Single reads that are under way at a time, where multiRead is missing.

@@ -141,7 +141,7 @@ fn ordered(order: &OperatorOrder) -> String {
 
 /// On which host is told beside it.
 fn exported(export: Option<&Exported>) -> String {
-    export.map_or_else(String::new, |Exported { file, nodes, bytes }| {
+    export.map_or_else(String::new, |Exported { file, nodes, bytes, .. }| {
         format!("; what was there is exported to {file} ({nodes} znodes, {bytes} bytes)")
     })
 }

@@ -8,7 +8,7 @@ use rekeeper_proto::v1::View;
 use rekeeper_shared::document::{Manifest, unpack};
 use rekeeper_shared::plan::Plan;
 use rekeeper_shared::problem::{Code, Problem};
-use rekeeper_shared::report::{ReportView, RestoreAccount, TableReport, fates, parts_and_folders};
+use rekeeper_shared::report::{ExportReport, ReportView, RestoreAccount, TableReport, fates, parts_and_folders};
 use serde::de::DeserializeOwned;
 use tonic::Status;
 
@@ -26,20 +26,28 @@ pub(super) fn stream<S: Store>(
     progress: &Progress,
 ) -> Pin<Box<dyn Stream<Item = Result<View, Status>> + Send>> {
     let (name, state, tables) = (plan.name.clone(), progress.state(plan), progress.reported(plan));
-    let of = move |tables: Vec<TableReport>| {
+    let exports = plan.sets.iter().enumerate().filter_map(|(set, of)| {
+        Some(ExportReport {
+            zookeeper_path: of.path.to_string(),
+            export: progress.export_status(plan, set)?,
+        })
+    });
+    let exports: Vec<ExportReport> = exports.collect();
+    let of = move |exports: Vec<ExportReport>, tables: Vec<TableReport>| {
         let view = ReportView {
             name: name.clone(),
             state,
+            exports,
             tables,
         };
         let json = serde_json::to_string(&view).map_err(|e| Status::internal(e.to_string()))?;
         Ok(View { json })
     };
-    let head = of(Vec::new());
+    let head = of(exports, Vec::new());
     let tables = futures::stream::iter(tables)
         .map(move |reported| filled(Arc::clone(&store), reported))
         .buffered(AHEAD)
-        .map(move |table| of(vec![table]));
+        .map(move |table| of(Vec::new(), vec![table]));
     futures::stream::once(async { head }).chain(tables).boxed()
 }
 

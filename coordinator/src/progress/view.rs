@@ -202,13 +202,21 @@ impl Progress {
                 .map(|&table| plan.hosts[plan.tables[table].host].name.clone()),
             reason,
             znodes_deleted: progress.znodes,
-            export: progress.export.as_ref().map(|(host, export)| ExportStatus {
-                host: plan.hosts[*host].name.clone(),
-                file: export.file.clone(),
-                nodes: export.nodes,
-                bytes: export.bytes,
-            }),
+            export: self.export_status(plan, set),
         }
+    }
+
+    /// Where the nodes of a set are exported to.
+    #[must_use]
+    pub fn export_status(&self, plan: &Plan, set: SetIx) -> Option<ExportStatus> {
+        let (host, export) = self.sets[set].export.as_ref()?;
+        Some(ExportStatus {
+            host: plan.hosts[*host].name.clone(),
+            file: export.file.clone(),
+            nodes: export.nodes,
+            bytes: export.bytes,
+            sha256: export.sha256.clone(),
+        })
     }
 
     fn table_status(&self, plan: &Plan, table: TableIx) -> TableStatusView {

@@ -173,6 +173,7 @@ pub(crate) fn status(state: State, phase: Phase, tables: Vec<TableStatusView>) -
             file: "/var/lib/rekeeper-agent/m1/tables_01_orders.0c1f2e3d.znodes".into(),
             nodes: 512,
             bytes: 9_876,
+            sha256: "5c2b".repeat(16),
         }),
     });
     let running = state == State::Running;
@@ -403,6 +404,7 @@ pub(crate) fn steps() -> Vec<RehearsedStep> {
             vec![
                 Action::SetPermissions(format!("/ch{path}/log")),
                 Action::CreateNode(format!("/ch{path}/rekeeper-m1-4")),
+                Action::WriteFile("/var/lib/rekeeper-agent/m1/nasty.0c1f2e3d.znodes".into()),
                 Action::DeleteNode(format!("/ch{path}")),
             ],
         ),

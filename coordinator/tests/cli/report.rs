@@ -1,8 +1,10 @@
 //! The report as people and scripts meet it.
 
 use rekeeper_shared::problem::{Code, Problem};
-use rekeeper_shared::report::{FolderReport, PartFate, PartReport, ReplicaRole, ReportView, TableReport, Why, fates};
-use rekeeper_shared::view::{State, TableStatus};
+use rekeeper_shared::report::{
+    ExportReport, FolderReport, PartFate, PartReport, ReplicaRole, ReportView, TableReport, Why, fates,
+};
+use rekeeper_shared::view::{ExportStatus, State, TableStatus};
 
 use crate::documents::NASTY;
 use crate::fake::{Canned, Fake};
@@ -90,6 +92,16 @@ pub(crate) fn report() -> ReportView {
     ReportView {
         name: "m1".parse().unwrap(),
         state: State::Failed,
+        exports: vec![ExportReport {
+            zookeeper_path: "/clickhouse/tables/01/orders".into(),
+            export: ExportStatus {
+                host: "ch-01-1".parse().unwrap(),
+                file: "/var/lib/rekeeper-agent/m1/tables_01_orders.0c1f2e3d.znodes".into(),
+                nodes: 512,
+                bytes: 9_876,
+                sha256: "5c2b".repeat(16),
+            },
+        }],
         tables: vec![reference, follower, failed, early],
     }
 }

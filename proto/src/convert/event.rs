@@ -158,12 +158,34 @@ fn reasons_in(reasons: &[String]) -> Result<Vec<Unsettled>, BadMessage> {
         .collect()
 }
 
-fn export_out(Exported { file, nodes, bytes }: Exported) -> v1::Export {
-    v1::Export { file, nodes, bytes }
+fn export_out(export: Exported) -> v1::Export {
+    let Exported {
+        file,
+        nodes,
+        bytes,
+        sha256,
+    } = export;
+    v1::Export {
+        file,
+        nodes,
+        bytes,
+        sha256,
+    }
 }
 
-fn export_in(v1::Export { file, nodes, bytes }: v1::Export) -> Exported {
-    Exported { file, nodes, bytes }
+fn export_in(export: v1::Export) -> Exported {
+    let v1::Export {
+        file,
+        nodes,
+        bytes,
+        sha256,
+    } = export;
+    Exported {
+        file,
+        nodes,
+        bytes,
+        sha256,
+    }
 }
 
 #[cfg(test)]
@@ -183,6 +205,7 @@ mod tests {
             file: "/f".into(),
             nodes: 7,
             bytes: 8,
+            sha256: "5c2b".into(),
         };
         let outcomes = vec![
             Outcome::Done(Done::Plain),

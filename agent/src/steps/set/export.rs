@@ -113,6 +113,7 @@ async fn existing_since(context: &Context, set: &SetRef, held: i64) -> Option<Ex
                 file: file.display().to_string(),
                 nodes: sum.nodes,
                 bytes,
+                sha256: sum.sha256,
             },
         ))
     });

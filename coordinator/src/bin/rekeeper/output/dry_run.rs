@@ -26,6 +26,7 @@ pub(crate) fn step(step: &RehearsedStep) -> String {
             Action::CreateNode(node) => ("create node ", node),
             Action::DeleteNode(node) => ("delete node ", node),
             Action::SetPermissions(node) => ("set permissions of node ", node),
+            Action::WriteFile(file) => ("export all nodes to ", file),
         };
         let _ = writeln!(out, "    {what}{}", escape(text));
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use rekeeper_shared::ids::TableName;
-use rekeeper_shared::report::{PartFate, ReplicaRole, ReportView, TableReport};
+use rekeeper_shared::report::{ExportReport, PartFate, ReplicaRole, ReportView, TableReport};
 
 use super::status::{status_word, tables_of};
 use super::text::{self, Table, WIDTH};
@@ -22,7 +22,30 @@ pub(crate) fn table(report: &ReportView) -> String {
     for table in &report.tables {
         details(&mut out, table);
     }
+    exports(&mut out, &report.exports);
     out
+}
+
+/// Where what was in ZooKeeper lies.
+fn exports(out: &mut String, exports: &[ExportReport]) {
+    if exports.is_empty() {
+        return;
+    }
+    out.push_str("\nExports of what was in ZooKeeper (rekeeper-agent znodes FILE lists one):\n");
+    for ExportReport { zookeeper_path, export } in exports.iter().take(NAMED) {
+        let _ = writeln!(out, "  {}", text::escape(zookeeper_path));
+        let _ = writeln!(out, "    {} on {}", text::escape(&export.file), export.host);
+        let _ = writeln!(
+            out,
+            "    {} znodes, {}, sha256 {}",
+            export.nodes,
+            text::bytes(export.bytes),
+            export.sha256
+        );
+    }
+    if let Some(more @ 1..) = exports.len().checked_sub(NAMED) {
+        let _ = writeln!(out, "  ... and {more} more; -o json lists all");
+    }
 }
 
 fn summary(report: &ReportView) -> String {
