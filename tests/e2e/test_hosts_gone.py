@@ -120,6 +120,44 @@ def test_host_that_dies_before_the_clean(two):
     assert report(proof.check(before, ledger, same_metadata=True))
 
 
+def test_host_that_comes_back_is_part_of_the_next_migration(two):
+    """Lost within its restore, when its agent kept merges stopped: by hand it comes back, and the next migration takes it
+    along; nothing stops its merges any more."""
+    rekeeper, host = two.rekeeper, two.host(GONE)
+    proof, ledger = Proof(two.directory), Ledger(two.directory / "ledger.jsonl")
+    before = proof.record()
+    rekeeper("plan", "left", "--table", "shop.both").expect(DONE)
+    held = len(host.query_log("held"))
+    host.set_faults({"pattern": "^SYSTEM RESTORE REPLICA", "wait": True})
+    following = rekeeper.background("start", "left", "--yes", output=two.directory / "start.out")
+    wait_for(lambda: len(host.query_log("held")) > held, "RESTORE to be sent", timeout=60)
+    dies(two)
+    host.clear_faults()
+    is_missed(two, GONE)
+    rekeeper("skip", "left", "--host", GONE).expect(DONE)
+    rekeeper.wait_for_state("left", "COMPLETED", timeout=60)
+    following.wait(timeout=60)
+    host.start()
+    (problem,) = rekeeper("problems", "left", "-o", "json").expect(DONE).json
+    for statement in problem["by_hand"]:
+        # It is attached, since it was not detached any more when it was lost.
+        if not statement.startswith("ATTACH"):
+            host.query(statement)
+    two.agents[GONE].start()
+    rekeeper.wait_for_agents(GONE)
+    assert list((two.agents[GONE].directory / "state" / "left").glob("*.held"))
+    # The next one covers it, and it is restarted once more afterwards.
+    rekeeper("plan", "next", "--table", "shop.both").expect(DONE)
+    rekeeper("start", "next", "--yes").expect(DONE)
+    assert {t["host"]: t["status"] for t in rekeeper.status("next")["tables"]} == {"ch-01-1": "RESTORED", GONE: "RESTORED"}
+    host.restart()
+    assert report(proof.check(before, ledger))
+    for each in two.hosts:
+        each.query(f"OPTIMIZE TABLE {BOTH.quoted} FINAL SETTINGS optimize_throw_if_noop = 0, alter_sync = 2")
+        parts = "SELECT count() FROM system.parts WHERE active AND table = 'both'"
+        wait_for(lambda each=each, parts=parts: each.value(parts) == "1", f"merges to run on {each.name}")
+
+
 @pytest.fixture
 def three():
     """Three replicas; the first has run a merge that the others have not."""

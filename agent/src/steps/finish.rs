@@ -6,6 +6,7 @@ use rekeeper_shared::step::{Done, Failure, TableRef};
 use super::look::{Found, look};
 use super::{Context, StepResult, failed, state_failed};
 use crate::clickhouse::Statement;
+use crate::state::StateError;
 
 /// Starts merges. ClickHouse does not tell whether they are stopped, so the answer to the statement has to do, and
 /// that the table was the planned one before and after it.
@@ -26,10 +27,21 @@ pub async fn finish(context: &Context, table: &TableRef) -> StepResult {
         .execute(statement)
         .await
         .map_err(failed(Code::MergesFailed))?;
-    let let_go = context.state.let_merges_go(&context.migration, table);
-    let_go.map_err(state_failed(Code::MergesFailed))?;
+    let_go(context, table).map_err(state_failed(Code::MergesFailed))?;
     match look(context, table, Code::MergesFailed).await? {
         Found::Attached(_) => Ok(Done::Plain.into()),
         Found::Detached { .. } => Err(detached()),
     }
+}
+
+/// Also what a former migration noted that has left this host out, and that nobody else takes away: it would stop merges
+/// again at every start of the server.
+fn let_go(context: &Context, table: &TableRef) -> Result<(), StateError> {
+    context.state.let_merges_go(&context.migration, table)?;
+    for held in context.state.held_merges() {
+        if let Some(of) = held.table.filter(|of| of.uuid == table.uuid && of.name == table.name) {
+            context.state.let_merges_go(&held.migration, &of)?;
+        }
+    }
+    Ok(())
 }
