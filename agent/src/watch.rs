@@ -1,13 +1,15 @@
 //! Stops merges again, after any start of the server, of the tables whose parts are not accounted for yet.
 //!
-//! ClickHouse starts merges with every server, and tells nobody whether they are stopped. The race may be lost by some
-//! merges; those can be accounted for, more and more of them only with less proof.
+//! ClickHouse starts merges with every server and every SYSTEM RESTART REPLICA, and tells nobody whether they are stopped.
+//! A merge that runs tells that they are not: whoever has started them, they are stopped again, and it is cut off. The race
+//! may be lost by some merges, short ones above all; those can be accounted for, more and more of them only with less
+//! proof.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt as _};
-use rekeeper_shared::ids::MigrationName;
+use rekeeper_shared::ids::{MigrationName, TableName};
 use tokio::time::{sleep, timeout};
 
 use crate::clickhouse::{ClickHouse, Statement};
@@ -34,7 +36,7 @@ pub async fn watch(clickhouse: ClickHouse, state: State) {
             (server, stopped) = (None, HashSet::new());
             continue;
         }
-        let started = started(&clickhouse).await;
+        let (started, merging) = started(&clickhouse).await;
         let is_same = match (server, started) {
             (Some(before), Some(now)) => now.saturating_duration_since(before) < RESOLUTION,
             _ => false,
@@ -46,6 +48,12 @@ pub async fn watch(clickhouse: ClickHouse, state: State) {
             continue;
         }
         let key = |held: &Held| (held.migration.clone(), held.stem.clone());
+        let is_merged = |held: &&Held| held.table.as_ref().is_some_and(|table| merging.contains(&table.name));
+        for held in held.iter().filter(is_merged) {
+            if stopped.remove(&key(held)) {
+                tracing::warn!(migration = %held.migration, table = held.stem, "somebody has started merges");
+            }
+        }
         let new = held.into_iter().filter(|held| !stopped.contains(&key(held)));
         // Together, so that they are looked for together.
         let stop = |held: Held| async {
@@ -57,10 +65,13 @@ pub async fn watch(clickhouse: ClickHouse, state: State) {
     }
 }
 
-/// When the server that answers was started, as far as that can be told; none when none answers.
-async fn started(clickhouse: &ClickHouse) -> Option<Instant> {
-    let uptime = timeout(PATIENCE, clickhouse.uptime()).await.ok()?.ok()?;
-    Instant::now().checked_sub(Duration::from_secs(uptime))
+/// When the server that answers was started, as far as that can be told, none when none answers; and the tables of which
+/// it merges parts.
+async fn started(clickhouse: &ClickHouse) -> (Option<Instant>, Vec<TableName>) {
+    let Ok(Ok((uptime, merging))) = timeout(PATIENCE, clickhouse.uptime_and_merging()).await else {
+        return (None, Vec::new());
+    };
+    (Instant::now().checked_sub(Duration::from_secs(uptime)), merging)
 }
 
 /// Whether they are stopped now, or need not be any more. A table that is not attached is looked at again.

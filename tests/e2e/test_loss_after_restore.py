@@ -400,3 +400,49 @@ def test_changed_meanwhile(cluster, database):
     for host in cluster.hosts:
         for kind, name in names.items():
             assert ids(host, name) == [*CHANGED[kind][3], 9], (host.name, kind)
+
+
+def test_replica_restarted_by_somebody(cluster, database):
+    """It starts merges, and tells nobody. One that runs long enough to be seen is cut off; short ones are accounted for."""
+    first, second = cluster.hosts
+    names = {kind: f"{database}.{kind}" for kind in ("short", "long")}
+    for kind, name in names.items():
+        for host in cluster.hosts:
+            host.query(
+                f"CREATE TABLE {name} (id UInt64, text String) ENGINE = ReplicatedMergeTree('/{database}/{kind}', '{{replica}}')"
+                " ORDER BY sipHash64(id)"
+            )
+        cluster.query_all(f"SYSTEM STOP MERGES {name}")
+        rows = 1_000_000 if kind == "long" else 10
+        for number in range(4):
+            first.query(
+                f"INSERT INTO {name} SELECT number + {number * rows}, randomPrintableASCII(200) FROM numbers({rows})"
+                f" SETTINGS max_insert_threads = 1, min_insert_block_size_rows = {rows}, max_insert_block_size = {rows},"
+                " min_insert_block_size_bytes = 0"
+            )
+        second.query(f"SYSTEM SYNC REPLICA {name} LIGHTWEIGHT")
+        assert parts(first, name) == 4
+    refused = {"code": 497, "message": "Not enough privileges"}
+    second.set_faults({"pattern": f"^SYSTEM RESTORE REPLICA .*{database}", **refused})
+    cluster.rekeeper("plan", database, "--database", database, "--restart", "never").expect(DONE)
+    cluster.rekeeper("start", database, "--yes").expect(PROBLEMS)
+    seen = len(first.query_log())
+    for name in names.values():
+        first.query(f"SYSTEM RESTART REPLICA {name}")
+        merge(first, name)
+
+    def stopped() -> bool:
+        return any(r["sql"] == f"SYSTEM STOP MERGES `{database}`.`long`" for r in first.query_log()[seen:])
+
+    wait_for(stopped, "merges to be stopped again", timeout=30)
+    wait_for(lambda: is_put_off(first, names["long"]), "the merge to be put off", timeout=60)
+    print({name: parts(first, name) for name in names.values()})
+    assert parts(first, names["long"]) == 4
+    second.clear_faults()
+    cluster.rekeeper("retry", database).expect(DONE, PROBLEMS)
+    cluster.rekeeper.wait_for_state(database, "COMPLETED", timeout=120)
+    completed(cluster, database)
+    for kind, name in names.items():
+        for host in cluster.hosts:
+            count = host.query(f"SELECT count(), uniqExact(id) FROM {name}")
+            assert count == [["4000000"] * 2 if kind == "long" else ["40"] * 2], (host.name, kind)

@@ -467,6 +467,22 @@ impl ClickHouse {
         self.row("SELECT uptime()", "SELECT toUInt64(uptime())").await
     }
 
+    /// `uptime()`, and the tables of which parts are being merged: one question for both.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn uptime_and_merging(&self) -> Result<(u64, Vec<TableName>), Error> {
+        let sql = "SELECT database, table, toUInt64(uptime()) FROM system.merges WHERE NOT is_mutation \
+                   UNION ALL SELECT '', '', toUInt64(uptime())";
+        let rows: Vec<(String, String, u64)> = self.rows("SELECT FROM system.merges", sql).await?;
+        let uptime = rows.iter().map(|(_, _, uptime)| *uptime).min().unwrap_or_default();
+        let merging = rows.into_iter().filter(|(database, _, _)| !database.is_empty());
+        Ok((
+            uptime,
+            merging.map(|(database, table, _)| named(database, table)).collect(),
+        ))
+    }
+
     /// What tells this server from others: its UUID, or where it keeps its data.
     ///
     /// # Errors
