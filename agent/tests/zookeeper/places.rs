@@ -81,6 +81,39 @@ async fn a_session_is_shared_until_it_ends_and_nothing_is_sent_while_it_is_cut()
     ));
 }
 
+/// As when it elects another leader, or is restarted.
+#[tokio::test]
+async fn an_ensemble_that_is_away_is_waited_for() {
+    let away = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = away.local_addr().unwrap();
+    drop(away);
+    let (connections, place) = (Connections::new(), place(address.port()));
+    let access = Access {
+        session_timeout: Duration::from_secs(20),
+        ..Access::default()
+    };
+    // An inspection tells at once.
+    assert!(matches!(
+        connections.get(&place, &access).await,
+        Err(ZkError::Unreachable { .. })
+    ));
+    let back = async {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = tokio::net::TcpStream::connect(("127.0.0.1", server::port()))
+                .await
+                .unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    };
+    let zookeeper = tokio::select! {
+        connected = connections.get_patiently(&place, &access) => connected.unwrap(),
+        () = back => panic!("it listens no more"),
+    };
+    assert!(!zookeeper.is_ended());
+}
+
 #[tokio::test]
 async fn a_witness_proves_a_place() {
     let zookeeper = through(server::port()).await;
