@@ -87,6 +87,8 @@ def test_two_ensembles_with_roots_and_an_identity(cluster):
                 client.ensure_path(f"{path}/metadata")
                 strange.append((ensemble, path))
     before = {place: cluster.nodes(*place) for place in strange}
+    for name in PATHS:
+        cluster.query_all(f"SYSTEM SYNC REPLICA shop.{name} LIGHTWEIGHT")
     own = [(name, ROOTS[name] + path) for name, path in PATHS.items()]
     old = {place: cluster.nodes(*place) for place in own}
     for name, path in own:

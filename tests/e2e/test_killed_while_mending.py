@@ -7,6 +7,9 @@ import pytest
 from cut_restore import ATTACH_PART, REFERENCE, RESTORE, Migration, Place, created, killed, part
 from rig import Cluster
 
+# After so many that failed a step is a problem.
+ATTEMPTS = 4
+
 
 @pytest.fixture(scope="module")
 def cluster():
@@ -17,9 +20,9 @@ def cluster():
         yield cluster
 
 
-@pytest.mark.parametrize("kills", [1, 3])
+@pytest.mark.parametrize("kills", [1, ATTEMPTS])
 def test_server_dies_again(cluster, kills):
-    """In RESTORE, and while Rekeeper attaches what that left. A step that failed three times is a problem, with every
+    """In RESTORE, and while Rekeeper attaches what that left. A step that failed four times is a problem, with every
     row where it was: `retry` finishes it."""
     host, table, done = cluster.hosts[0], created(cluster.hosts, f"again_{kills}"), 0
     with Migration(cluster, table, host, RESTORE) as migration:
@@ -32,7 +35,7 @@ def test_server_dies_again(cluster, kills):
                 migration.hold(ATTACH_PART)
                 if done == kills:
                     host.clear_faults()
-    if kills == 3:
+    if kills == ATTEMPTS:
         migration.failed_with("RESTORE_FAILED")
         migration.retry()
     migration.completed()

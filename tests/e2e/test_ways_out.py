@@ -57,8 +57,9 @@ def hold(host, pattern: str):
     return lambda: wait_for(lambda: len(host.query_log("held")) > seen, f"{pattern} to arrive", timeout=60)
 
 
-# Merges, and forgetting what is outdated, are ClickHouse's own work at any time.
-OF_CLICKHOUSE = re.compile("/(parts|log)/|/log_pointer$")
+# Merges, and forgetting what is outdated, are ClickHouse's own work at any time; a table that was restored gets its
+# table_shared_id when it is attached the next time.
+OF_CLICKHOUSE = re.compile("/(parts|log)/|/log_pointer$|/table_shared_id$")
 
 
 def trees(cluster: Cluster) -> dict[str, tuple]:
