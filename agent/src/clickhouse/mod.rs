@@ -4,6 +4,7 @@
 
 mod error;
 mod gather;
+mod rows;
 mod running;
 mod statement;
 mod tables;
@@ -26,10 +27,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use error::{Class, Error, code};
 use gather::Gather;
+pub use rows::{DetachedPart, DetachedTable, Part, Replica};
 pub use running::Running;
 pub use statement::{Cache, Statement, TableSetting};
 pub(crate) use tables::is_zero_uuid;
-pub use tables::{DetachedPart, DetachedTable, Part, Replica};
 
 /// How the server is reached.
 #[derive(Clone)]
