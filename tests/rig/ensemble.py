@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+from listener import Listener
 from processes import free_port
 from zookeeper_server import Client, ZooKeeper
 
@@ -75,25 +76,15 @@ class Ensemble:
         return next(server for server in self.servers if server.is_leader)
 
 
-class _Line:
+class _Line(Listener):
     """Passes on what comes at a port to another, the answers late."""
 
     def __init__(self, server_port: int):
-        self.port, self.server_port = free_port(), server_port
-        self.delay = 0.0
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._accept, daemon=True, name="line").start()
+        self.server_port, self.delay = server_port, 0.0
+        super().__init__()
 
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
+    def serve(self, client: socket.socket) -> None:
+        """Serve a connection."""
         try:
             server = socket.create_connection(("127.0.0.1", self.server_port))
         except OSError:

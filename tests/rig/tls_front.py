@@ -6,31 +6,20 @@ import ssl
 import threading
 from pathlib import Path
 
-from processes import free_port
+from listener import Listener
 
 
-class TlsFront:
+class TlsFront(Listener):
     """Takes TLS connections with a certificate, and passes on what they carry."""
 
     def __init__(self, port: int, cert: Path, key: Path):
-        self.port = free_port()
         self._server_port = port
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(cert, key)
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
-        threading.Thread(target=self._accept, daemon=True, name="tls-front").start()
+        super().__init__()
 
-    def close(self) -> None:
-        """Take no more connections."""
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, plain: socket.socket) -> None:
+    def serve(self, plain: socket.socket) -> None:
+        """Serve a connection."""
         # A caller that does not trust the certificate ends the handshake.
         with contextlib.suppress(OSError), self._context.wrap_socket(plain, server_side=True) as client:
             with socket.create_connection(("127.0.0.1", self._server_port)) as server:

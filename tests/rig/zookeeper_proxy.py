@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 
-from processes import free_port
+from listener import Listener
 
 _PING = 11
 _PING_FRAME = struct.pack(">iii", 8, -2, _PING)
@@ -16,11 +16,10 @@ _KINDS = {1: "create", 2: "delete", 3: "exists", 4: "getData", 5: "setData", 7: 
 _KINDS |= {12: "getChildren2", 14: "multi", 15: "create2", 22: "multiRead"}
 
 
-class ZooKeeperProxy:
+class ZooKeeperProxy(Listener):
     """Listens on a port of its own and passes everything on, except what `hold` names."""
 
     def __init__(self, port: int):
-        self.port = free_port()
         # Where connections go that are made from now on.
         self.server_port = port
         self._changed = threading.Condition()
@@ -28,8 +27,7 @@ class ZooKeeperProxy:
         self._held: str | None = None
         # How many requests that were kept back ZooKeeper has answered since.
         self.answered = 0
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
-        threading.Thread(target=self._accept, daemon=True, name="zookeeper-proxy").start()
+        super().__init__()
 
     def hold(self, kind: str, pattern: str, skip: int = 0) -> None:
         """Keep back the first request of that kind (a regular expression, such as `multi`) whose bytes match, and all
@@ -57,16 +55,11 @@ class ZooKeeperProxy:
 
     def close(self) -> None:
         """Take no more connections, and end those that there are."""
-        self._listener.close()
+        super().close()
         self.let_go()
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
+    def serve(self, client: socket.socket) -> None:
+        """Serve a connection."""
         try:
             server = socket.create_connection(("127.0.0.1", self.server_port))
         except OSError:

@@ -1,0 +1,30 @@
+"""A port of the rig's own, at which each connection is served by a thread of its own."""
+
+import contextlib
+import socket
+import threading
+
+from processes import free_port
+
+
+class Listener:
+    """What a proxy is made of: `serve` is called with each connection."""
+
+    def __init__(self):
+        self.port = free_port()
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        threading.Thread(target=self._accept, daemon=True, name=type(self).__name__).start()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listener.close()
+
+    def serve(self, client: socket.socket) -> None:
+        """Serve a connection."""
+        raise NotImplementedError
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self.serve, args=(client,), daemon=True).start()
