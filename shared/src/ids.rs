@@ -75,6 +75,30 @@ plain_name!(
     "migration name"
 );
 
+/// What an agent has in its state folder for itself, and before 0.1.0 had beside the folders of migrations.
+const FILES_OF_AN_AGENT: [&str; 4] = ["lock", "coordinator.json", "known-tables.json", "migrations"];
+
+impl MigrationName {
+    /// Whether a new migration may be called so. One that is there already keeps its name.
+    ///
+    /// # Errors
+    /// When an agent has a file of that name, or puts one of it beside it or away.
+    pub fn check_new(&self) -> Result<(), InvalidName> {
+        let mut name = self.0.to_ascii_lowercase();
+        while let Some((rest, "new" | "damaged")) = name.rsplit_once('.') {
+            name = rest.to_owned();
+        }
+        if !FILES_OF_AN_AGENT.contains(&name.as_str()) {
+            return Ok(());
+        }
+        Err(InvalidName {
+            what: "migration name",
+            value: self.0.clone(),
+            rule: "agents have a file of that name in their state_dir; take another one",
+        })
+    }
+}
+
 fn check_plain(what: &'static str, value: String) -> Result<String, InvalidName> {
     let rule = if value.is_empty() {
         "it is empty"
@@ -189,6 +213,32 @@ mod tests {
             "ch-01-1.example".parse::<HostName>().unwrap().as_str(),
             "ch-01-1.example"
         );
+    }
+
+    #[test]
+    fn a_new_migration_is_not_called_like_a_file_of_an_agent() {
+        let refused = |name: &str| name.parse::<MigrationName>().unwrap().check_new().is_err();
+        for bad in [
+            "lock",
+            "migrations",
+            "coordinator.json",
+            "coordinator.json.new",
+            "known-tables.json",
+            "Known-Tables.json.damaged.new",
+        ] {
+            assert!(refused(bad), "{bad:?}");
+        }
+        for good in [
+            "first",
+            "locks",
+            "new",
+            "x.new",
+            "lock.1",
+            "coordinator",
+            "known-tables.json2",
+        ] {
+            assert!(!refused(good), "{good:?}");
+        }
     }
 
     #[test]

@@ -61,11 +61,16 @@ class Case:
     @property
     def state(self) -> Path:
         """The state folder of the first host's agent."""
-        return self.cluster.agents[FIRST].directory / "state"
+        return self.cluster.agents[FIRST].state
+
+    @property
+    def folder(self) -> Path:
+        """The migration's folder in it."""
+        return self.cluster.agents[FIRST].folder(self.name)
 
     def file(self, table: str, kind: str) -> Path:
         """A file of a table in that folder."""
-        return self.state / self.name / f"{self.uuids[table]}.{kind}"
+        return self.folder / f"{self.uuids[table]}.{kind}"
 
     def start(self):
         """In the background."""

@@ -133,6 +133,11 @@ def test_names_that_match_nothing_or_exist(one):
     in_service(one)
     rekeeper("plan", "there").expect(DONE)
     assert "there already" in rekeeper("plan", "there").expect(USAGE).stderr
+    # As agents call files of their own.
+    for name in ("known-tables.json", "coordinator.json.new", "lock", "migrations"):
+        refused = rekeeper("plan", name).expect(USAGE).stderr
+        assert name in refused and "state_dir" in refused, refused
+        assert f"there is no migration {name}" in rekeeper("status", name).expect(USAGE).stderr
     for arguments in (["--table", "shop.none"], ["--database", "none"], ["--exclude", "表.*"], ["--disk", "none"]):
         assert "nothing was planned" in rekeeper("plan", "bad", *arguments).expect(USAGE).stderr
     for command in ("start", "status", "pause", "resume", "retry", "abort", "problems", "report", "events", "export"):

@@ -173,7 +173,7 @@ def test_killed_with_the_loss_of_the_state_folder(crashes, cluster, point):
     with held_at(crashes, point) as (name, intent, _):
         agent = cluster.agents[intent["host"]]
         agent.kill()
-        shutil.rmtree(agent.directory / "state")
+        shutil.rmtree(agent.state)
         assert_under_way(cluster, name, intent)
         POINTS[point][1].let_go(crashes)
         agent.start()

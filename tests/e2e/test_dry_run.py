@@ -44,7 +44,7 @@ def files(cluster: Cluster) -> dict[str, str]:
     def content(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
 
-    folders = [host.data for host in cluster.hosts] + [agent.directory / "state" for agent in cluster.agents.values()]
+    folders = [host.data for host in cluster.hosts] + [agent.state for agent in cluster.agents.values()]
     folders += [host.directory / "object_storage" for host in cluster.hosts] + [cluster.coordinator.directory / "data"]
     return {str(path): content(path) for folder in folders for path in sorted(folder.rglob("*"))}
 

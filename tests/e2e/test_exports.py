@@ -72,7 +72,7 @@ def test_what_a_killed_agent_has_begun_to_write_is_replaced(one):
     # Nothing else asks for permissions (getACL) one by one.
     one.proxy.hold("6", PATH)
     following = rekeeper.background("start", "killed", "--yes", output=one.directory / "killed.out")
-    folder = agent.directory / "state" / "killed"
+    folder = agent.folder("killed")
     wait_for(lambda: one.proxy.held, "the export", timeout=60)
     (begun,) = wait_for(lambda: list(folder.glob("*.znodes.new")), "a file that is being written")
     agent.kill()

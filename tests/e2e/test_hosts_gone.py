@@ -145,7 +145,7 @@ def test_host_that_comes_back_is_part_of_the_next_migration(two):
             host.query(statement)
     two.agents[GONE].start()
     rekeeper.wait_for_agents(GONE)
-    assert list((two.agents[GONE].directory / "state" / "left").glob("*.held"))
+    assert list(two.agents[GONE].folder("left").glob("*.held"))
     # The next one covers it, and it is restarted once more afterwards.
     rekeeper("plan", "next", "--table", "shop.both").expect(DONE)
     rekeeper("start", "next", "--yes").expect(DONE)

@@ -368,7 +368,7 @@ def test_merges_meanwhile(cluster, database):
         wait_for(lambda host=host: parts(host, name) == 3, "merges to run again", timeout=60)
         assert ids(host, name) == list(range(9))
     # Once it is over, a start is nobody's business.
-    assert list(cluster.directory.glob("agent-*/state/*/*.held")) == []
+    assert list(cluster.directory.glob("agent-*/state/**/*.held")) == []
 
 
 def test_changed_meanwhile(cluster, database):

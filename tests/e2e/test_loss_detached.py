@@ -109,7 +109,7 @@ def test_created_between_the_last_look_and_restore(cluster, name):
     if name == "held_and_lost":
         agent = cluster.agents[FIRST]
         agent.kill()
-        shutil.rmtree(agent.directory / "state")
+        shutil.rmtree(agent.state)
         agent.start()
         cluster.rekeeper.wait_for_agents(FIRST)
     case.retry_finishes()

@@ -292,7 +292,7 @@ def test_partition_that_is_dropped_while_parts_of_it_are_attached_again(cluster,
     pair.first.query(f"ALTER TABLE {pair.name} DROP PARTITION 1")
     if name == "instant_and_lost":
         agent.kill()
-        shutil.rmtree(agent.directory / "state")
+        shutil.rmtree(agent.state)
         pair.second.clear_faults()
         agent.start()
     pair.second.clear_faults()

@@ -30,7 +30,7 @@ def test_list_of_known_tables(cluster):
     """Cut off: the agent does not start, and says which file it is and what to do; without one, a plan makes it anew."""
     Case(cluster, "known", ["t"])
     agent = cluster.agents[FIRST]
-    file = agent.directory / "state" / "known-tables.json"
+    file = agent.state / "known-tables.json"
     agent.terminate()
     cut_off(file)
     agent.start()
@@ -99,7 +99,23 @@ def test_lost(cluster, phase, what):
     # although nobody hears of that.
     unclear = sum(table["fates"].get("unclear", 0) for table in case.report() if table["host"] == FIRST)
     assert unclear == (2 * 6 if what == "" and phase in ("attached", "restoring") else 0)
-    assert list(case.state.glob("*/*.held")) == []
+    assert list(case.state.rglob("*.held")) == []
+
+
+def test_upgraded_in_the_middle(cluster):
+    """Its folder was made by an agent before 0.1.0, right in the state folder: all notes are found, and moved."""
+    case = Case(cluster, "upgraded", ["one", "two"])
+    with case.stopped_at("SYSTEM RESTORE REPLICA", True):
+        case.folder.rename(case.state / case.name)
+        case.folder.parent.rename(case.state / "of other migrations")
+    assert case.code == DONE, case.problems()
+    case.is_whole()
+    assert not (case.state / case.name).exists() and case.file("one", "manifest").exists()
+    # What was noted before RESTORE was sent is known: it was not attached by guess.
+    assert sum(table["fates"].get("unclear", 0) for table in case.report()) == 0
+    for other in (case.state / "of other migrations").iterdir():
+        other.rename(case.folder.parent / other.name)
+    (case.state / "of other migrations").rmdir()
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["damaged", "lost"])
@@ -120,7 +136,7 @@ def test_restart_note(cluster, lost):
         ran = held.with_name(f"{held.name}.ran")
         wait_for(ran.exists, lambda: f"{cluster.rekeeper('status', name)}", timeout=60)
         agent.kill()
-        (note,) = (case.state / name).glob("*.restart")
+        (note,) = case.folder.glob("*.restart")
         lose(note) if lost else alter(note)
         held.unlink()
         agent.start()
@@ -199,7 +215,7 @@ def test_damaged_note_of_held_merges(cluster):
     second.clear_faults()
     case.retry()
     case.is_whole()
-    assert list(case.state.glob("*/*.held")) == []
+    assert list(case.state.rglob("*.held")) == []
 
 
 def test_lost_note_of_held_merges(cluster):
@@ -240,7 +256,7 @@ def test_lost_by_both(cluster):
     with case.stopped_at("SYSTEM RESTORE REPLICA", True):
         other.kill()
         lose(case.state)
-        lose(other.directory / "state")
+        lose(other.state)
         other.start()
     assert case.code == DONE, case.problems()
     case.is_whole()

@@ -40,13 +40,13 @@ def fates(cluster: Cluster, migration: Migration, host) -> dict:
 
 def loses(cluster: Cluster, host, migration: Migration, what: str = "*"):
     """What is in the folder of the migration is lost, or in all of the state folder."""
-    state = cluster.agents[host.name].directory / "state"
+    agent = cluster.agents[host.name]
 
     def lose() -> None:
         if what == "*":
-            shutil.rmtree(state)
+            shutil.rmtree(agent.state)
             return
-        (file,) = (state / migration.name).glob(what)
+        (file,) = agent.folder(migration.name).glob(what)
         file.unlink()
 
     return lose

@@ -191,7 +191,7 @@ def begin_anew(cluster: Cluster) -> None:
         program.terminate()
     shutil.rmtree(cluster.coordinator.directory / "data", ignore_errors=True)
     for agent in cluster.agents.values():
-        (agent.directory / "state").rename(agent.directory / f"state.lost.{time.monotonic_ns()}")
+        agent.state.rename(agent.directory / f"state.lost.{time.monotonic_ns()}")
     for program in programs:
         program.start()
     cluster.rekeeper.wait_for_agents(FIRST, SECOND)

@@ -97,9 +97,10 @@ def test_stored_document_lost(cluster, tmp_path, source):
         find, copy = runbook.block(code, "for f in"), runbook.block(code, 'sqlite3 DATA_DIR/rekeeper.sqlite "INSERT')
         listed = ""
         for agent in cluster.agents.values():
-            folder = agent.directory / "state"
-            if any((folder / case.name).glob("*.record")) or any((folder / case.name).glob("*.manifest")):
-                listed += shell(f"shopt -s nullglob; {find.replace('STATE_DIR', str(folder)).replace('NAME', case.name)}")
+            folder = agent.folder(case.name)
+            if any(folder.glob("*.record")) or any(folder.glob("*.manifest")):
+                here = find.replace("STATE_DIR", str(agent.state)).replace("NAME", case.name)
+                listed += shell(f"shopt -s nullglob; {here}")
         print(listed)
         (file,) = [line.split()[-1] for line in listed.splitlines() if line.startswith(digest)]
         command = copy.replace("FILE", file)
@@ -120,7 +121,7 @@ def all_is_lost(cluster: Cluster, name: str) -> None:
     for program in [cluster.coordinator, *cluster.agents.values()]:
         program.kill()
     for agent in cluster.agents.values():
-        moved = runbook.spans(step(1), "mv")[0].replace("STATE_DIR", str(agent.directory / "state"))
+        moved = runbook.spans(step(1), "mv")[0].replace("STATE_DIR", str(agent.state))
         shell(moved.replace(".lost", f".lost.{name}"))
     shutil.rmtree(cluster.coordinator.directory / "data")
     for host in cluster.hosts:

@@ -136,6 +136,15 @@ class Agent(Program):
             settings["clickhouse"]["password_file"] = "clickhouse.password"
         super().__init__(directory, "rekeeper-agent", settings)
 
+    @property
+    def state(self) -> Path:
+        """Its state folder."""
+        return self.directory / "state"
+
+    def folder(self, migration: str) -> Path:
+        """What it has there of a migration."""
+        return self.state / "migrations" / migration
+
     def run_as_reader(self) -> None:
         """From its next start on it runs as a user who may read all files, and change only its own."""
         for path in [self.directory, *self.directory.rglob("*")]:

@@ -22,6 +22,15 @@ pub enum StateError {
     /// A file that is written once exists with another content.
     #[error("{0} exists already with another content; it is written once only")]
     Differs(PathBuf),
+    /// A migration has files where agents of before had them, and where they are now.
+    #[error(
+        "both {} and {} have files of one migration, so an agent of an earlier release has run since; it wrote into the \
+         former: look at both, move the files that are newer into the latter and the former folder away, then start the \
+         agent",
+        .0.display(),
+        .1.display()
+    )]
+    TwoFolders(PathBuf, PathBuf),
 }
 
 impl StateError {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::TableRef;
 
+use super::layout::entries;
 use super::{State, StateError, file_stem, lock, read_note, write_note};
 
 const EXTENSION: &str = "held";
@@ -31,9 +32,9 @@ pub struct Held {
 }
 
 /// Reads all notes. One that is damaged is told, and stands for the table of its name.
-pub(super) fn read_all(state_dir: &Path) -> Result<AllHeld, StateError> {
+pub(super) fn read_all(migrations: &Path) -> Result<AllHeld, StateError> {
     let mut held = AllHeld::new();
-    for folder in entries(state_dir)?.into_iter().filter(|path| path.is_dir()) {
+    for folder in entries(migrations)?.into_iter().filter(|path| path.is_dir()) {
         let name = folder.file_name().and_then(|name| name.to_str());
         let Some(migration) = name.and_then(|name| name.parse::<MigrationName>().ok()) else {
             continue;
@@ -141,9 +142,4 @@ impl State {
 
 fn key(migration: &MigrationName, table: &TableRef) -> (MigrationName, String) {
     (migration.clone(), file_stem(table))
-}
-
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, StateError> {
-    let read = || -> io::Result<Vec<PathBuf>> { fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect() };
-    read().map_err(|e| StateError::Disk(folder.to_owned(), e))
 }

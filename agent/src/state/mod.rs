@@ -3,14 +3,16 @@
 //! ```text
 //! lock                                  held while an agent runs
 //! coordinator.json                      highest fencing token and attempts seen
-//! <migration>/<table>.manifest          packed manifest of a table replica, written once
-//! <migration>/<table>.restore           how far its restore has come
-//! <migration>/<table>.account           packed account of its parts, once all of them are accounted for
-//! <migration>/<table>.held              merges of it are to stay stopped
-//! <migration>/<attempt>.record          packed part set of record of a replica set
-//! <migration>/<path>.<digest>.znodes    everything that was under a table's path before it was deleted
-//! <migration>/<attempt>.restart         when a restart was ordered
-//! <migration>/<attempt>.<what>.output   what a hook or restart command printed
+//! known-tables.json                     every table that the server has reported (`known`)
+//! migrations/<migration>/               of each migration:
+//!     <table>.manifest                  packed manifest of a table replica, written once
+//!     <table>.restore                   how far its restore has come
+//!     <table>.account                   packed account of its parts, once all of them are accounted for
+//!     <table>.held                      merges of it are to stay stopped
+//!     <attempt>.record                  packed part set of record of a replica set
+//!     <path>.<digest>.znodes            everything that was under a table's path before it was deleted
+//!     <attempt>.restart                 when a restart was ordered
+//!     <attempt>.<what>.output           what a hook or restart command printed
 //! ```
 //!
 //! A `.manifest`, `.account` or `.record` is packed, and known by its digest, which is on record elsewhere; everything
@@ -20,6 +22,7 @@
 
 mod error;
 mod held;
+mod layout;
 mod notes;
 mod sealed;
 mod seen;
@@ -55,6 +58,8 @@ pub struct State {
 #[derive(Debug)]
 struct Inner {
     folder: PathBuf,
+    /// The folder that has those of all migrations.
+    migrations: PathBuf,
     seen: Mutex<seen::Seen>,
     held: Mutex<held::AllHeld>,
     /// Who stops or starts merges of a table, by the stem of its files.
@@ -64,10 +69,11 @@ struct Inner {
 }
 
 impl State {
-    /// Opens the folder and makes it if it is missing; its parent must exist.
+    /// Opens the folder and makes it if it is missing; its parent must exist. What an earlier release has left there is
+    /// put where it is looked for now.
     ///
     /// # Errors
-    /// When another agent has it, the disk refuses, or a file in it is damaged.
+    /// When another agent has it, the disk refuses, a file in it is damaged, or a migration has files in two folders.
     pub fn open(folder: &Path) -> Result<Self, StateError> {
         make_folder(folder)?;
         let lock_file = folder.join("lock");
@@ -78,11 +84,14 @@ impl State {
             Err(TryLockError::WouldBlock) => return Err(StateError::Taken(folder.to_owned())),
             Err(TryLockError::Error(e)) => return Err(disk(e)),
         }
+        // First, since a folder of before may have the name of one of the files.
+        let migrations = layout::open(folder)?;
         let seen = seen::Seen::read(&folder.join(seen::FILE))?;
         let inner = Inner {
             folder: folder.to_owned(),
             seen: Mutex::new(seen),
-            held: Mutex::new(held::read_all(folder)?),
+            held: Mutex::new(held::read_all(&migrations)?),
+            migrations,
             merges: Mutex::default(),
             _lock: lock,
         };
@@ -230,7 +239,7 @@ impl State {
     }
 
     fn migration_folder(&self, migration: &MigrationName) -> PathBuf {
-        self.inner.folder.join(migration.as_str())
+        self.inner.migrations.join(migration.as_str())
     }
 
     fn make_migration_folder(&self, migration: &MigrationName) -> Result<(), StateError> {

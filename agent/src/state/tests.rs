@@ -88,7 +88,7 @@ fn damage_is_an_error_that_names_the_file() {
     state
         .write_manifest(&migration, &table(uuid), &manifest(uuid, &[]))
         .unwrap();
-    let file = folder.path().join("m/0a-1.manifest");
+    let file = folder.path().join("migrations/m/0a-1.manifest");
     std::fs::write(&file, b"").unwrap();
     for failed in [
         state.manifest(&migration, &table(uuid)).map(drop),
@@ -123,7 +123,7 @@ fn a_damaged_note_of_held_merges_holds_all_the_same_and_no_other_is_missed() {
     for uuid in ["0a-1", "0a-2", "0a-3"] {
         state.hold_merges(&migration, &table(uuid)).unwrap();
     }
-    let note = |uuid: &str| folder.path().join(format!("m/{uuid}.held"));
+    let note = |uuid: &str| folder.path().join(format!("migrations/m/{uuid}.held"));
     // Lost while the agent runs: it goes by what it has in memory.
     std::fs::remove_file(note("0a-3")).unwrap();
     assert!(state.holds_merges(&migration, &table("0a-3")));
@@ -153,7 +153,10 @@ fn a_damaged_note_is_told_with_its_file_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let state = State::open(folder.path()).unwrap();
     let migration: MigrationName = "m".parse().unwrap();
-    let (restore, restart) = (folder.path().join("m/0a-1.restore"), folder.path().join("m/7.restart"));
+    let (restore, restart) = (
+        folder.path().join("migrations/m/0a-1.restore"),
+        folder.path().join("migrations/m/7.restart"),
+    );
     state
         .write_restore_note(&migration, &table("0a-1"), &RestoreNote::default())
         .unwrap();
@@ -172,4 +175,93 @@ fn a_damaged_note_is_told_with_its_file_and_what_to_do() {
         assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
         assert!(remedy.starts_with(&away), "{remedy}");
     }
+}
+
+/// What an agent has in its own folder, and what a migration of any name could be called.
+const NAMES: [&str; 6] = [
+    "coordinator.json",
+    "coordinator.json.new",
+    "known-tables.json",
+    "known-tables.json.new",
+    "lock",
+    "migrations",
+];
+
+#[test]
+fn a_migration_of_any_name_harms_nothing_else_in_the_folder() {
+    for name in NAMES {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        let migration: MigrationName = name.parse().unwrap();
+        state.hold_merges(&migration, &table("0a-1")).unwrap();
+        state.write_record(&migration, 4, &manifest("0a-1", &[])).unwrap();
+        state.obey(&token(1, "a")).unwrap();
+        state.note_attempt(&migration, 7).unwrap();
+        drop(state);
+        let state = State::open(folder.path()).unwrap();
+        assert_eq!(state.attempts(), [(migration.clone(), 7)], "{name}");
+        assert!(state.holds_merges(&migration, &table("0a-1")), "{name}");
+        assert!(state.record(&migration, 4).unwrap().is_some(), "{name}");
+        crate::known::Known::open(folder.path()).unwrap();
+    }
+}
+
+/// The folder of a migration as agents of before had it: beside the agent's own files.
+fn as_before(folder: &Path, name: &str) {
+    let aside = folder.join(".made");
+    std::fs::rename(folder.join("migrations").join(name), &aside).unwrap();
+    let all = folder.join("migrations");
+    if std::fs::remove_dir(&all).is_err() {
+        assert_ne!(name, "migrations");
+    }
+    std::fs::rename(aside, folder.join(name)).unwrap();
+}
+
+#[test]
+fn an_agent_that_is_upgraded_in_the_middle_finds_its_notes_whatever_the_migration_is_called() {
+    for name in NAMES
+        .into_iter()
+        .chain(["m"])
+        .filter(|name| *name != "coordinator.json" && *name != "lock")
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let migration: MigrationName = name.parse().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        state.obey(&token(3, "a")).unwrap();
+        state.hold_merges(&migration, &table("0a-1")).unwrap();
+        state.write_record(&migration, 4, &manifest("0a-1", &[])).unwrap();
+        drop(state);
+        as_before(folder.path(), name);
+        std::fs::create_dir(folder.path().join("lost+found")).unwrap();
+        std::fs::create_dir(folder.path().join("somebodys")).unwrap();
+        std::fs::write(folder.path().join("somebodys/file"), b"x").unwrap();
+        // Once more after that finds it as well.
+        for _ in 0..2 {
+            let state = State::open(folder.path()).unwrap();
+            assert!(state.holds_merges(&migration, &table("0a-1")), "{name}");
+            assert!(state.record(&migration, 4).unwrap().is_some(), "{name}");
+            assert_eq!(state.seen(), token(3, "a"));
+        }
+        assert!(folder.path().join("lost+found").is_dir() && folder.path().join("somebodys/file").is_file());
+        assert_eq!(folder.path().join(name).exists(), name == "migrations");
+    }
+}
+
+#[test]
+fn files_of_one_migration_in_both_places_are_not_decided() {
+    let folder = tempfile::tempdir().unwrap();
+    let (migration, state) = ("m".parse().unwrap(), State::open(folder.path()).unwrap());
+    state.hold_merges(&migration, &table("0a-1")).unwrap();
+    drop(state);
+    std::fs::create_dir(folder.path().join("m")).unwrap();
+    std::fs::write(folder.path().join("m/0a-2.held"), b"x").unwrap();
+    let error = State::open(folder.path()).unwrap_err();
+    assert!(matches!(&error, StateError::TwoFolders(..)), "{error}");
+    let (old, new) = (folder.path().join("m"), folder.path().join("migrations/m"));
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("both {} and {}", old.display(), new.display()))
+    );
+    assert!(old.join("0a-2.held").exists() && new.join("0a-1.held").exists());
 }

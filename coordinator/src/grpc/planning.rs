@@ -32,6 +32,8 @@ pub(super) async fn plan(
     if driver.plan(name).await?.is_some() {
         return Err(OperatorError::Exists(name.clone()));
     }
+    name.check_new()
+        .map_err(|refused| OperatorError::Invalid(refused.to_string()))?;
     let hosts = if request.hosts.is_empty() {
         let connected = agents.connected().into_iter().map(|connected| connected.hello.host);
         let mut hosts: BTreeSet<HostName> = connected.collect();
