@@ -3,11 +3,12 @@
 
     clickhouse_host.py --config config.xml --data DIR --port N --interserver-port N
                        [--query-log FILE] [--faults FILE] [--password TEXT] [--owner-pid PID]
-                       [--binary CLICKHOUSE --server-port N]
+                       [--server ENGINE --server-port N]
 
 Prints `ready` when it answers. SIGTERM stops it as a server is stopped, SIGKILL is a crash (its ephemeral nodes stay
-until the session times out), and it ends by itself when the process of --owner-pid is gone. With --binary the
-statements go to a real server started beside it, so that the query log and the fault switch (faults.py) work there too.
+until the session times out), and it ends by itself when the process of --owner-pid is gone. With --server the
+statements go to a real server started beside it, so that the query log and the fault switch (faults.py) work there too:
+a version that real_server.py knows, or the path of a binary.
 """
 
 import argparse
@@ -30,7 +31,6 @@ from faults import Dropped, Faults, Injected
 from processes import when_owner_is_gone
 
 ADDRESS = "127.0.0.1"
-VERSION = "26.9.2.1"
 STATUS_BY_CODE = {60: 404, 81: 404, 497: 403, 516: 403}
 AUTHENTICATION_FAILED = 516
 SAME_ID_IS_RUNNING = 216
@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--faults")
     parser.add_argument("--password", default="")
     parser.add_argument("--owner-pid", type=int)
-    parser.add_argument("--binary")
+    parser.add_argument("--server")
     parser.add_argument("--server-port", type=int)
     return parser.parse_args()
 
@@ -76,6 +76,7 @@ class Host:
 
     def __init__(self, engine, log: QueryLog, faults: Faults, password: str):
         self.engine, self.log, self.faults, self.password = engine, log, faults, password
+        self.version = engine.execute("SELECT version()", {"query_id": "rig-version"}, "TabSeparated").decode().strip()
         self.stopping = threading.Event()
         self._running: set[str] = set()
         self._lock = threading.Lock()
@@ -157,7 +158,7 @@ def handler(host: Host):
                 self.close_connection = True
             except StatementFailed as error:
                 headers["X-ClickHouse-Exception-Code"] = str(error.code)
-                text = f"{error} (version {VERSION})\n".encode()
+                text = f"{error} (version {host.version})\n".encode()
                 self.reply(STATUS_BY_CODE.get(error.code, 500), text, headers)
 
         def check_password(self, options: dict[str, str]) -> None:
@@ -214,8 +215,8 @@ def main() -> None:
     args = arguments()
     if args.owner_pid:
         when_owner_is_gone(args.owner_pid, lambda: os._exit(1))
-    if args.binary:
-        engine = RealServer(args.binary, args.config, args.data, args.server_port)
+    if args.server:
+        engine = RealServer(args.server, args.config, args.data, args.server_port)
     else:
         engine = EmbeddedEngine(args.config, args.data, ADDRESS, args.interserver_port, args.sessions)
     host = Host(engine, QueryLog(args.query_log), Faults(args.faults), args.password)

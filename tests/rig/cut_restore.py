@@ -137,10 +137,11 @@ def killed(cluster: Cluster, host, table: str, place: Place, meanwhile: Callable
 @contextlib.contextmanager
 def dying(cluster: Cluster, program, path: str, done: bool = False):
     """What is done within makes a program rename `path`: it is killed then."""
-    end = EndAtRename(program.pid, path, cluster.directory, done)
+    end = EndAtRename(getattr(program, "engine_pid", program.pid), path, cluster.directory, done)
     try:
         yield
         end.wait()
+        wait_for(lambda: not program.is_running, "the program to end")
     finally:
         end.close()
 

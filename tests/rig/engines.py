@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import part_exchange
+import real_server
 from clickhouse import StatementFailed, quoted
 from processes import alive, wait_for
 
@@ -109,11 +110,16 @@ class EmbeddedEngine:
 class RealServer:
     """A `clickhouse server` process of this host's own, asked over HTTP; it dies with this process."""
 
-    def __init__(self, binary: str, config: str, data: str, port: int):
+    def __init__(self, engine: str, config: str, data: str, port: int):
         self._port, self._stopping = port, False
         log = open(Path(data).with_name("server.out"), "ab")
-        bound = ["setpriv", "--pdeathsig", "KILL", "--", binary, "server", f"--config-file={config}"]
-        self._server = subprocess.Popen(bound, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        server = [*real_server.command(engine), "server", f"--config-file={config}"]
+        bound = ["setpriv", "--pdeathsig", "KILL", "--", *server]
+        # With its watchdog the child would be that, and the server would outlive a SIGKILL.
+        environment = os.environ | {"CLICKHOUSE_WATCHDOG_ENABLE": "0"}
+        self._server = subprocess.Popen(
+            bound, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
+        )
         threading.Thread(target=self._follow, daemon=True, name="server").start()
         wait_for(self._answers, "the ClickHouse server to answer", timeout=120)
 

@@ -60,9 +60,9 @@ class EndAtRename:
         self._output = directory / f"{pid}.renames"
         log = self._output.with_suffix(".strace.log")
         log.unlink(missing_ok=True)
-        command = ["strace", "-f", "-p", pid, "-o", self._output, "-P", path, "-e", "trace=rename"]
+        command = ["strace", "-f", "-p", pid, "-o", self._output, "-P", path, "-e", "trace=rename,renameat2"]
         # A process that is stopped does no more than the call in which it was told.
-        command += ["-e", f"inject=rename:signal={'STOP' if done else 'KILL'}"]
+        command += ["-e", f"inject=rename,renameat2:signal={'STOP' if done else 'KILL'}"]
         self._process = spawn_bound(command, log)
         wait_for(lambda: " attached with " in log.read_text(), lambda: f"strace: {log.read_text()}")
 
