@@ -2,6 +2,7 @@
 //!
 //! What is to be done with a table is decided in `steps`; here is only how it is asked and told.
 
+mod detached;
 mod error;
 mod gather;
 mod rows;

@@ -193,25 +193,6 @@ impl ClickHouse {
         }
     }
 
-    /// The name of the detached table of that UUID; none also when the server (before 24.x) does not tell.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn detached_name_of(&self, uuid: &str) -> Result<Option<TableName>, Error> {
-        let sql = format!(
-            "SELECT database, table FROM system.detached_tables WHERE toString(uuid) = {}",
-            quote_literal(uuid)
-        );
-        match self
-            .rows::<(String, String)>("SELECT FROM system.detached_tables", &sql)
-            .await
-        {
-            Ok(mut rows) => Ok(rows.pop().map(|(database, table)| named(database, table))),
-            Err(error) if error.code() == Some(code::UNKNOWN_TABLE) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Whether there is a database of that name.
     ///
     /// # Errors

@@ -47,12 +47,8 @@ pub(super) async fn around(clickhouse: &ClickHouse) -> Result<Around, Error> {
          WHERE toString(status) != 'Finished' GROUP BY entry ORDER BY entry",
     )
     .await?;
-    let detached: Vec<(String, String)> = if_there(
-        clickhouse,
-        "SELECT FROM system.detached_tables",
-        "SELECT database, table FROM system.detached_tables WHERE is_permanently ORDER BY database, table",
-    )
-    .await?;
+    let mut detached = clickhouse.detached_tables().await?;
+    detached.retain(|row| row.permanently);
     Ok(Around {
         disks: disks.into_iter().map(|(name, free)| Disk { name, free }).collect(),
         distributed_pending: pending
@@ -61,10 +57,7 @@ pub(super) async fn around(clickhouse: &ClickHouse) -> Result<Around, Error> {
             .collect(),
         users_in_zookeeper,
         ddl_pending,
-        detached: detached
-            .into_iter()
-            .map(|(database, table)| TableName { database, table })
-            .collect(),
+        detached: detached.into_iter().map(|row| row.table).collect(),
         has_hook: false,
     })
 }

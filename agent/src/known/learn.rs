@@ -9,7 +9,7 @@ use rekeeper_shared::place::ZkPath;
 
 use super::KnownTable;
 use super::definition::{Engine, expand, replicated};
-use crate::clickhouse::{ClickHouse, Error, code};
+use crate::clickhouse::{ClickHouse, Error};
 use crate::zookeeper::Ensembles;
 
 /// What was learned, and of which detached tables nothing could be, with the reason.
@@ -35,7 +35,7 @@ pub(super) async fn learn(clickhouse: &ClickHouse, config: &Path) -> Result<Lear
             });
         }
     }
-    let detached = detached(clickhouse).await?;
+    let detached = clickhouse.detached_tables().await?;
     let mut unread = Vec::new();
     if detached.is_empty() {
         return Ok((learned, unread));
@@ -54,10 +54,10 @@ pub(super) async fn learn(clickhouse: &ClickHouse, config: &Path) -> Result<Lear
         )
         .await?;
     let folder = folder.into_iter().next().unwrap_or_default();
-    for (database, table, uuid, metadata) in detached {
-        let name = TableName::new(database, table);
+    for row in detached {
+        let (name, uuid) = (row.table, row.uuid);
         // Relative to the server's folder, on newer servers.
-        let file = PathBuf::from(&folder).join(metadata);
+        let file = PathBuf::from(&folder).join(row.metadata_path);
         let text = match std::fs::read_to_string(&file) {
             Ok(text) => text,
             Err(error) => {
@@ -104,20 +104,4 @@ async fn attached(clickhouse: &ClickHouse) -> Result<Vec<Attached>, Error> {
              FROM system.replicas AS r INNER JOIN system.tables AS t ON t.database = r.database AND t.name = r.table",
         )
         .await
-}
-
-type Detached = (String, String, String, String);
-
-async fn detached(clickhouse: &ClickHouse) -> Result<Vec<Detached>, Error> {
-    let rows = clickhouse
-        .rows(
-            "SELECT FROM system.detached_tables",
-            "SELECT database, table, toString(uuid), metadata_path FROM system.detached_tables",
-        )
-        .await;
-    match rows {
-        // A server before 24.x does not tell.
-        Err(error) if error.code() == Some(code::UNKNOWN_TABLE) => Ok(Vec::new()),
-        rows => rows,
-    }
 }
