@@ -315,6 +315,7 @@ impl Agent {
                 .collect(),
             detached_before: Vec::new(),
             checksums: std::collections::BTreeMap::new(),
+            outdated: std::collections::BTreeMap::new(),
             settings: rekeeper_shared::document::FormerSettings::default(),
         }
     }

@@ -190,6 +190,9 @@ pub struct Manifest {
     /// SHA-256 of the `checksums.txt` of the parts, by name, as far as the agent could read them: by these their folders
     /// are known under any name.
     pub checksums: BTreeMap<String, String>,
+    /// The same of the outdated parts: up to ClickHouse 26.1 a restore leaves them in `detached/` under their names.
+    #[serde(default)]
+    pub outdated: BTreeMap<String, String>,
     /// The settings that are changed while parts are attached again.
     pub settings: FormerSettings,
 }

@@ -330,6 +330,7 @@ mod tests {
                 .collect(),
             detached_before: vec!["all_0_0_0".into(), "broken_all_9_9_0".into()],
             checksums: BTreeMap::new(),
+            outdated: BTreeMap::new(),
             settings: crate::document::FormerSettings::default(),
         }
     }

@@ -13,6 +13,9 @@ use super::gather::Gather;
 use super::rows::{DetachedPart, DetachedTable, Part, Replica};
 use super::{ClickHouse, Error, TableSetting, code};
 
+/// Names of parts, with their folders.
+pub(super) type Folders = Vec<(String, PathBuf)>;
+
 /// What is asked about tables, several at a time. The first two columns are the table's database and name.
 struct Question {
     columns: &'static str,
@@ -259,13 +262,15 @@ impl ClickHouse {
         Ok(rows.into_iter().map(PathBuf::from).collect())
     }
 
-    /// Names and folders of its active parts.
+    /// Names and folders of its active parts, and of its outdated ones.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn active_part_folders(&self, table: &TableName) -> Result<Vec<(String, PathBuf)>, Error> {
-        let parts = self.parts(table).await?.into_iter().filter(|part| part.active);
-        Ok(parts.map(|part| (part.part.name, part.folder)).collect())
+    pub async fn part_folders(&self, table: &TableName) -> Result<(Folders, Folders), Error> {
+        let (active, outdated): (Vec<Part>, Vec<Part>) =
+            self.parts(table).await?.into_iter().partition(|part| part.active);
+        let folders = |parts: Vec<Part>| parts.into_iter().map(|part| (part.part.name, part.folder)).collect();
+        Ok((folders(active), folders(outdated)))
     }
 
     /// The folders under its `detached/`.

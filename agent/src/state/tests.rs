@@ -24,6 +24,7 @@ fn manifest(uuid: &str, detached_before: &[&str]) -> Packed {
         parts: vec![],
         detached_before: detached_before.iter().map(|s| (*s).to_owned()).collect(),
         checksums: std::collections::BTreeMap::new(),
+        outdated: std::collections::BTreeMap::new(),
         settings: rekeeper_shared::document::FormerSettings::default(),
     })
     .unwrap()

@@ -230,8 +230,9 @@ async fn manifest_of(context: &Context, table: &TableRef) -> Result<Manifest, Fa
         clickhouse.detached_parts(&table.name)
     );
     let (parts, detached) = lists.map_err(failed(Code::AttachFailed))?;
-    let folders = clickhouse.active_part_folders(&table.name).await;
-    let checksums = digests_of_checksums(folders.map_err(failed(Code::AttachFailed))?).await;
+    let folders = clickhouse.part_folders(&table.name).await;
+    let (active, outdated) = folders.map_err(failed(Code::AttachFailed))?;
+    let (checksums, outdated) = (digests_of_checksums(active).await, digests_of_checksums(outdated).await);
     // Nobody changes them while the table is read-only.
     let settings = clickhouse.settings(&table.name).await;
     let settings = settings.map_err(failed(Code::AttachFailed))?;
@@ -257,6 +258,7 @@ async fn manifest_of(context: &Context, table: &TableRef) -> Result<Manifest, Fa
         parts,
         detached_before: detached.into_iter().map(|part| part.name).collect(),
         checksums,
+        outdated,
         settings,
     })
 }

@@ -5,7 +5,7 @@
 //! other names and does not change their content, so every part on record has to be found by its hash, active, or merged
 //! since and still known. The manifest is then made of the record, and the restore accounts for it as for any other.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use rekeeper_shared::document::{Manifest, ManifestPart, PartSetOfRecord, ReplicaSnapshot};
 use rekeeper_shared::ids::quote_literal;
@@ -109,6 +109,7 @@ pub(super) async fn manifest(
         // Nothing that lies there is missing, so nothing of it is attached.
         detached_before: detached.into_iter().map(|part| part.name).collect(),
         checksums: digests,
+        outdated: BTreeMap::new(), // RESTORE has run already
         settings,
     })
 }
@@ -163,7 +164,7 @@ fn unproved(context: &Context, table: &TableRef, open: &[String]) -> Failure {
     let fix = format!(
         "compare with the other replicas: SELECT count() FROM {name}; SELECT name, rows, hash_of_all_files FROM system.parts \
          WHERE database = {database} AND table = {of} ORDER BY name; SELECT name FROM system.detached_parts WHERE database = \
-         {database} AND table = {of}; if rows are missing and the part is in detached/: ALTER TABLE {name} ATTACH PART 'its name'; \
+         {database} AND table = {of}; if rows are missing and the part is in detached/: ALTER TABLE {name} ATTACH PART 'its name' SETTINGS insert_deduplicate = 0; \
          then rekeeper retry {migration}; if you know that none is missing: SYSTEM START MERGES {name}, and rekeeper skip \
          {migration} --host {host} ends the migration for this host",
         database = quote_literal(&table.name.database),

@@ -136,8 +136,8 @@ async fn set_others_aside(
         rows(&mut others.iter().map(|part| part.rows)),
     );
     let names: Vec<String> = others.iter().map(|part| part.name.clone()).collect();
-    let folders = context.clickhouse.active_part_folders(&table.name).await;
-    let mut folders = folders.map_err(failed(Code::AttachFailed))?;
+    let folders = context.clickhouse.part_folders(&table.name).await;
+    let (mut folders, _) = folders.map_err(failed(Code::AttachFailed))?;
     folders.retain(|(name, _)| names.contains(name));
     if of_others.saturating_mul(2) > all {
         let why = format!("hold {of_others} of its {all} rows");

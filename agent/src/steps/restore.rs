@@ -305,7 +305,7 @@ impl<'a> Work<'a> {
                 let to = folder.path.with_file_name(kept_name(&self.context.migration, name));
                 format!("mv '{}' '{}'; ", folder.path.display(), to.display())
             });
-            format!("{away}ALTER TABLE {table} DETACH PART {part}; ALTER TABLE {table} ATTACH PART {part}")
+            format!("{away}ALTER TABLE {table} DETACH PART {part}; ALTER TABLE {table} ATTACH PART {part} SETTINGS insert_deduplicate = 0")
         });
         let statements: Vec<String> = statements.collect();
         let text = format!(

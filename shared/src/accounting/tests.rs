@@ -22,6 +22,7 @@ pub(in crate::accounting) fn manifest(parts: Vec<ManifestPart>) -> Manifest {
         parts,
         detached_before: vec!["all_9_9_0".into()],
         checksums: std::collections::BTreeMap::new(),
+        outdated: std::collections::BTreeMap::new(),
         settings: crate::document::FormerSettings::default(),
     }
 }
