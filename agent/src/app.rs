@@ -157,6 +157,7 @@ impl ThisHost {
             Order::Freeze(on) => set::freeze(context, on).await,
             Order::Settle(on) => set::settle(context, on).await,
             Order::Record(on) => set::record(context, on).await,
+            Order::Attest { table, set, record } => steps::attest(context, table, set, record).await,
             Order::Clean(on) => set::clean(context, on).await,
             Order::Release(on) => set::release(context, on).await,
             Order::Restart => match &self.restart {

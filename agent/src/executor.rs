@@ -278,6 +278,7 @@ impl Classes {
             StepKind::Freeze
             | StepKind::Settle
             | StepKind::Record
+            | StepKind::Attest
             | StepKind::Clean
             | StepKind::Release
             | StepKind::Witness => &self.sets,
@@ -293,6 +294,7 @@ impl Key {
             | Order::Detach(table)
             | Order::Reattach(table)
             | Order::Finish(table)
+            | Order::Attest { table, .. }
             | Order::Attach { table, .. }
             | Order::Restore { table, .. } => Self::Table(if is_zero_uuid(&table.uuid) {
                 table.name.to_string()
@@ -316,6 +318,7 @@ fn describe(order: &Order) -> String {
         | Order::Detach(table)
         | Order::Reattach(table)
         | Order::Finish(table)
+        | Order::Attest { table, .. }
         | Order::Attach { table, .. }
         | Order::Restore { table, .. } => format!("{kind} {}", table.name),
         Order::Freeze(set) | Order::Settle(set) | Order::Record(set) | Order::Clean(set) | Order::Release(set) => {
@@ -333,7 +336,7 @@ fn code_of(kind: StepKind) -> Code {
         StepKind::Freeze => Code::FreezeFailed,
         StepKind::Detach => Code::DetachFailed,
         StepKind::Reattach | StepKind::Attach => Code::AttachFailed,
-        StepKind::Settle | StepKind::Record => Code::RecordFailed,
+        StepKind::Settle | StepKind::Record | StepKind::Attest => Code::RecordFailed,
         StepKind::Clean => Code::CleanFailed,
         StepKind::Release => Code::ReleaseFailed,
         StepKind::Restart => Code::RestartFailed,

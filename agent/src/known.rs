@@ -148,6 +148,9 @@ impl Known {
             Order::Sync(table) | Order::Detach(table) | Order::Reattach(table) | Order::Finish(table) => {
                 any(&|known| known.is_table(table))
             }
+            Order::Attest { table, set, .. } => {
+                any(&|known| known.is_table(table) && known.is_of_set(set)) && set.path == table.path
+            }
             Order::Attach { table, witness, .. } | Order::Restore { table, witness, .. } => {
                 any(&|known| known.is_table(table)) && witness.path == table.path
             }

@@ -220,6 +220,7 @@ impl Agent {
                 let at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
                 (Done::Restarted { at }, None)
             }
+            Order::Attest { .. } => (Done::Plain, None),
             Order::Attach { table, .. } => {
                 let manifest = self.manifest(&command.migration, table);
                 let packed = pack(&manifest)?;

@@ -31,6 +31,7 @@ fn plan(name: &str) -> Plan {
         waves: vec![],
         warnings: vec![],
         forecasts: vec![],
+        attested: true,
     }
 }
 

@@ -25,4 +25,4 @@ pub mod unseen;
 pub mod view;
 
 /// Version of the protocol between agent and coordinator; both must speak the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;

@@ -37,6 +37,10 @@ pub struct Plan {
     /// What each wave was expected to cost when it was made; empty in a plan of an older release.
     #[serde(default)]
     pub forecasts: Vec<WaveForecast>,
+    /// The agent of each replica attests the part set of record before anything is deleted; not in a plan of an older
+    /// release, whose log has no such step.
+    #[serde(default)]
+    pub attested: bool,
 }
 
 /// What a wave is expected to cost.

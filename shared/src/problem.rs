@@ -204,6 +204,11 @@ codes! {
     RecordFailed "RECORD_FAILED" false
         "the part set of record could not be read or saved"
         "see the message (ZooKeeper, rights, disk of the agent), then retry; a table that somebody has dropped: rekeeper skip";
+    RecordDisputed "RECORD_DISPUTED" false
+        "what an agent is told of the parts of its table is not what it has read itself: an agent of the set tells what is not \
+         so, or somebody speaks in its name"
+        "nothing was deleted or set aside because of it; compare the records that the message names, see who has the \
+         certificate of the host that made the other one (docs/tls.md), give that host a new one, then retry";
     ExportTooLarge "EXPORT_TOO_LARGE" false
         "the file with all nodes of the table, which is written before the first of them is deleted, would be larger than it \
          may be"

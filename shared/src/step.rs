@@ -27,6 +27,8 @@ pub enum StepKind {
     Settle,
     /// Set: marker, judge again under it, part set of record.
     Record,
+    /// Table: its own agent compares the part set of record with what it reads itself, under the marker of the record.
+    Attest,
     /// Set: delete the nodes, under the attempt's own marker.
     Clean,
     /// Set: take marker, held `is_active` and frozen log away, when nothing was deleted.
@@ -52,6 +54,7 @@ impl fmt::Display for StepKind {
             Self::Reattach => "reattach",
             Self::Settle => "settle",
             Self::Record => "record",
+            Self::Attest => "attest",
             Self::Clean => "clean",
             Self::Release => "release",
             Self::Restart => "restart",
@@ -101,6 +104,15 @@ pub enum Order {
     Settle(SetRef),
     /// See [`StepKind::Record`].
     Record(SetRef),
+    /// See [`StepKind::Attest`].
+    Attest {
+        /// The table.
+        table: TableRef,
+        /// Its set.
+        set: SetRef,
+        /// The packed part set of record.
+        record: Packed,
+    },
     /// See [`StepKind::Clean`].
     Clean(SetRef),
     /// See [`StepKind::Release`].
@@ -152,6 +164,7 @@ impl Order {
             Self::Reattach(_) => StepKind::Reattach,
             Self::Settle(_) => StepKind::Settle,
             Self::Record(_) => StepKind::Record,
+            Self::Attest { .. } => StepKind::Attest,
             Self::Clean(_) => StepKind::Clean,
             Self::Release(_) => StepKind::Release,
             Self::Restart => StepKind::Restart,

@@ -6,6 +6,7 @@
 //! known-tables.json                     every table that the server has reported (`known`)
 //! migrations/<migration>/               of each migration:
 //!     <table>.manifest                  packed manifest of a table replica, written once
+//!     <table>.attested                  which part set of record it has attested
 //!     <table>.restore                   how far its restore has come
 //!     <table>.account                   packed account of its parts, once all of them are accounted for
 //!     <table>.held                      merges of it are to stay stopped
@@ -40,7 +41,7 @@ use rekeeper_shared::step::{SetRef, TableRef};
 
 pub use error::StateError;
 pub use held::Held;
-pub use notes::{Accounted, RestartNote, RestoreNote};
+pub use notes::{Accounted, AttestedNote, RestartNote, RestoreNote};
 pub(crate) use sealed::{read_note, write_note};
 pub use seen::Refusal;
 

@@ -81,7 +81,42 @@ pub struct Accounted {
     pub account: String,
 }
 
+/// The part set of record that the agent has found to be what it read itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttestedNote {
+    /// Its digest.
+    pub record: String,
+}
+
 impl State {
+    /// Which part set of record the agent has attested last for a table; none when it has not, or the note is lost.
+    ///
+    /// # Errors
+    /// When the note cannot be read.
+    pub fn attested(&self, migration: &MigrationName, table: &TableRef) -> Result<Option<AttestedNote>, StateError> {
+        read_note(&self.attested_file(migration, table))
+    }
+
+    /// Notes that the agent has attested a part set of record.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn note_attested(
+        &self,
+        migration: &MigrationName,
+        table: &TableRef,
+        note: &AttestedNote,
+    ) -> Result<(), StateError> {
+        self.make_migration_folder(migration)?;
+        write_note(&self.attested_file(migration, table), note)
+    }
+
+    fn attested_file(&self, migration: &MigrationName, table: &TableRef) -> PathBuf {
+        self.migration_folder(migration)
+            .join(format!("{}.attested", file_stem(table)))
+    }
+
     /// When the restart of that attempt was ordered: noted at the first call, and the same ever after.
     ///
     /// # Errors

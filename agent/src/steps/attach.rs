@@ -7,6 +7,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef, Witness};
 use tokio::time::Instant;
 
+use super::attest::is_attested;
 use super::by_hand;
 use super::leftovers::digests_of_checksums;
 use super::look::{Found, look, look_in_turn};
@@ -25,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// as it is, and `manifest` is the one that the coordinator has on record.
 ///
 /// # Errors
-/// WITNESS_FAILED, PLACE_DIFFERS, PATH_EXISTS, ATTACH_FAILED, RECORDED_PARTS_MISSING, PARTS_NOT_ON_RECORD, MANIFEST_LOST, TABLE_CHANGED,
-/// STORED_DOCUMENT_LOST.
+/// WITNESS_FAILED, PLACE_DIFFERS, PATH_EXISTS, ATTACH_FAILED, RECORD_DISPUTED, RECORDED_PARTS_MISSING, PARTS_NOT_ON_RECORD,
+/// MANIFEST_LOST, TABLE_CHANGED, STORED_DOCUMENT_LOST.
 pub async fn attach(
     context: &Context,
     table: &TableRef,
@@ -34,6 +35,7 @@ pub async fn attach(
     record: &Packed,
     manifest: Option<&Packed>,
 ) -> StepResult {
+    let is_attested = is_attested(context, table, record)?;
     let (record, replica) = recorded_replica(table, record)?;
     until_alone(context, table, Code::AttachFailed).await?;
     let existing = match manifest {
@@ -77,7 +79,7 @@ pub async fn attach(
                 until_without_metadata(context, table).await?;
                 let note = context.state.restore_note(&context.migration, table);
                 let missing = note.map_err(state_failed(Code::AttachFailed))?.missing;
-                until_as_recorded(context, table, Recorded::of_replica(&replica, &missing)).await?;
+                until_as_recorded(context, table, Recorded::of_replica(&replica, &missing, is_attested)).await?;
                 let manifest = manifest_of(context, table).await?;
                 write_manifest(context, table, manifest)?
             }

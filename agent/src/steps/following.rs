@@ -1,10 +1,17 @@
 //! What a follower has to follow: what was decided of its parts, and what was restored before it.
 
+use std::collections::HashSet;
+
 use rekeeper_shared::accounting::{Account, Before, Evidence, FollowerEvidence, account_follower};
 use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, unpack};
 use rekeeper_shared::problem::Code;
+use rekeeper_shared::settle::uncovered;
 use rekeeper_shared::step::{Failure, TableRef};
 use rekeeper_shared::union::{Share, Union, Verdict, decide_again};
+
+use super::Context;
+use super::attest::is_attested;
+use super::restore::some_of;
 
 /// What a follower has to follow.
 pub(super) struct Following {
@@ -31,9 +38,42 @@ fn union(record: &PartSetOfRecord, before: &[Manifest], table: &TableRef) -> Res
     })
 }
 
+/// What a manifest of another replica has that is not on record of it, or lacks. Attach leaves exactly what is on record;
+/// of the outdated parts some may be there as well.
+fn not_as_recorded(record: &PartSetOfRecord, manifest: &Manifest) -> Option<String> {
+    let (table, name) = (&manifest.table, &manifest.replica_name);
+    let mut replicas = record.snapshot.replicas.iter();
+    let Some(replica) = replicas.find(|replica| replica.name == *name) else {
+        return Some(format!(
+            "the manifest is that of {table}, replica {name}, which is not on record"
+        ));
+    };
+    let on_record: HashSet<&str> = replica.parts.iter().map(|part| part.name.as_str()).collect();
+    let on_it: HashSet<&str> = manifest.parts.iter().map(|part| part.name.as_str()).collect();
+    let active = uncovered(&replica.parts).into_iter().map(|part| part.name.as_str());
+    let lacking = active.filter(|part| !on_it.contains(part));
+    let more = manifest.parts.iter().map(|part| part.name.as_str());
+    let more = more.filter(|part| !on_record.contains(part));
+    let others: Vec<String> = lacking.chain(more).map(str::to_owned).collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "the manifest of {table} from {} is not what is on record of replica {name}: {} parts differ ({})",
+            manifest.host,
+            others.len(),
+            some_of(&others)
+        )
+    })
+}
+
 impl Following {
-    /// Reads what came with the order.
-    pub(super) fn read(table: &TableRef, record: &Packed, before: &[Packed]) -> Result<Self, Failure> {
+    /// Reads what came with the order. What the others are said to have has to be what is on record of them.
+    pub(super) fn read(
+        context: &Context,
+        table: &TableRef,
+        record: &Packed,
+        before: &[Packed],
+    ) -> Result<Self, Failure> {
+        is_attested(context, table, record)?;
         let lost = |what: &str, why: String| {
             let text = format!("the {what} of {}: {why}", table.path);
             Failure::lasting(Code::StoredDocumentLost, text)
@@ -45,6 +85,9 @@ impl Following {
             .map(|packed| unpack(&packed.bytes, Some(&packed.digest)))
             .collect::<Result<_, _>>()
             .map_err(|e| lost("manifest of another replica", e.to_string()))?;
+        if let Some(what) = manifests.iter().find_map(|manifest| not_as_recorded(&record, manifest)) {
+            return Err(Failure::lasting(Code::RecordDisputed, what));
+        }
         let union = union(&record, &manifests, table)?;
         let share = union.share(&table.replica_name).cloned();
         let share = share.ok_or_else(|| {

@@ -5,6 +5,7 @@
 
 mod account;
 mod attach;
+mod attest;
 mod by_hand;
 mod caches;
 mod collided;
@@ -41,6 +42,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure};
 
 pub use attach::attach;
+pub use attest::attest;
 pub use detach::detach;
 pub use finish::finish;
 pub use names::collisions;

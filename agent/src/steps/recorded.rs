@@ -31,16 +31,19 @@ pub(super) struct Recorded {
     outdated: BTreeSet<String>,
     /// Parts that count only with that hash.
     verified: BTreeSet<String>,
+    /// This agent has found itself that it is so: what is not on record is set aside on no other word.
+    is_attested: bool,
 }
 
 impl Recorded {
     /// What ZooKeeper had of a replica. Hashes are compared for parts that were missing before, and brought back.
-    pub(super) fn of_replica(replica: &ReplicaSnapshot, missing_before: &BTreeSet<String>) -> Self {
+    pub(super) fn of_replica(replica: &ReplicaSnapshot, missing_before: &BTreeSet<String>, is_attested: bool) -> Self {
         let active = uncovered(&replica.parts).into_iter();
         Self {
             active: active.map(|part| (part.name.clone(), part.hash.clone())).collect(),
             outdated: replica.parts.iter().map(|part| part.name.clone()).collect(),
             verified: missing_before.clone(),
+            is_attested,
         }
     }
 
@@ -53,6 +56,8 @@ impl Recorded {
                 .collect(),
             outdated: BTreeSet::new(),
             verified: parts().map(|part| part.name.clone()).collect(),
+            // It was written by this agent.
+            is_attested: true,
         }
     }
 
@@ -90,7 +95,7 @@ pub(super) async fn until_as_recorded(
         let active = active.map_err(failed(Code::AttachFailed))?;
         let others: Vec<&ActivePart> = active.iter().filter(|part| !recorded.is_known(&part.name)).collect();
         if !others.is_empty() {
-            set_others_aside(context, table, &active, &others).await?;
+            set_others_aside(context, table, &active, &others, recorded.is_attested).await?;
             continue;
         }
         let open = recorded.open(&active);
@@ -129,6 +134,7 @@ async fn set_others_aside(
     table: &TableRef,
     active: &[ActivePart],
     others: &[&ActivePart],
+    is_attested: bool,
 ) -> Result<(), Failure> {
     let rows = |parts: &mut dyn Iterator<Item = u64>| parts.sum::<u64>();
     let (all, of_others) = (
@@ -142,6 +148,11 @@ async fn set_others_aside(
     if of_others.saturating_mul(2) > all {
         let why = format!("hold {of_others} of its {all} rows");
         return Err(not_on_record(context, table, &folders, &why));
+    }
+    // What DROP PARTITION leaves is empty, and nobody's loss.
+    if !is_attested && of_others > 0 {
+        let why = "may be on record all the same: the agent has lost its note of what it has attested";
+        return Err(not_on_record(context, table, &folders, why));
     }
     tracing::warn!(table = %table.name, parts = some_of(&names), "parts that are not on record are set aside");
     context.doing(format!(

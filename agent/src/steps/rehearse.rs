@@ -49,7 +49,7 @@ pub async fn rehearse(
         Order::Restore {
             table, role, witness, ..
         } => restore(configured, &table.name, role, witness)?,
-        Order::Settle(_) => Vec::new(),
+        Order::Settle(_) | Order::Attest { .. } => Vec::new(),
         Order::Witness(witness) => vec![Action::CreateNode(witness_node(configured, witness)?)],
         Order::Restart => restart(configured),
         Order::Freeze(set) => zookeeper(configured, set).await?.rehearse_freeze(set),

@@ -53,8 +53,8 @@ pub(super) const CODE: Code = Code::RestoreFailed;
 /// Restores a table replica; done when every part of its manifest is accounted for. Merges stay stopped.
 ///
 /// # Errors
-/// RESTORE_FAILED, PATH_EXISTS, PLACE_DIFFERS, RECORDED_PARTS_MISSING, PARTS_NOT_ON_RECORD, DETACHED_COLLISION, PARTS_UNACCOUNTED, PARTS_OUT_OF_ORDER,
-/// OLD_READERS, MANIFEST_LOST, TABLE_CHANGED, STORED_DOCUMENT_LOST.
+/// RESTORE_FAILED, PATH_EXISTS, PLACE_DIFFERS, RECORD_DISPUTED, RECORDED_PARTS_MISSING, PARTS_NOT_ON_RECORD,
+/// DETACHED_COLLISION, PARTS_UNACCOUNTED, PARTS_OUT_OF_ORDER, OLD_READERS, MANIFEST_LOST, TABLE_CHANGED, STORED_DOCUMENT_LOST.
 pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
     let work = Work::new(context, order)?;
     // The note of the attach may have been lost.
@@ -113,7 +113,7 @@ impl<'a> Work<'a> {
         let manifest = on_record(context, table, order.manifest)?.manifest;
         let following = match order.role {
             Role::Reference => None,
-            Role::Follower { record, before } => Some(Following::read(table, record, before)?),
+            Role::Follower { record, before } => Some(Following::read(context, table, record, before)?),
         };
         Ok(Self {
             context,

@@ -8,6 +8,7 @@ use zookeeper_client::Stat;
 use super::connection::ZooKeeper;
 use super::error::ZkError;
 use super::log_entry::parse_log_entry;
+use super::marker::Marker;
 
 /// Digest of some contents, 128 bits of SHA-256 as hexadecimal; lengths go in, so that nothing can be shifted between
 /// them.
@@ -64,6 +65,19 @@ impl ZooKeeper {
     /// [`ZkError::NotATable`] when something else is there (or a half-deleted table), [`ZkError::Unreadable`] when a
     /// node does not hold what it should, or ZooKeeper's failure.
     pub async fn snapshot(&self, path: &ZkPath) -> Result<Option<SetSnapshot>, ZkError> {
+        let read = self.snapshot_of(path, None).await?;
+        Ok(read.map(|(snapshot, _)| snapshot))
+    }
+
+    /// The same of one replica alone, or of all, with the names of all replicas that there are.
+    ///
+    /// # Errors
+    /// As for [`Self::snapshot`].
+    pub async fn snapshot_of(
+        &self,
+        path: &ZkPath,
+        only: Option<&str>,
+    ) -> Result<Option<(SetSnapshot, Vec<String>)>, ZkError> {
         let Some(node) = self.stat(path.as_str()).await? else {
             return Ok(None);
         };
@@ -103,10 +117,10 @@ impl ZooKeeper {
             .collect();
         let commands = self.many_data(commands).await?;
         let mut snapshots = Vec::with_capacity(replicas.len());
-        for name in replicas {
-            snapshots.push(self.replica_snapshot(path, name, lost_part_count).await?);
+        for name in replicas.iter().filter(|&name| only.is_none_or(|only| only == name)) {
+            snapshots.push(self.replica_snapshot(path, name.clone(), lost_part_count).await?);
         }
-        Ok(Some(SetSnapshot {
+        let snapshot = SetSnapshot {
             place: self.place().clone(),
             path: path.clone(),
             czxid: node.czxid,
@@ -124,7 +138,16 @@ impl ZooKeeper {
                 })
                 .collect(),
             replicas: snapshots,
-        }))
+        };
+        Ok(Some((snapshot, replicas)))
+    }
+
+    /// Whether an attempt's own marker is on the path.
+    ///
+    /// # Errors
+    /// ZooKeeper's failure.
+    pub async fn is_held_by(&self, path: &ZkPath, marker: &Marker) -> Result<bool, ZkError> {
+        Ok(self.stat(&path.child(&marker.to_string())).await?.is_some())
     }
 
     /// The entries of a table's log that are still there, in their order.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod all_the_way;
+mod attested;
 mod detach;
 mod killed;
 mod leftovers;
@@ -14,14 +15,14 @@ mod turns;
 
 use std::path::PathBuf;
 
-use rekeeper_agent::state::State;
+use rekeeper_agent::state::{AttestedNote, State};
 use rekeeper_agent::steps::{self, Restore};
 use rekeeper_shared::document::Packed;
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, Restored, Role, TableRef, Witness};
 
-use rig::{Rig, witness};
+use rig::{Rig, migration, witness};
 
 /// A name that has to be quoted, and the same in ZooKeeper's path.
 pub(crate) fn quoted() -> TableName {
@@ -121,9 +122,18 @@ pub(crate) async fn attached_without_metadata(rig: &Rig, state: &State, name: &T
     let table = rig.table(0, name).await;
     steps::detach(&rig.context(state, 0, 10), &table).await.unwrap();
     let record = rig.clean(&table, &["r1"]).await;
+    attested(state, &table, &record);
     write_witness(rig, &witness(&table)).await;
     let manifest = attach(rig, state, 0, &table, &record, None).await;
     (table, manifest)
+}
+
+/// As if the agent had compared the record with the nodes before they were deleted.
+pub(crate) fn attested(state: &State, table: &TableRef, record: &Packed) {
+    let note = AttestedNote {
+        record: record.digest.clone(),
+    };
+    state.note_attested(&migration(), table, &note).unwrap();
 }
 
 pub(crate) async fn part_folder(rig: &Rig, name: &TableName, part: &str) -> PathBuf {

@@ -70,7 +70,7 @@ fn needed<'a>(plan: &Plan, progress: &'a Progress, intent: Intent) -> Vec<(Optio
     let mut needed = vec![(set.record.as_deref(), "part set of record")];
     let order = progress.restore_order(plan, plan.tables[table].set);
     match (intent.step, order.split_first()) {
-        (StepKind::Attach, _) => {}
+        (StepKind::Attach | StepKind::Attest, _) => {}
         (StepKind::Restore, Some((&first, others))) if first != table => {
             needed.push((manifest_of(progress, first), "manifest of the reference"));
             // Only then may one of them have brought parts.
@@ -134,6 +134,11 @@ fn table_order(
         StepKind::Detach => Order::Detach(reference),
         StepKind::Reattach => Order::Reattach(reference),
         StepKind::Finish => Order::Finish(reference),
+        StepKind::Attest => Order::Attest {
+            table: reference,
+            set: set_ref(plan, progress, set),
+            record: documents.next().unwrap_or_else(|| only_digest("")),
+        },
         StepKind::Attach => Order::Attach {
             table: reference,
             witness: witness(plan, set),

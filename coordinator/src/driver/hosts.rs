@@ -77,6 +77,7 @@ fn class(step: StepKind) -> Class {
         StepKind::Freeze
         | StepKind::Settle
         | StepKind::Record
+        | StepKind::Attest
         | StepKind::Clean
         | StepKind::Release
         | StepKind::Witness => Class::Sets,

@@ -135,6 +135,7 @@ mod tests {
             waves: vec![vec![0], vec![1]],
             warnings: vec![],
             forecasts: vec![forecast(10), forecast(20)],
+            attested: true,
         }
     }
 

@@ -170,6 +170,7 @@ fn limit(step: StepKind) -> &'static str {
         | StepKind::Detach
         | StepKind::Settle
         | StepKind::Record
+        | StepKind::Attest
         | StepKind::Clean
         | StepKind::Release
         | StepKind::Witness

@@ -217,6 +217,7 @@ fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<
         waves,
         warnings,
         forecasts: Vec::new(),
+        attested: true,
     };
     plan.forecasts = forecasts(&plan, inventories, chosen, &ties, &circumstances.measured);
     plan

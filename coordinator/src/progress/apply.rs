@@ -172,6 +172,13 @@ impl Progress {
         (self.tables[table].left, self.tables[table].failures) = (Some(problem), 0);
     }
 
+    fn forget_record(&mut self, plan: &Plan, set: SetIx) {
+        (self.sets[set].record, self.sets[set].order) = (None, Vec::new());
+        for &table in &plan.sets[set].tables {
+            self.tables[table].attested = None;
+        }
+    }
+
     fn forget_problems(&mut self, set: SetIx, table: TableIx, host: usize) {
         let (table, set, host) = (&mut self.tables[table], &mut self.sets[set], &mut self.hosts[host]);
         (table.problem, table.failures, table.stuck) = (None, 0, false);
@@ -217,6 +224,8 @@ impl Progress {
             (StepKind::Reattach, Target::Table(table)) => self.tables[table].maybe_attached = true,
             (StepKind::Freeze | StepKind::Record, Target::Set(set)) => self.sets[set].fenced = true,
             (StepKind::Clean, Target::Set(set)) => self.sets[set].irreversible = true,
+            // Whoever goes forward again after that finds no marker, and records anew.
+            (StepKind::Release, Target::Set(set)) => self.forget_record(plan, set),
             _ => {}
         }
         Ok(())
@@ -323,6 +332,11 @@ impl Progress {
                     None => self.unsettled(plan, set, unsettled),
                 }
             }
+            (StepKind::Attest, Target::Table(table), Done::Plain) => {
+                self.tables[table]
+                    .attested
+                    .clone_from(&self.sets[plan.tables[table].set].record);
+            }
             (StepKind::Clean, Target::Set(set), Done::Cleaned { znodes, export }) => {
                 self.exported(set, intent.host, export.as_ref());
                 self.sets[set].cleaned = true;
@@ -331,7 +345,7 @@ impl Progress {
             }
             (StepKind::Release, Target::Set(set), Done::Plain) => {
                 (self.sets[set].fenced, self.sets[set].frozen) = (false, false);
-                (self.sets[set].record, self.sets[set].order) = (None, Vec::new());
+                self.forget_record(plan, set);
                 self.sets[set].export = None;
             }
             (StepKind::Restart, Target::Host(host), Done::Restarted { at }) => {

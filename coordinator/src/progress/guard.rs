@@ -45,6 +45,9 @@ pub enum Guard {
     /// Nothing is deleted before the part set of record is saved.
     #[error("the part set of record is not saved")]
     Recorded,
+    /// Nothing is deleted before the agent of every replica has found it on record as it reads it itself.
+    #[error("the agent of a replica has not attested the part set of record")]
+    Attested,
     /// A server is restarted when no set of it can still be cleaned.
     #[error("a set of the host may still be cleaned")]
     HostCleaned,
@@ -82,6 +85,7 @@ impl Guard {
         Guard::Settled,
         Guard::Fenced,
         Guard::Recorded,
+        Guard::Attested,
         Guard::HostCleaned,
         Guard::Cleaned,
         Guard::HostsReady,
@@ -109,6 +113,7 @@ impl Progress {
                 StepKind::Sync
                 | StepKind::Detach
                 | StepKind::Reattach
+                | StepKind::Attest
                 | StepKind::Attach
                 | StepKind::Restore
                 | StepKind::Finish,
@@ -181,6 +186,12 @@ impl Progress {
                 };
                 require(!plan.sets[set].tables.iter().any(forward), Guard::Exclusive)
             }
+            StepKind::Attest => {
+                require(!progress.irreversible, Guard::Reversible)?;
+                require(self.direction(plan, set) == Direction::Forward, Guard::Forward)?;
+                require(self.all_detached(plan, set), Guard::AllDetached)?;
+                require(progress.record.is_some(), Guard::Recorded)
+            }
             StepKind::Attach => {
                 require(progress.cleaned, Guard::Cleaned)?;
                 require(
@@ -219,10 +230,7 @@ impl Progress {
     fn may_set(&self, plan: &Plan, step: StepKind, set: SetIx) -> Result<(), Guard> {
         require(!self.set_is_busy(plan, set), Guard::Exclusive)?;
         let progress = &self.sets[set];
-        let all_detached = plan.sets[set]
-            .tables
-            .iter()
-            .all(|&t| self.tables[t].at == TableAt::Detached);
+        let all_detached = self.all_detached(plan, set);
         match step {
             StepKind::Freeze => {
                 require(!progress.irreversible, Guard::Reversible)?;
@@ -248,7 +256,8 @@ impl Progress {
                 require(self.direction(plan, set) == Direction::Forward, Guard::Forward)?;
                 require(all_detached, Guard::AllDetached)?;
                 require(progress.settled || progress.diverged, Guard::Settled)?;
-                require(progress.record.is_some(), Guard::Recorded)
+                require(progress.record.is_some(), Guard::Recorded)?;
+                require(self.is_attested(plan, set), Guard::Attested)
             }
             StepKind::Release => require(!progress.irreversible, Guard::Reversible),
             StepKind::Witness => {
@@ -262,10 +271,23 @@ impl Progress {
             | StepKind::Detach
             | StepKind::Reattach
             | StepKind::Restart
+            | StepKind::Attest
             | StepKind::Attach
             | StepKind::Restore
             | StepKind::Finish => Err(Guard::Target),
         }
+    }
+
+    fn all_detached(&self, plan: &Plan, set: SetIx) -> bool {
+        let mut tables = plan.sets[set].tables.iter();
+        tables.all(|&table| self.tables[table].at == TableAt::Detached)
+    }
+
+    /// Whether the agents of all replicas have attested the part set of record that there is now.
+    fn is_attested(&self, plan: &Plan, set: SetIx) -> bool {
+        let record = &self.sets[set].record;
+        let mut tables = plan.sets[set].tables.iter();
+        !plan.attested || tables.all(|&table| self.tables[table].attested == *record)
     }
 }
 
@@ -284,7 +306,7 @@ fn step_is_before(step: StepKind, until: Until) -> bool {
         | StepKind::Reattach
         | StepKind::Settle
         | StepKind::Release => Until::Detached,
-        StepKind::Record | StepKind::Clean => Until::ZkCleaned,
+        StepKind::Record | StepKind::Attest | StepKind::Clean => Until::ZkCleaned,
         StepKind::Restart => Until::Restarted,
         StepKind::Witness | StepKind::Attach | StepKind::Restore | StepKind::Finish => Until::Restored,
     };

@@ -81,6 +81,8 @@ pub struct TableProgress {
     pub maybe_detached: bool,
     /// Putting it back into service was ordered, and is not known to be done.
     pub maybe_attached: bool,
+    /// Digest of the part set of record that its own agent has attested.
+    pub attested: Option<String>,
     /// Its manifest.
     pub manifest: Option<ManifestFacts>,
     /// How its parts came back.

@@ -83,6 +83,7 @@ impl Progress {
             StepKind::Sync,
             StepKind::Detach,
             StepKind::Reattach,
+            StepKind::Attest,
             StepKind::Attach,
             StepKind::Restore,
             StepKind::Finish,
@@ -162,6 +163,7 @@ impl Progress {
         match step {
             StepKind::Sync => progress.at == TableAt::InService && !progress.synced,
             StepKind::Detach => progress.at == TableAt::InService && !self.wants_freeze(plan, set),
+            StepKind::Attest => plan.attested && progress.attested != self.sets[set].record,
             StepKind::Attach => progress.at == TableAt::Detached,
             StepKind::Restore => progress.at == TableAt::Attached,
             StepKind::Finish => progress.at == TableAt::Restored,

@@ -69,6 +69,7 @@ fn done(plan: &Plan, intent: Intent) -> Done {
         | StepKind::Freeze
         | StepKind::Detach
         | StepKind::Reattach
+        | StepKind::Attest
         | StepKind::Release
         | StepKind::Witness
         | StepKind::Finish => Done::Plain,

@@ -66,6 +66,7 @@ fn plan() -> Plan {
         waves: vec![vec![0, 1]],
         warnings: vec![],
         forecasts: vec![],
+        attested: true,
     }
 }
 

@@ -18,6 +18,11 @@ impl From<Command> for v1::Command {
             Order::Reattach(table) => command::Order::Reattach(table.into()),
             Order::Settle(set) => command::Order::Settle(set.into()),
             Order::Record(set) => command::Order::Record(set.into()),
+            Order::Attest { table, set, record } => command::Order::Attest(v1::Attest {
+                table: Some(table.into()),
+                set: Some(set.into()),
+                record: Some(record.into()),
+            }),
             Order::Clean(set) => command::Order::Clean(set.into()),
             Order::Release(set) => command::Order::Release(set.into()),
             Order::Restart => command::Order::Restart(v1::Restart {}),
@@ -80,6 +85,11 @@ impl TryFrom<v1::Command> for Command {
             command::Order::Reattach(table) => Order::Reattach(table.try_into()?),
             command::Order::Settle(set) => Order::Settle(set.try_into()?),
             command::Order::Record(set) => Order::Record(set.try_into()?),
+            command::Order::Attest(attest) => Order::Attest {
+                table: required("attest.table", attest.table)?.try_into()?,
+                set: required("attest.set", attest.set)?.try_into()?,
+                record: required("attest.record", attest.record)?.into(),
+            },
             command::Order::Clean(set) => Order::Clean(set.try_into()?),
             command::Order::Release(set) => Order::Release(set.try_into()?),
             command::Order::Restart(v1::Restart {}) => Order::Restart,
@@ -318,7 +328,12 @@ mod tests {
             Order::Settle(set.clone()),
             Order::Record(set.clone()),
             Order::Clean(set.clone()),
-            Order::Release(set),
+            Order::Release(set.clone()),
+            Order::Attest {
+                table: table.clone(),
+                set,
+                record: packed.clone(),
+            },
             Order::Restart,
             Order::Witness(witness.clone()),
             Order::Attach {

@@ -61,6 +61,7 @@ pub(super) fn plan(restart: RestartPolicy) -> Plan {
         waves: vec![vec![0, 1, 2], vec![3, 4]],
         warnings: vec![],
         forecasts: vec![],
+        attested: true,
     }
 }
 
@@ -81,6 +82,8 @@ pub(super) struct Set {
     pub(super) fence: Option<u64>,
     pub(super) frozen: bool,
     pub(super) recorded: bool,
+    /// Whose agents have attested what is recorded.
+    pub(super) attested: Vec<TableIx>,
     pub(super) gone: bool,
     pub(super) witness: bool,
 }
@@ -132,6 +135,15 @@ impl World {
                 )?;
                 self.tables[t] = Table::InService;
                 self.synced[t] = false;
+                Ok(Done::Plain)
+            }
+            (StepKind::Attest, Target::Table(t)) => {
+                let set = plan.tables[t].set;
+                check(
+                    self.sets[set].recorded && !self.sets[set].gone,
+                    "attested what is not recorded, or gone",
+                )?;
+                self.sets[set].attested.push(t);
                 Ok(Done::Plain)
             }
             (_, Target::Set(s)) => self.execute_on_set(plan, intent, s),
@@ -269,6 +281,7 @@ impl World {
                 let order = restore_order(plan, s);
                 self.sets[s].fence = Some(intent.attempt);
                 self.sets[s].recorded = true;
+                self.sets[s].attested.clear();
                 Ok(Done::Recorded {
                     digest: Some(format!("r{s}")),
                     unsettled: if apart { differs() } else { vec![] },
@@ -281,6 +294,11 @@ impl World {
                 check(detached, "deleted under an attached replica")?;
                 check(self.sets[s].equal || s == MAY_DIVERGE, "deleted while not settled")?;
                 check(self.sets[s].recorded, "deleted without a record")?;
+                let attested = |table| self.sets[s].attested.contains(table);
+                check(
+                    plan.sets[s].tables.iter().all(attested),
+                    "deleted before all have attested the record",
+                )?;
                 (self.sets[s].fence, self.sets[s].gone) = (None, true);
                 Ok(Done::Cleaned {
                     znodes: 10,
@@ -290,6 +308,7 @@ impl World {
             StepKind::Release => {
                 check(!self.sets[s].gone, "marker taken away after the clean")?;
                 (self.sets[s].fence, self.sets[s].recorded, self.sets[s].frozen) = (None, false, false);
+                self.sets[s].attested.clear();
                 Ok(Done::Plain)
             }
             StepKind::Witness => {
