@@ -176,6 +176,19 @@ pub enum Until {
     Restored,
 }
 
+impl Until {
+    /// The barrier as people write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Detached => "detached",
+            Self::ZkCleaned => "zk-cleaned",
+            Self::Restarted => "restarted",
+            Self::Restored => "restored",
+        }
+    }
+}
+
 /// Status of a table replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum TableStatus {

@@ -11,6 +11,7 @@ mod hosts;
 mod migration;
 mod orders;
 mod pace;
+mod told;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,9 +1,6 @@
 //! What people ask of the driver, and what it answers.
 
-use std::collections::BTreeSet;
-
-use rekeeper_shared::ids::{HostName, MigrationName, TableName};
-use rekeeper_shared::plan::RestartPolicy;
+use rekeeper_shared::ids::{HostName, MigrationName};
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::view::{HostView, MigrationLine, State};
 use tokio::sync::mpsc;
@@ -13,7 +10,8 @@ use super::behind::{behind, refused};
 use super::handle::{DriverHandle, OperatorError, Request};
 use super::migration::Migration;
 use super::waiting::{name_the_absent, rounded, running, waiting_for};
-use super::{Driver, Turn};
+use super::{Driver, Turn, told};
+use crate::progress::orders::{Answer, Effect, answer};
 use crate::progress::{OperatorOrder, Record};
 use crate::store::{Append, Store, StoreError};
 
@@ -75,7 +73,7 @@ impl<S: Store> Driver<S> {
                 order,
                 answer,
             } => match self.order(&name, by, order, turn) {
-                // Answered when it is on disk.
+                // Answered when it is on disk, and what it rests on.
                 Ok(notice) => turn.answers.push(Box::new(move || drop(answer.send(Ok(notice))))),
                 Err(e) => drop(answer.send(Err(e))),
             },
@@ -103,45 +101,17 @@ impl<S: Store> Driver<S> {
         if let Some(finding) = behind(migration, &self.hosts) {
             return Err(refused(&finding));
         }
-        let state = migration.progress.state(&migration.plan);
-        let refuse = |what: &str| Err(OperatorError::State(format!("migration {name} {what}")));
-        let unavailable = migration.progress.unavailable();
-        let notice = match (&order, state) {
-            (_, State::Completed) => return refuse_or_notice(&order, format!("migration {name} is completed already")),
-            (_, State::Aborted) => return refuse_or_notice(&order, format!("migration {name} was aborted")),
-            (OperatorOrder::Start { .. }, State::Running) => {
-                return Ok(format!("migration {name} is running already: following it"));
-            }
-            (OperatorOrder::Start { .. }, State::Failed) => {
-                return Ok(format!(
-                    "migration {name} has failed: see `rekeeper problems {name}`, then `rekeeper retry {name}`"
-                ));
-            }
-            (OperatorOrder::Start { .. }, State::Planned) => {
-                if let Some(overlap) = overlaps.first() {
-                    return Err(OperatorError::Blocked(format!("{}: {}", overlap.code, overlap.message)));
-                }
-                String::new()
-            }
-            (OperatorOrder::Start { .. }, State::Paused) => String::new(),
-            (OperatorOrder::Pause, State::Running) => {
-                let tables = count(unavailable, "table", "tables");
-                format!("no new command is sent; unavailable meanwhile: {tables}")
-            }
-            (OperatorOrder::Pause, _) => return refuse("is not running, so it cannot be paused"),
-            (OperatorOrder::Resume, State::Paused) => String::new(),
-            (OperatorOrder::Resume, _) => return refuse("is not paused, so it cannot be resumed"),
-            (OperatorOrder::Retry { .. }, State::Planned) => return refuse("was never started"),
-            (OperatorOrder::Retry { table, host }, _) => retried(migration, table.as_ref(), host.as_ref())?,
-            (OperatorOrder::Skip { table }, _) => skipped(migration, table)?,
-            (OperatorOrder::Leave { .. }, State::Planned) => {
-                return refuse("was never started: plan again without the host");
-            }
-            (OperatorOrder::Leave { host }, _) => left(migration, host)?,
-            (OperatorOrder::LeaveTable { table, host }, _) => left_alone(migration, table, host)?,
-            (OperatorOrder::Abort, State::Planned) => "it was never started: nothing had to be put back".to_owned(),
-            (OperatorOrder::Abort, _) => abort_notice(migration),
+        let facts = migration.progress.facts(&migration.plan);
+        let standing = facts.standing;
+        let (order, effect) = match answer(&order, &facts) {
+            Answer::Taken { order, effect } => (order, effect),
+            Answer::Already(so) => return Ok(told::already(name, so, migration.progress.until)),
+            Answer::Refused(why) => return Err(OperatorError::State(told::refused(migration, why))),
         };
+        if let (Effect::Starts, Some(overlap)) = (effect, overlaps.first()) {
+            return Err(OperatorError::Blocked(format!("{}: {}", overlap.code, overlap.message)));
+        }
+        let notice = told::taken(migration, standing, &order, effect)?;
         let record = Record::Ordered { by, order };
         migration
             .progress
@@ -235,155 +205,4 @@ impl<S: Store> Driver<S> {
             ))
         })
     }
-}
-
-/// `start` on what has ended is no mistake: it follows to the end that is there.
-fn refuse_or_notice(order: &OperatorOrder, what: String) -> Result<String, OperatorError> {
-    if matches!(order, OperatorOrder::Start { .. }) {
-        Ok(what)
-    } else {
-        Err(OperatorError::State(what))
-    }
-}
-
-fn retried(migration: &Migration, table: Option<&TableName>, host: Option<&HostName>) -> Result<String, OperatorError> {
-    let plan = &migration.plan;
-    let chosen: Vec<usize> = (0..plan.tables.len())
-        .filter(|&t| table.is_none_or(|name| *name == plan.tables[t].name))
-        .filter(|&t| host.is_none_or(|name| *name == plan.hosts[plan.tables[t].host].name))
-        .collect();
-    if chosen.is_empty() {
-        return Err(OperatorError::Invalid(
-            "the plan has no such table on such a host".to_owned(),
-        ));
-    }
-    let with = chosen
-        .iter()
-        .filter(|&&t| migration.progress.problem_of(plan, t).is_some())
-        .count();
-    Ok(format!(
-        "tried again: {}",
-        count(with, "table with a problem", "tables with a problem")
-    ))
-}
-
-fn skipped(migration: &Migration, table: &TableName) -> Result<String, OperatorError> {
-    let (plan, progress) = (&migration.plan, &migration.progress);
-    let (open, cleaned): (Vec<usize>, Vec<usize>) = plan.sets_of(table).partition(|&set| progress.may_be_skipped(set));
-    let paths = |sets: &[usize]| {
-        let paths: Vec<&str> = sets.iter().map(|&set| plan.sets[set].path.as_str()).collect();
-        paths.join(", ")
-    };
-    let forward = format!(
-        "forward is the only way for {table} ({}), since its deletion was ordered already: mend what holds it (`rekeeper \
-         problems {name}` says how, also by hand), then `rekeeper retry {name} --table {table}`",
-        paths(&cleaned),
-        name = plan.name
-    );
-    if open.is_empty() {
-        return Err(OperatorError::State(forward));
-    }
-    let left = format!(
-        "left out from here on and put back into service: {table}, {} ({}){}",
-        count(open.len(), "replica set", "replica sets"),
-        paths(&open),
-        left_behind(migration, &open)
-    );
-    Ok(if cleaned.is_empty() {
-        left
-    } else {
-        format!("{left}; {forward}")
-    })
-}
-
-/// What a hook does to tables that stay on their old metadata.
-fn left_behind(migration: &Migration, sets: &[usize]) -> String {
-    let plan = &migration.plan;
-    let restarts = |host: usize| {
-        let has_hook = plan.hosts[host].has_hook && plan.request.restart == RestartPolicy::Once;
-        has_hook && plan.sets_on(host).any(|set| !sets.contains(&set))
-    };
-    let hosts: BTreeSet<&str> = (sets.iter().flat_map(|&set| plan.set_hosts(set)))
-        .filter(|&host| restarts(host))
-        .map(|host| plan.hosts[host].name.as_str())
-        .collect();
-    if hosts.is_empty() {
-        return String::new();
-    }
-    let hosts: Vec<&str> = hosts.into_iter().collect();
-    format!(
-        "; if the hook of {} moves its server to another place, it is read-only from the restart on (docs/runbook.md, `Tables \
-         that a hook has left behind`)",
-        hosts.join(", ")
-    )
-}
-
-fn left(migration: &Migration, host: &HostName) -> Result<String, OperatorError> {
-    let (plan, progress) = (&migration.plan, &migration.progress);
-    let Some(ix) = plan.host_ix(host) else {
-        return Err(OperatorError::Invalid(format!("the plan has no host {host}")));
-    };
-    if let Some(set) = progress.may_not_be_left(plan, ix) {
-        return Err(OperatorError::State(format!(
-            "{host} cannot be left out: the replicas of {} were not equal, and it may have what no other has; bring the \
-             host back",
-            plan.sets[set].path
-        )));
-    }
-    let (forward, back): (Vec<usize>, Vec<usize>) = plan
-        .sets_on(ix)
-        .filter(|&set| !progress.is_over(plan, set))
-        .partition(|&set| progress.sets[set].irreversible);
-    Ok(format!(
-        "{host} is left out for good; without its replicas {} go on, and {} go back into service; its own tables stay as \
-         they are, and `rekeeper problems {}` says how they come back",
-        count(forward.len(), "replica set", "replica sets"),
-        count(back.len(), "replica set", "replica sets"),
-        plan.name
-    ))
-}
-
-fn left_alone(migration: &Migration, table: &TableName, host: &HostName) -> Result<String, OperatorError> {
-    let plan = &migration.plan;
-    let replica = |&ix: &usize| plan.tables[ix].name == *table && plan.hosts[plan.tables[ix].host].name == *host;
-    let Some(ix) = (0..plan.tables.len()).find(replica) else {
-        return Err(OperatorError::Invalid(format!(
-            "the plan has no table {table} on {host}"
-        )));
-    };
-    if let Err(why) = migration.progress.may_be_left_alone(plan, ix) {
-        return Err(OperatorError::State(format!(
-            "{table} on {host} is not left out: {why}"
-        )));
-    }
-    Ok(format!(
-        "{table} on {host} is left out for good; the other replicas of {} go on, with the same parts",
-        plan.sets[plan.tables[ix].set].path
-    ))
-}
-
-fn abort_notice(migration: &Migration) -> String {
-    let (plan, progress) = (&migration.plan, &migration.progress);
-    let forward: Vec<usize> = (0..plan.sets.len())
-        .filter(|&s| progress.sets[s].irreversible)
-        .collect();
-    if forward.is_empty() {
-        return "every table is put back into service on its old metadata".to_owned();
-    }
-    let has_problem = |set: usize| {
-        let tables = &plan.sets[set].tables;
-        tables.iter().any(|&t| progress.problem_of(plan, t).is_some())
-    };
-    let held = forward.iter().filter(|&&set| has_problem(set)).count();
-    let retry = if held > 0 {
-        format!(" ({held} of them once `rekeeper retry {}` is ordered)", plan.name)
-    } else {
-        String::new()
-    };
-    let sets = count(forward.len(), "replica set", "replica sets");
-    format!("carried forward, since cleaned already: {sets}{retry}; the others are put back")
-}
-
-fn count(number: usize, one: &str, more: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { more })
 }

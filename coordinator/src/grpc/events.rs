@@ -119,12 +119,7 @@ fn event(plan: &Plan, intents: &std::collections::HashMap<u64, Intent>, stored: 
 fn ordered(order: &OperatorOrder) -> String {
     match order {
         OperatorOrder::Start { until: None } => "start".to_owned(),
-        OperatorOrder::Start { until: Some(until) } => {
-            let until = serde_json::to_value(until)
-                .ok()
-                .and_then(|v| v.as_str().map(str::to_owned));
-            format!("start until {}", until.unwrap_or_default())
-        }
+        OperatorOrder::Start { until: Some(until) } => format!("start until {}", until.as_str()),
         OperatorOrder::Pause => "pause".to_owned(),
         OperatorOrder::Resume => "resume".to_owned(),
         OperatorOrder::Retry { table, host } => {

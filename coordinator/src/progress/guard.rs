@@ -299,7 +299,12 @@ fn require(holds: bool, guard: Guard) -> Result<(), Guard> {
 
 /// Whether the step belongs to what is done before the barrier.
 fn step_is_before(step: StepKind, until: Until) -> bool {
-    let reached = match step {
+    leads_to(step) <= until
+}
+
+/// The first barrier that the step lies before.
+pub(super) fn leads_to(step: StepKind) -> Until {
+    match step {
         StepKind::Sync
         | StepKind::Freeze
         | StepKind::Detach
@@ -309,6 +314,5 @@ fn step_is_before(step: StepKind, until: Until) -> bool {
         StepKind::Record | StepKind::Attest | StepKind::Clean => Until::ZkCleaned,
         StepKind::Restart => Until::Restarted,
         StepKind::Witness | StepKind::Attach | StepKind::Restore | StepKind::Finish => Until::Restored,
-    };
-    reached <= until
+    }
 }

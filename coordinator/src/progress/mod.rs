@@ -1,11 +1,12 @@
 //! How far a migration is: derived from its records, and what may be ordered next. No I/O, no clock.
 //!
 //! [`Progress::apply`] is the one place where a record changes something; [`guard`] holds every precondition of a step;
-//! [`next`] says which steps are wanted now; [`view`] is what people see of it.
+//! [`next`] says which steps are wanted now; [`orders`] what is answered to people; [`view`] is what they see of it.
 
 mod apply;
 pub mod guard;
 pub mod next;
+pub mod orders;
 mod record;
 mod rehearsal;
 pub mod report;
@@ -43,6 +44,9 @@ pub struct Progress {
     pub until: Option<Until>,
     /// Number of the next intent.
     pub next_attempt: u64,
+    /// The first step that was ordered of what leads to each barrier. A Record leads to none: it deletes nothing, and is
+    /// taken back, so `detached` still holds after it.
+    pub firsts: BTreeMap<Until, Intent>,
     /// Intents without an event.
     pub in_flight: BTreeMap<u64, Intent>,
     /// Per table replica, in the plan's order.
@@ -179,6 +183,7 @@ impl Progress {
             aborting: false,
             until: None,
             next_attempt: 1,
+            firsts: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             tables: vec![TableProgress::default(); plan.tables.len()],
             sets: vec![SetProgress::default(); plan.sets.len()],

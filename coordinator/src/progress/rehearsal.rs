@@ -63,7 +63,7 @@ pub fn rehearse(
 }
 
 /// What each step tells when all is well.
-fn done(plan: &Plan, intent: Intent) -> Done {
+pub(super) fn done(plan: &Plan, intent: Intent) -> Done {
     match intent.step {
         StepKind::Sync
         | StepKind::Freeze

@@ -29,7 +29,12 @@ impl Progress {
         let sets = || 0..plan.sets.len();
         let finished = |set: SetIx| self.is_over(plan, set);
         if self.in_flight.is_empty() && sets().all(finished) {
-            return State::Completed;
+            // What `abort` has carried forward was given up all the same: the tables say how far each has come.
+            return if self.aborting {
+                State::Aborted
+            } else {
+                State::Completed
+            };
         }
         if self.paused {
             return State::Paused;

@@ -20,8 +20,8 @@ pub(crate) fn start_needs_yes(status: &StatusView, until: Option<Barrier>) -> bo
     }
     match status.state {
         State::Planned | State::Paused | State::Failed => true,
-        // On its way already, and only looked at, unless it was to stop before the delete.
-        State::Running => status.until == Some(Until::Detached),
+        // On its way already, and only looked at, unless it was to stop before the delete and another barrier is named.
+        State::Running => status.until == Some(Until::Detached) && until.is_some(),
         State::Completed | State::Aborted => false,
     }
 }
@@ -129,7 +129,9 @@ mod tests {
         assert!(start_needs_yes(&planned, Some(Barrier::ZkCleaned)));
         assert!(!start_needs_yes(&planned, Some(Barrier::Detached)));
         assert!(!start_needs_yes(&view(State::Running, None), None));
-        assert!(start_needs_yes(&view(State::Running, Some(Until::Detached)), None));
+        let stops_before = view(State::Running, Some(Until::Detached));
+        assert!(!start_needs_yes(&stops_before, None));
+        assert!(start_needs_yes(&stops_before, Some(Barrier::Restored)));
 
         let mut cleaning = view(State::Paused, None);
         cleaning.phase = Phase::Clean;

@@ -3,7 +3,7 @@
 //!
 //! Each guard is taken out in turn, and the same check has to turn red: a guard that nothing needs is no guard.
 
-mod world;
+pub(super) mod world;
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};

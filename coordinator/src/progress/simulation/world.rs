@@ -12,7 +12,7 @@ use crate::progress::Intent;
 pub(super) const MAY_DIVERGE: SetIx = 0;
 
 /// Two waves; the first ties three hosts together by two sets, one of them with three replicas.
-pub(super) fn plan(restart: RestartPolicy) -> Plan {
+pub(in crate::progress) fn plan(restart: RestartPolicy) -> Plan {
     let sets = [vec![0, 1, 2], vec![0, 1], vec![3, 4]];
     let mut tables = Vec::new();
     let mut planned_sets = Vec::new();
