@@ -3,6 +3,7 @@
 
 mod around;
 mod contents;
+mod user;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -23,7 +24,7 @@ use crate::zookeeper::{Connections, Ensembles};
 ///
 /// # Errors
 /// INSPECTION_FAILED when the server does not answer, or a table was replaced meanwhile. A ZooKeeper that does not answer
-/// is a fact of its tables.
+/// is a fact of its tables, and what the agent's user is refused one of the host.
 pub async fn inspect(
     host: &HostName,
     clickhouse: &ClickHouse,
@@ -31,19 +32,48 @@ pub async fn inspect(
     can_restart: bool,
     connections: &Connections,
 ) -> Result<HostInventory, Failure> {
-    let failed = |error: Error| error.into_failure(Code::InspectionFailed);
+    match look(host, clickhouse, config, connections).await {
+        Ok(inventory) => Ok(HostInventory {
+            can_restart,
+            ..inventory
+        }),
+        Err(failure) if failure.problem.code == Code::UserRefused => {
+            let version = clickhouse.bare_version().await.unwrap_or_default();
+            let mut inventory = unseen(host, version);
+            inventory.can_restart = can_restart;
+            inventory.around.user.refused = Some(failure.problem.message);
+            Ok(inventory)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// A host of which nothing else is known.
+fn unseen(host: &HostName, clickhouse_version: String) -> HostInventory {
+    HostInventory {
+        host: host.clone(),
+        clickhouse_version,
+        can_restart: false,
+        tables: Vec::new(),
+        around: Around::default(),
+    }
+}
+
+async fn look(
+    host: &HostName,
+    clickhouse: &ClickHouse,
+    config: &Path,
+    connections: &Connections,
+) -> Result<HostInventory, Failure> {
+    let failed = user::failed;
+    // The server may be another one now, and its user may do something else.
+    clickhouse.ask_settings_anew();
     let clickhouse_version = clickhouse.version().await.map_err(failed)?;
     if is_too_old(&clickhouse_version) {
         // It does not understand the questions that follow.
-        return Ok(HostInventory {
-            host: host.clone(),
-            clickhouse_version,
-            can_restart,
-            tables: Vec::new(),
-            around: Around::default(),
-        });
+        return Ok(unseen(host, clickhouse_version));
     }
-    let around = around::around(clickhouse).await.map_err(failed)?;
+    let mut around = around::around(clickhouse).await.map_err(failed)?;
     let identities = Identity::all(clickhouse).await.map_err(failed)?;
     let facts = Facts::read(clickhouse).await.map_err(failed)?;
     // Everything but the identities is known by name only: a name that means another table now must not get its facts.
@@ -62,11 +92,12 @@ pub async fn inspect(
         .filter_map(|(name, identity)| facts.table(name, identity, ensembles.as_ref().ok()))
         .collect();
     let unread = ensembles.as_ref().err().map(|e| in_full(e));
+    around.user = user::user(clickhouse, &mut tables).await.map_err(failed)?;
     ask_zookeeper(&mut tables, ensembles.as_ref().ok(), unread.as_deref(), connections).await;
     Ok(HostInventory {
         host: host.clone(),
         clickhouse_version,
-        can_restart,
+        can_restart: false,
         tables,
         around,
     })
@@ -222,6 +253,7 @@ impl Facts {
             zero_copy: zero_copy && on_a_remote_disk,
             bytes_on: self.bytes_on.get(&name).cloned().unwrap_or_default(),
             stuck: self.stuck.get(&name).cloned().unwrap_or_default(),
+            not_granted: Vec::new(),
             written_by: self.written_by.get(&name).cloned().unwrap_or_default(),
             zookeeper: ZookeeperFacts::Unreachable(format!(
                 "the server's configuration names no ZooKeeper ensemble {}",

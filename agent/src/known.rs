@@ -225,6 +225,7 @@ mod tests {
                 zero_copy: false,
                 bytes_on: vec![],
                 stuck: vec![],
+                not_granted: Vec::new(),
                 written_by: vec![],
                 zookeeper: ZookeeperFacts::Absent,
             }],

@@ -184,6 +184,7 @@ impl Agent {
             zero_copy: false,
             bytes_on: vec![("default".into(), parts * BYTES)],
             stuck: Vec::new(),
+            not_granted: Vec::new(),
             written_by: Vec::new(),
             zookeeper: ZookeeperFacts::Present(PathFacts {
                 czxid: table as i64 + 1,

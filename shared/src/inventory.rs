@@ -38,6 +38,20 @@ pub struct Around {
     /// Its agent runs a hook before the server is restarted, which may move the whole server to another place.
     #[serde(default)]
     pub has_hook: bool,
+    /// What the server keeps from the agent's user.
+    #[serde(default)]
+    pub user: UserFacts,
+}
+
+/// What a server keeps from the ClickHouse user of its agent.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct UserFacts {
+    /// It refused a question of the inspection: its words. Nothing else is known of the host then.
+    pub refused: Option<String>,
+    /// Limits of its quotas.
+    pub quotas: Vec<String>,
+    /// Rights on the whole server that it lacks.
+    pub not_granted: Vec<String>,
 }
 
 /// A disk of a server.
@@ -113,6 +127,9 @@ pub struct TableInventory {
     pub stuck: Vec<String>,
     /// Materialized views of the same server that write into it.
     pub written_by: Vec<String>,
+    /// Rights on it that the agent's user lacks.
+    #[serde(default)]
+    pub not_granted: Vec<String>,
     /// What ZooKeeper says of it.
     pub zookeeper: ZookeeperFacts,
 }

@@ -23,6 +23,8 @@ ELSEWHERE = {
     "COORDINATOR_BEHIND": "test_loss_store.py",
     "TABLE_DETACHED": "test_loss_store.py",
     "CLICKHOUSE_TOO_OLD": "test_old_server.py, with a real one",
+    "USER_REFUSED": "test_checks_user.py",
+    "USER_QUOTA": "test_checks_user.py",
     "HOOK_LEAVES_TABLES": "test_hook.py",
     "HOOK_NOT_RUN": "test_hook.py",
 }
@@ -326,7 +328,7 @@ def zookeeper_unreachable(cluster):
 @contextlib.contextmanager
 def inspection_failed(cluster):
     make(cluster, "inspection_failed")
-    cluster.hosts[0].set_faults({"pattern": "FROM system.storage_policies", "code": 497, "message": "Not enough"})
+    cluster.hosts[0].set_faults({"pattern": "FROM system.storage_policies", "code": 48, "message": "Not implemented"})
     yield
     cluster.hosts[0].clear_faults()
 

@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import queue
 import re
 import subprocess
 import threading
@@ -19,7 +18,7 @@ from processes import alive, wait_for
 # What of a URL is not a setting for the engine to apply.
 _HTTP_ONLY = frozenset(
     "query database default_format query_id user password quota_key role session_id session_timeout session_check"
-    " wait_end_of_query buffer_size compress decompress stacktrace readonly replace_running_query"
+    " wait_end_of_query buffer_size compress decompress stacktrace replace_running_query"
     " send_progress_in_http_headers http_headers_progress_interval_ms enable_http_compression".split()
 )
 
@@ -40,9 +39,11 @@ class EmbeddedEngine:
         engine_patch.announce(address, interserver_port)
         from chdb.session import Session
 
-        self._sessions: queue.LifoQueue = queue.LifoQueue()
-        for _ in range(sessions):
-            self._sessions.put(Session(f"{data}?config-file={config}&log-level=information"))
+        self._open = lambda: Session(f"{data}?config-file={config}&log-level=information")
+        self._turns = threading.BoundedSemaphore(sessions)
+        # Those that wait for a statement, by the settings and the database that they have.
+        self._sessions: dict[tuple, list] = {(): [self._open() for _ in range(sessions)]}
+        self._lock = threading.Lock()
         self._exchange = ThreadingHTTPServer((address, interserver_port), part_exchange.handler(self))
         self._exchange.daemon_threads = True
         threading.Thread(target=self._exchange.serve_forever, daemon=True).start()
@@ -50,33 +51,54 @@ class EmbeddedEngine:
     def execute(self, sql: str, options: dict[str, str], default_format: str) -> bytes:
         """The answer to a statement that came with the `options` of a URL."""
         parameters = {k.removeprefix("param_"): v for k, v in options.items() if k.startswith("param_")}
-        # Settings and the database of a session outlive a statement, so both are put back.
-        settings = [k for k in options if k not in _HTTP_ONLY and not k.startswith("param_")]
-        before = ["SET {} = '{}'".format(k, options[k].replace("\\", "\\\\").replace("'", "\\'")) for k in settings]
-        after = [f"SET {k} = DEFAULT" for k in settings]
-        if "database" in options:
-            before.append(f"USE {quoted(options['database'])}")
-            after.append("USE default")
-        session = self._sessions.get()
-        try:
-            for statement in before:
-                session.query(statement)
+        # A session keeps its settings and its database, and what a user's profile says cannot be put back: it is only
+        # used for statements with the same ones.
+        settings = sorted((k, v) for k, v in options.items() if k not in _HTTP_ONLY and not k.startswith("param_"))
+        wanted = (*settings, *([("database", options["database"])] if "database" in options else []))
+        with self._turns:
             try:
-                marked = self._with_id(sql, options["query_id"])
-                answer = session.query(marked, default_format, params=parameters or None)
-            finally:
-                for statement in after:
-                    session.query(statement)
-        except RuntimeError as error:
-            raise StatementFailed(str(error)) from error
-        finally:
-            self._sessions.put(session)
+                session = self._session(wanted)
+                try:
+                    marked = self._with_id(sql, options["query_id"])
+                    answer = session.query(marked, default_format, params=parameters or None)
+                finally:
+                    self._put_back(wanted, session)
+            except RuntimeError as error:
+                raise StatementFailed(str(error)) from error
         result = answer.bytes() if hasattr(answer, "bytes") else answer
         return (result.encode() if isinstance(result, str) else result) or b""
+
+    def _session(self, wanted: tuple):
+        """One with these settings and this database. What is refused leaves a session as it was."""
+        with self._lock:
+            ready = self._sessions.setdefault(wanted, [])
+            if ready:
+                return ready.pop()
+            plain = self._sessions[()]
+            session = plain.pop() if plain else self._open()
+        has: tuple = ()
+        try:
+            for name, database in wanted:
+                if name == "database":
+                    session.query(f"USE {quoted(database)}")
+                    has = ((name, database),)
+            settings = [f"{name} = {_literal(value)}" for name, value in wanted if name != "database"]
+            if settings:
+                session.query(f"SET {', '.join(settings)}")
+        except RuntimeError:
+            self._put_back(has, session)
+            raise
+        return session
+
+    def _put_back(self, has: tuple, session) -> None:
+        with self._lock:
+            self._sessions.setdefault(has, []).append(session)
 
     def rows(self, sql: str, parameters: dict[str, str] | None = None) -> list[list[str]]:
         """The rows of a statement of the rig's own, as text."""
         options = {f"param_{name}": value for name, value in (parameters or {}).items()} | {"query_id": "rig"}
+        # Whatever the profile of the user says.
+        options |= {"limit": "0", "offset": "0", "final": "0", "max_result_rows": "0", "result_overflow_mode": "throw"}
         return [line.split("\t") for line in self.execute(sql, options, "TabSeparatedRaw").decode().splitlines()]
 
     def _with_id(self, sql: str, query_id: str) -> str:
@@ -105,6 +127,10 @@ class EmbeddedEngine:
                     if time.monotonic() > deadline:
                         print(f"database {name} is left as it is: {error}", flush=True)
                         break
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 class RealServer:

@@ -76,14 +76,26 @@ pub mod code {
     pub const SYNTAX_ERROR: u32 = 62;
     /// UNKNOWN_DATABASE.
     pub const UNKNOWN_DATABASE: u32 = 81;
+    /// UNKNOWN_SETTING: nothing was executed.
+    pub const UNKNOWN_SETTING: u32 = 115;
     /// NO_ELEMENTS_IN_CONFIG.
     pub const NO_ELEMENTS_IN_CONFIG: u32 = 139;
     /// TIMEOUT_EXCEEDED.
     pub const TIMEOUT_EXCEEDED: u32 = 159;
+    /// READONLY.
+    pub const READONLY: u32 = 164;
+    /// QUOTA_EXCEEDED.
+    pub const QUOTA_EXCEEDED: u32 = 201;
     /// NO_ZOOKEEPER.
     pub const NO_ZOOKEEPER: u32 = 225;
     /// TABLE_IS_READ_ONLY.
     pub const TABLE_IS_READ_ONLY: u32 = 242;
+    /// QUERY_IS_PROHIBITED.
+    pub const QUERY_IS_PROHIBITED: u32 = 392;
+    /// SETTING_CONSTRAINT_VIOLATION.
+    pub const SETTING_CONSTRAINT_VIOLATION: u32 = 452;
+    /// ACCESS_DENIED.
+    pub const ACCESS_DENIED: u32 = 497;
     /// HAVE_DEPENDENT_OBJECTS.
     pub const HAVE_DEPENDENT_OBJECTS: u32 = 630;
     /// NOT_INITIALIZED.
@@ -197,6 +209,8 @@ fn class_of(code: u32) -> Class {
         // TOO_MANY_SIMULTANEOUS_QUERIES, SOCKET_TIMEOUT, NETWORK_ERROR, QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING
         | 202 | 209 | 210 | 216
         // NO_ZOOKEEPER, ABORTED (the server is stopping), MEMORY_LIMIT_EXCEEDED, TABLE_IS_READ_ONLY
+        // UNKNOWN_SETTING of a server of another release than the one that was there before.
+        | code::UNKNOWN_SETTING
         | code::NO_ZOOKEEPER | 236 | 241 | code::TABLE_IS_READ_ONLY
         // ALL_CONNECTION_TRIES_FAILED, QUERY_WAS_CANCELLED, DEADLOCK_AVOIDED
         | 279 | 394 | 473

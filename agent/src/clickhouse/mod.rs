@@ -7,6 +7,7 @@ mod error;
 mod gather;
 mod rows;
 mod running;
+mod settings;
 mod statement;
 mod tables;
 
@@ -30,6 +31,7 @@ pub use error::{Class, Error, code};
 use gather::Gather;
 pub use rows::{DetachedPart, DetachedTable, Part, Replica};
 pub use running::Running;
+use settings::Setting;
 pub use statement::{Cache, Statement, TableSetting};
 pub(crate) use tables::is_zero_uuid;
 
@@ -102,6 +104,7 @@ pub struct ClickHouse {
 /// What is asked of the server by many at the same time, and how many may burden it.
 struct Shared {
     url: String,
+    own: settings::Own,
     questions: tables::Questions,
     processes: Gather<(), Running>,
     caches: Gather<Cache, ()>,
@@ -185,6 +188,7 @@ impl ClickHouse {
             number: Arc::new(AtomicU64::new(1)),
             shared: Arc::new(Shared {
                 url: access.url.clone(),
+                own: settings::Own::default(),
                 questions: tables::Questions::default(),
                 processes: Gather::default(),
                 caches: Gather::default(),
@@ -225,7 +229,7 @@ impl ClickHouse {
     pub async fn execute_with(&self, statement: Statement<'_>, settings: &[(&str, &str)]) -> Result<(), Error> {
         let (sql, kind, query_id) = (statement.sql(), statement.kind(), self.next_query_id());
         tracing::info!(query_id, sql, "statement");
-        let mut query = self.client.query_raw(&sql).with_setting("query_id", &query_id);
+        let mut query = self.query(&sql, &query_id, &self.own_settings().await?);
         for (name, value) in settings {
             query = query.with_setting(*name, *value);
         }
@@ -258,24 +262,67 @@ impl ClickHouse {
     pub(crate) async fn rows<T: RowOwned + RowRead>(&self, what: &'static str, sql: &str) -> Result<Vec<T>, Error> {
         let query_id = self.next_query_id();
         tracing::debug!(query_id, sql, "query");
-        let query = self.client.query_raw(sql).with_setting("query_id", &query_id);
+        let query = self.query(sql, &query_id, &self.own_settings().await?);
         let run = async { query.fetch_all::<T>().await.map_err(|e| self.error(what, e)) };
         self.watched(what, &query_id, run).await
     }
 
     /// The answer to a query of one value, as text.
     pub(crate) async fn text(&self, sql: &'static str) -> Result<String, Error> {
+        let own = self.own_settings().await?;
+        self.text_with(sql, sql, &own).await
+    }
+
+    async fn text_with(&self, what: &'static str, sql: &str, own: &[Setting]) -> Result<String, Error> {
         let query_id = self.next_query_id();
-        let query = self.client.query_raw(sql).with_setting("query_id", &query_id);
+        let query = self.query(sql, &query_id, own);
         let run = async {
             let answer = match query.fetch_bytes("TabSeparatedRaw") {
                 Ok(mut bytes) => bytes.collect().await,
                 Err(error) => Err(error),
             };
-            let bytes = answer.map_err(|e| self.error(sql, e))?;
+            let bytes = answer.map_err(|e| self.error(what, e))?;
             Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
         };
-        self.watched(sql, &query_id, run).await
+        self.watched(what, &query_id, run).await
+    }
+
+    fn query(&self, sql: &str, query_id: &str, own: &[Setting]) -> clickhouse::query::Query {
+        let query = self.client.query_raw(sql).with_setting("query_id", query_id);
+        own.iter()
+            .fold(query, |query, (name, value)| query.with_setting(*name, *value))
+    }
+
+    /// What server there is may have changed, or what its user may do.
+    pub(crate) fn ask_settings_anew(&self) {
+        self.shared.own.learn(None);
+    }
+
+    /// The settings that every statement carries: asked once for each server that is there.
+    async fn own_settings(&self) -> Result<Arc<Vec<Setting>>, Error> {
+        if let Some(known) = self.shared.own.known() {
+            return Ok(known);
+        }
+        let what = "SELECT FROM system.settings";
+        let mut settings = settings::required();
+        loop {
+            match self.text_with(what, &settings::question(), &settings).await {
+                Ok(answer) => {
+                    settings.extend(settings::allowed(&answer));
+                    break;
+                }
+                Err(error) if error.code() != Some(code::UNKNOWN_SETTING) => return Err(error),
+                Err(error) if settings::without_unknown(&mut settings, &error.in_full()) => {}
+                // It is too old for a migration, and for some that others all have.
+                Err(_) => {
+                    settings.clear();
+                    break;
+                }
+            }
+        }
+        let settings = Arc::new(settings);
+        self.shared.own.learn(Some(Arc::clone(&settings)));
+        Ok(settings)
     }
 
     /// The only row of a query.
@@ -291,7 +338,12 @@ impl ClickHouse {
     }
 
     fn error(&self, statement: &'static str, error: clickhouse::error::Error) -> Error {
-        Error::from_crate(statement, &self.shared.url, error)
+        let error = Error::from_crate(statement, &self.shared.url, error);
+        if matches!(error.code(), None | Some(code::UNKNOWN_SETTING)) {
+            // The next server that answers may be of another release.
+            self.shared.own.learn(None);
+        }
+        error
     }
 
     fn next_query_id(&self) -> String {
@@ -345,10 +397,9 @@ impl ClickHouse {
             "SELECT count() FROM system.processes WHERE query_id = {}",
             quote_literal(query_id)
         );
-        let query = self
-            .client
-            .query_raw(&sql)
-            .with_setting("query_id", self.next_query_id());
+        let known = self.shared.own.known();
+        let own = known.as_deref().map_or(settings::ALWAYS, Vec::as_slice);
+        let query = self.query(&sql, &self.next_query_id(), own);
         let count = query.fetch_one::<u64>().await;
         Ok(count.map_err(|e| self.error("SELECT FROM system.processes", e))? > 0)
     }

@@ -353,6 +353,14 @@ impl ClickHouse {
         self.text("SELECT version()").await
     }
 
+    /// The same without the settings that statements carry, which the agent's user may be refused.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn bare_version(&self) -> Result<String, Error> {
+        self.text_with("SELECT version()", "SELECT version()", &[]).await
+    }
+
     /// `uptime()`, whole seconds.
     ///
     /// # Errors

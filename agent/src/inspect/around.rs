@@ -58,7 +58,7 @@ pub(super) async fn around(clickhouse: &ClickHouse) -> Result<Around, Error> {
         users_in_zookeeper,
         ddl_pending,
         detached: detached.into_iter().map(|row| row.table).collect(),
-        has_hook: false,
+        ..Around::default()
     })
 }
 

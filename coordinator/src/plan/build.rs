@@ -14,6 +14,7 @@ use super::check::{Allowances, Chosen, SetKey, check_restart, check_sets, check_
 use super::forecast::forecasts;
 use super::pattern::Selection;
 use super::ties::ties;
+use super::user::check_users;
 
 /// What is known beside the inventories.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +55,8 @@ pub fn build(
     let every: Vec<_> = inventories.iter().flat_map(|i| &i.tables).collect();
     // What is too old to be inspected has no tables to choose from.
     let old = inventories.iter().any(|i| is_too_old(&i.clickhouse_version));
-    let inspected_all = circumstances.findings.is_empty() && circumstances.overlaps.is_empty() && !old;
+    let refused = inventories.iter().any(|i| i.around.user.refused.is_some());
+    let inspected_all = circumstances.findings.is_empty() && circumstances.overlaps.is_empty() && !old && !refused;
     let unmatched = selection.unmatched(&every);
     if inspected_all && !unmatched.is_empty() {
         return Err(format!(
@@ -80,6 +82,7 @@ pub fn build(
     let overlaps = circumstances.overlaps.drain(..);
     blockers.extend(overlaps.filter(|finding| finding.host.as_ref().is_none_or(is_chosen)));
     blockers.extend(too_old);
+    blockers.extend(check_users(inventories, &chosen));
     blockers.extend(check_restart(request, inventories, &chosen));
     blockers.extend(check_tables(&chosen));
     blockers.extend(check_sets(inventories, &chosen));

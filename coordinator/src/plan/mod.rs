@@ -6,6 +6,7 @@ mod check;
 mod forecast;
 mod pattern;
 mod ties;
+mod user;
 mod waves;
 
 pub use build::{Circumstances, Draft, build};
