@@ -156,6 +156,7 @@ impl Agent {
             name: replica(host),
             active: true,
             definition: definition.clone(),
+            other_version: None,
         });
         let parts = self.size.parts as u64;
         Ok(TableInventory {
@@ -194,6 +195,7 @@ impl Agent {
                 forbidden: Vec::new(),
                 no_admin: false,
                 foreign: Vec::new(),
+                version: Some(0),
             }),
         })
     }
@@ -289,6 +291,7 @@ impl Agent {
                 czxid: 1,
                 metadata: "metadata format version: 1\n".into(),
                 columns: "columns format version: 1\n".into(),
+                version: 0,
                 log_end: self.size.parts as i64,
                 mutations: Vec::new(),
                 replicas: replicas.collect(),
@@ -319,6 +322,7 @@ impl Agent {
             checksums: std::collections::BTreeMap::new(),
             outdated: std::collections::BTreeMap::new(),
             settings: rekeeper_shared::document::FormerSettings::default(),
+            version: 0,
         }
     }
 

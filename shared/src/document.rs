@@ -28,6 +28,9 @@ pub struct SetSnapshot {
     pub metadata: String,
     /// `<path>/columns`.
     pub columns: String,
+    /// Version of that node `metadata`, see [`crate::versions`]; 0 in records of earlier releases.
+    #[serde(default)]
+    pub version: i32,
     /// One more than the number of the highest entry of `<path>/log`; 0 when the log is empty.
     pub log_end: i64,
     /// `<path>/mutations`: name and content, commands included.
@@ -195,6 +198,9 @@ pub struct Manifest {
     pub outdated: BTreeMap<String, String>,
     /// The settings that are changed while parts are attached again.
     pub settings: FormerSettings,
+    /// The version that the definition had before the nodes were deleted: it never goes back. 0 where it is not known.
+    #[serde(default)]
+    pub version: i32,
 }
 
 /// Settings of a table's own definition; none where it did not have them.

@@ -176,6 +176,9 @@ pub struct PathFacts {
     /// Nodes below the path that no ReplicatedMergeTree makes.
     #[serde(default)]
     pub foreign: Vec<String>,
+    /// Version of the node `metadata`; none from agents that do not tell.
+    #[serde(default)]
+    pub version: Option<i32>,
 }
 
 /// One replica's nodes.
@@ -187,6 +190,9 @@ pub struct ReplicaFacts {
     pub active: bool,
     /// Digest of its `metadata` and `columns`.
     pub definition: String,
+    /// Its `metadata_version`, where that differs from the path's and no ALTER on its way is why.
+    #[serde(default)]
+    pub other_version: Option<i32>,
 }
 
 /// The name, rows and hash of parts as `system.parts` shows them.

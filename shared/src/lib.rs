@@ -22,6 +22,7 @@ pub mod step;
 pub mod telemetry;
 pub mod union;
 pub mod unseen;
+pub mod versions;
 pub mod view;
 
 /// Version of the protocol between agent and coordinator; both must speak the same.

@@ -186,6 +186,11 @@ codes! {
         "a table is detached permanently, so that no check sees it: by somebody, or by a migration that is not known here"
         "if a migration has it, retry or abort that one; otherwise ATTACH TABLE it, and if it stays read-only then, see \
          docs/runbook.md, `When the coordinator's store is lost`";
+    MetadataVersionDiffers "METADATA_VERSION_DIFFERS" false
+        "ZooKeeper counts more or fewer ALTERs of the table than its replicas do, as after a SYSTEM RESTORE REPLICA: every ALTER \
+         of it is refused (517), or a later one passes parts by"
+        "in a plan: nothing, the migration mends it; under way: see the message, let the ALTER that it names finish on every \
+         replica (system.replication_queue), then retry";
     WaveTied "WAVE_TIED" false
         "one table has replicas on hosts that share nothing else, so that they have to move together"
         "it is no danger; to move fewer hosts at a time leave the table out with --exclude and move it last";

@@ -332,6 +332,7 @@ mod tests {
             checksums: BTreeMap::new(),
             outdated: BTreeMap::new(),
             settings: crate::document::FormerSettings::default(),
+            version: 0,
         }
     }
 

@@ -348,6 +348,14 @@ def restart_not_configured(cluster):
 
 
 @contextlib.contextmanager
+def metadata_version_differs(cluster):
+    path = make(cluster, "metadata_version_differs")
+    with cluster.zookeeper.client() as client:
+        client.set(f"{path}/metadata", client.get(f"{path}/metadata")[0])
+    yield
+
+
+@contextlib.contextmanager
 def deduplication_forgotten(cluster):
     make(cluster, "deduplication_forgotten")
     yield
@@ -365,6 +373,7 @@ CASES = {
     "USERS_IN_ZOOKEEPER": (users_in_zookeeper, False),
     "DDL_PENDING": (ddl_pending, False),
     "WAVE_TIED": (wave_tied, False),
+    "METADATA_VERSION_DIFFERS": (metadata_version_differs, False),
     "CLICKHOUSE_UNTESTED": (clickhouse_untested, False),
     "VERSIONS_DIFFER": (versions_differ, False),
     "REPLICA_TWICE": (replica_twice, True),

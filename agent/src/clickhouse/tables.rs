@@ -60,6 +60,8 @@ pub(super) struct Questions {
     parts: Gather<TableName, Part>,
     detached_parts: Gather<TableName, DetachedPart>,
     queued: Gather<TableName, String>,
+    versions: Gather<TableName, i32>,
+    ensembles: Gather<TableName, String>,
 }
 
 fn named(database: String, table: String) -> TableName {
@@ -328,6 +330,49 @@ impl ClickHouse {
             .about(gather, table, "SELECT FROM system.tables", &QUESTION, of)
             .await?;
         Ok(rows.pop())
+    }
+
+    /// The name of the ensemble that has its metadata, in the server's configuration.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn ensemble_of(&self, table: &TableName) -> Result<Option<String>, Error> {
+        const QUESTION: Question = Question {
+            columns: "database, table, zookeeper_name",
+            from: "system.replicas",
+            name: "table",
+            more: "",
+        };
+        let of = |(database, table, ensemble): (String, String, String)| (named(database, table), ensemble);
+        let gather = &self.shared.questions.ensembles;
+        let mut rows = self
+            .about(gather, table, "SELECT FROM system.replicas", &QUESTION, of)
+            .await?;
+        Ok(rows.pop())
+    }
+
+    /// The version of its definition that the server goes by; none while it is not attached, and of a server that does not
+    /// tell (which has come with 25.x).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn definition_version(&self, table: &TableName) -> Result<Option<i32>, Error> {
+        const QUESTION: Question = Question {
+            columns: "database, name, metadata_version",
+            from: "system.tables",
+            name: "name",
+            more: "",
+        };
+        let of = |(database, table, version): (String, String, i32)| (named(database, table), version);
+        let gather = &self.shared.questions.versions;
+        match self
+            .about(gather, table, "SELECT FROM system.tables", &QUESTION, of)
+            .await
+        {
+            Ok(mut rows) => Ok(rows.pop()),
+            Err(error) if error.code() == Some(code::UNKNOWN_IDENTIFIER) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// What the table's own definition says of the settings that are changed while parts are attached again.

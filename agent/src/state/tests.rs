@@ -26,6 +26,7 @@ fn manifest(uuid: &str, detached_before: &[&str]) -> Packed {
         checksums: std::collections::BTreeMap::new(),
         outdated: std::collections::BTreeMap::new(),
         settings: rekeeper_shared::document::FormerSettings::default(),
+        version: 0,
     })
     .unwrap()
 }

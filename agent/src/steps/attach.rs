@@ -80,7 +80,7 @@ pub async fn attach(
                 let note = context.state.restore_note(&context.migration, table);
                 let missing = note.map_err(state_failed(Code::AttachFailed))?.missing;
                 until_as_recorded(context, table, Recorded::of_replica(&replica, &missing, is_attested)).await?;
-                let manifest = manifest_of(context, table).await?;
+                let manifest = manifest_of(context, table, record.snapshot.version).await?;
                 write_manifest(context, table, manifest)?
             }
         }
@@ -225,7 +225,7 @@ pub(super) async fn attach_anew(context: &Context, table: &TableRef) -> Result<(
 }
 
 /// What the table holds now, while it is read-only without metadata.
-async fn manifest_of(context: &Context, table: &TableRef) -> Result<Manifest, Failure> {
+async fn manifest_of(context: &Context, table: &TableRef, version: i32) -> Result<Manifest, Failure> {
     let clickhouse = &context.clickhouse;
     let lists = tokio::try_join!(
         clickhouse.active_parts(&table.name),
@@ -262,6 +262,7 @@ async fn manifest_of(context: &Context, table: &TableRef) -> Result<Manifest, Fa
         checksums,
         outdated,
         settings,
+        version,
     })
 }
 

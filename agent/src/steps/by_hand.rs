@@ -111,6 +111,7 @@ pub(super) async fn manifest(
         checksums: digests,
         outdated: BTreeMap::new(), // RESTORE has run already
         settings,
+        version: record.snapshot.version,
     })
 }
 

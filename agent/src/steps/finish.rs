@@ -1,25 +1,27 @@
-//! Finish: merges again.
+//! Finish: merges again, and ALTERs for good.
 
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef};
 
 use super::look::{Found, look};
+use super::versions::{Merges, agree};
 use super::{Context, StepResult, failed, state_failed};
 use crate::clickhouse::Statement;
 use crate::state::StateError;
 
 /// Starts merges. ClickHouse does not tell whether they are stopped, so the answer to the statement has to do, and
-/// that the table was the planned one before and after it.
+/// that the table was the planned one before and after it. By now no replica of the set is restored any more, which changes
+/// the version of the definition; an ALTER that is to be waited for may wait for merges.
 ///
 /// # Errors
-/// MERGES_FAILED, TABLE_CHANGED.
+/// MERGES_FAILED, METADATA_VERSION_DIFFERS, TABLE_CHANGED.
 pub async fn finish(context: &Context, table: &TableRef) -> StepResult {
     let detached = || Failure::lasting(Code::MergesFailed, format!("{} is detached", table.name));
     let Found::Attached(_) = look(context, table, Code::MergesFailed).await? else {
         return Err(detached());
     };
     let turn = context.state.merges_turn(table);
-    let _turn = turn.lock().await;
+    let held = turn.lock().await;
     context.doing(format!("starts merges of {}", table.name));
     let statement = Statement::StartMerges(&table.name);
     context
@@ -28,6 +30,12 @@ pub async fn finish(context: &Context, table: &TableRef) -> StepResult {
         .await
         .map_err(failed(Code::MergesFailed))?;
     let_go(context, table).map_err(state_failed(Code::MergesFailed))?;
+    drop(held);
+    let ensemble = context.clickhouse.ensemble_of(&table.name).await;
+    if let Some(ensemble) = ensemble.map_err(failed(Code::MergesFailed))? {
+        // Restored replicas have the version of before the migration.
+        agree(context, table, &ensemble, 0, Merges::Run).await?;
+    }
     match look(context, table, Code::MergesFailed).await? {
         Found::Attached(_) => Ok(Done::Plain.into()),
         Found::Detached { .. } => Err(detached()),

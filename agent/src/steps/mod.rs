@@ -30,6 +30,7 @@ mod since;
 mod strangers;
 mod sync;
 mod unexpected;
+mod versions;
 mod wait;
 mod writable;
 

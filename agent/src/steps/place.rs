@@ -10,7 +10,9 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Failure, Witness};
 
 use crate::words::in_full;
-use crate::zookeeper::{Connections, Ensembles, Owner, ReferenceNow, RestoredState, WitnessFound, ZkError, ZooKeeper};
+use crate::zookeeper::{
+    Connections, DefinitionNodes, Ensembles, Owner, ReferenceNow, RestoredState, WitnessFound, ZkError, ZooKeeper,
+};
 
 /// The places of the server's current configuration; the file is read again at each use, since a hook may change it.
 #[derive(Debug, Clone)]
@@ -104,6 +106,18 @@ impl ServerPlaces {
         })
     }
 
+    /// The versions of a table's definition, at the ensemble of that name, with the session to change them.
+    pub(super) async fn definition_nodes(
+        &self,
+        ensemble: &str,
+        path: &ZkPath,
+    ) -> Result<(ZooKeeper, Option<DefinitionNodes>), Failure> {
+        let code = Code::MetadataVersionDiffers;
+        let zookeeper = self.at(ensemble, code).await?;
+        let found = zookeeper.definition_nodes(path).await.map_err(failed(code))?;
+        Ok((zookeeper, found))
+    }
+
     /// The names of the parts that ZooKeeper has for a replica.
     pub(super) async fn registered_parts(
         &self,
@@ -153,7 +167,7 @@ impl ServerPlaces {
     }
 }
 
-fn failed(code: Code) -> impl Fn(ZkError) -> Failure {
+pub(super) fn failed(code: Code) -> impl Fn(ZkError) -> Failure {
     move |error| {
         let text = in_full(&error);
         if error.may_pass() {

@@ -54,7 +54,8 @@ pub(super) const CODE: Code = Code::RestoreFailed;
 ///
 /// # Errors
 /// RESTORE_FAILED, PATH_EXISTS, PLACE_DIFFERS, RECORD_DISPUTED, RECORDED_PARTS_MISSING, PARTS_NOT_ON_RECORD,
-/// DETACHED_COLLISION, PARTS_UNACCOUNTED, PARTS_OUT_OF_ORDER, OLD_READERS, MANIFEST_LOST, TABLE_CHANGED, STORED_DOCUMENT_LOST.
+/// DETACHED_COLLISION, PARTS_UNACCOUNTED, PARTS_OUT_OF_ORDER, OLD_READERS, MANIFEST_LOST, METADATA_VERSION_DIFFERS,
+/// TABLE_CHANGED, STORED_DOCUMENT_LOST.
 pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
     let work = Work::new(context, order)?;
     // The note of the attach may have been lost.
@@ -63,7 +64,10 @@ pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
     until_alone(context, order.table, CODE).await?;
     let (counts, account) = match work.accounted()? {
         // Accounted for already; if only it is still there.
-        Some(known) if work.until_in_service(BY_ITSELF).await?.is_ok() => known,
+        Some(known) if work.until_in_service(BY_ITSELF).await?.is_ok() => {
+            work.agree().await?;
+            known
+        }
         _ => match work.run().await {
             Ok(made) => made,
             Err(failure) => {
@@ -140,9 +144,14 @@ impl<'a> Work<'a> {
         self.until_writable().await?;
         // At once, so that wrong answers are short; and once more at the end, when none can come back.
         self.drop_caches(&Cache::ALL).await?;
+        if let Role::Reference = self.order.role {
+            self.alone().await?;
+        }
+        // Before anything is attached here whose version is above that of the table; and what a follower's RESTORE has
+        // added keeps the others from ALTERs.
+        self.agree().await?;
         match self.order.role {
             Role::Reference => {
-                self.alone().await?;
                 leftovers::attach(self).await?;
             }
             Role::Follower { .. } => {
@@ -160,6 +169,7 @@ impl<'a> Work<'a> {
         self.check_order().await?;
         self.until_caches_are_right().await?;
         self.give_names_away().await?;
+        self.agree().await?;
         self.written_down(account).await
     }
 

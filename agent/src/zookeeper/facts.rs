@@ -6,7 +6,7 @@ use rekeeper_shared::place::ZkPath;
 
 use super::connection::ZooKeeper;
 use super::error::ZkError;
-use super::snapshot::short_digest;
+use super::snapshot::{Content, short_digest};
 
 /// Paths that are looked at at a time; each is a handful of requests.
 const PATHS_IN_FLIGHT: usize = 32;
@@ -29,11 +29,12 @@ impl ZooKeeper {
         let mut wanted = vec![path.child("metadata"), path.child("columns")];
         for name in &names {
             let replica = path.replica(name);
-            wanted.extend(["metadata", "columns", "is_active"].map(|node| format!("{replica}/{node}")));
+            let nodes = ["metadata", "columns", "is_active", "metadata_version"];
+            wanted.extend(nodes.map(|node| format!("{replica}/{node}")));
         }
         let mut found = self.many_data(wanted).await?.into_iter();
         let mut next = || found.next().flatten();
-        let (Some((metadata, _)), Some((columns, _))) = (next(), next()) else {
+        let (Some((metadata, stat)), Some((columns, _))) = (next(), next()) else {
             return Err(ZkError::NotATable {
                 path: path.to_string(),
                 missing: "metadata or columns",
@@ -42,10 +43,18 @@ impl ZooKeeper {
         let forbidden = self.forbidden(path, &names).await?;
         let children = self.children(path.as_str()).await?.unwrap_or_default();
         let foreign = self.foreign_nodes(path, &children).await?;
-        let replicas = names
+        let is_other = |found: &Content| {
+            let version = found
+                .as_ref()
+                .map(|(bytes, _)| String::from_utf8_lossy(bytes).into_owned());
+            version.is_some_and(|version| version.trim() != stat.version.to_string())
+        };
+        let mut differ = false;
+        let mut replicas: Vec<ReplicaFacts> = names
             .into_iter()
             .map(|name| {
                 let (metadata, columns, is_active) = (next(), next(), next());
+                differ |= is_other(&next());
                 ReplicaFacts {
                     name,
                     active: is_active.is_some_and(|(_, stat)| stat.ephemeral_owner != 0),
@@ -53,9 +62,13 @@ impl ZooKeeper {
                         (Some((metadata, _)), Some((columns, _))) => short_digest(&[&metadata, &columns]),
                         _ => String::new(),
                     },
+                    other_version: None,
                 }
             })
             .collect();
+        if differ {
+            self.read_other_versions(path, &mut replicas).await?;
+        }
         Ok(Some(PathFacts {
             czxid: node.czxid,
             ctime: node.ctime,
@@ -64,7 +77,26 @@ impl ZooKeeper {
             forbidden: forbidden.below,
             no_admin: forbidden.no_admin,
             foreign,
+            version: Some(stat.version),
         }))
+    }
+
+    /// Which replicas are of another version than the table, and not because of an ALTER that they have still to execute.
+    async fn read_other_versions(&self, path: &ZkPath, replicas: &mut [ReplicaFacts]) -> Result<(), ZkError> {
+        let Some(found) = self.definition_nodes(path).await? else {
+            return Ok(());
+        };
+        let versions = found.versions;
+        for of in versions.replicas {
+            let comes = of.pending == Some(versions.node);
+            if of.version != versions.node
+                && !comes
+                && let Some(replica) = replicas.iter_mut().find(|replica| replica.name == of.name)
+            {
+                replica.other_version = Some(of.version);
+            }
+        }
+        Ok(())
     }
 
     /// The same for many paths, in their order, many at a time.

@@ -30,6 +30,16 @@ pub fn parse_log_entry(content: &str) -> QueueOrder {
     })
 }
 
+/// The version that an ALTER gives the table's definition; none for every other entry.
+#[must_use]
+pub(super) fn alter_version(content: &str) -> Option<i32> {
+    let mut lines = content
+        .lines()
+        .skip_while(|line| HEADER.iter().any(|header| line.starts_with(header)));
+    let is_alter = lines.next() == Some("alter") && lines.next() == Some("alter_version");
+    lines.next().filter(|_| is_alter)?.parse().ok()
+}
+
 /// The part name in a line; none when there is no such line, or something else in it.
 fn name(lines: &[&str], at: usize) -> Option<String> {
     let name = *lines.get(at)?;
@@ -104,6 +114,14 @@ mod tests {
         );
         let alter = read("alter\nalter_version\n1\nhave_mutation\n0\n");
         assert_eq!(alter.word(), "alter");
+        assert_eq!(
+            alter_version(&format!("{HEAD}alter\nalter_version\n12\nhave_mutation\n1\n")),
+            Some(12)
+        );
+        assert_eq!(
+            alter_version(&format!("{HEAD}mutate\n1_0_0_0\nto\n1_0_0_0_4\nalter_version\n12\n")),
+            None
+        );
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod rights;
 mod snapshot;
 mod sweep;
 mod tls;
+mod versions;
 mod walk;
 mod witness;
 
@@ -38,6 +39,7 @@ pub use owners::Owner;
 pub use plant::PlantError;
 pub use replicas::{RestoredReplica, RestoredState};
 pub use tls::TlsFiles;
+pub use versions::DefinitionNodes;
 pub(crate) use walk::WalkError;
 pub use walk::ZNode;
 pub use witness::WitnessFound;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use zookeeper_client::{CreateMode, Error as ClientError, MultiReadResult, MultiWriteError, Stat};
+use zookeeper_client::{Acl, Acls, CreateMode, Error as ClientError, MultiReadResult, MultiWriteError, Stat};
 
 use super::connection::ZooKeeper;
 use super::error::ZkError;
@@ -32,6 +32,16 @@ pub(super) enum Operation {
         data: String,
         ephemeral: bool,
     },
+    /// With these permissions, and not with those that nodes get by default.
+    CreateAs {
+        path: String,
+        data: String,
+        acl: Vec<Acl>,
+    },
+    Set {
+        path: String,
+        data: String,
+    },
     Delete {
         path: String,
     },
@@ -40,14 +50,19 @@ pub(super) enum Operation {
 impl Operation {
     pub(super) fn path(&self) -> &str {
         match self {
-            Self::Check { path, .. } | Self::Create { path, .. } | Self::Delete { path } => path,
+            Self::Check { path, .. }
+            | Self::Create { path, .. }
+            | Self::CreateAs { path, .. }
+            | Self::Set { path, .. }
+            | Self::Delete { path } => path,
         }
     }
 
     fn verb(&self) -> &'static str {
         match self {
             Self::Check { .. } => "check",
-            Self::Create { .. } => "create",
+            Self::Create { .. } | Self::CreateAs { .. } => "create",
+            Self::Set { .. } => "write",
             Self::Delete { .. } => "delete",
         }
     }
@@ -243,6 +258,11 @@ impl ZooKeeper {
                                 let options = if *is_ephemeral { ephemeral } else { persistent };
                                 writer.add_create(path, data.as_bytes(), options)?;
                             }
+                            Operation::CreateAs { path, data, acl } => {
+                                let options = CreateMode::Persistent.with_acls(Acls::from(acl.as_slice()));
+                                writer.add_create(path, data.as_bytes(), &options)?;
+                            }
+                            Operation::Set { path, data } => writer.add_set_data(path, data.as_bytes(), None)?,
                             Operation::Delete { path } => writer.add_delete(path, None)?,
                         }
                     }

@@ -61,7 +61,7 @@ impl ZooKeeper {
     }
 
     /// The permissions of a node; none when it is not there.
-    async fn permissions(&self, path: &str) -> Result<Option<Vec<Acl>>, ZkError> {
+    pub(super) async fn permissions(&self, path: &str) -> Result<Option<Vec<Acl>>, ZkError> {
         let owned = path.to_owned();
         let operation = "read the permissions of";
         let answer = self

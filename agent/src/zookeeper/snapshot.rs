@@ -33,7 +33,7 @@ pub(super) fn log_end(names: &[String]) -> i64 {
 }
 
 /// 7 of `log-0000000007`.
-fn log_number(name: &str) -> Option<i64> {
+pub(super) fn log_number(name: &str) -> Option<i64> {
     name.strip_prefix("log-")?.parse().ok()
 }
 
@@ -101,9 +101,10 @@ impl ZooKeeper {
         let mut contents = self.many_data(wanted).await?.into_iter();
         let mut content = || contents.next().flatten();
         let (metadata, columns, lost) = (content(), content(), content());
-        if metadata.is_none() {
+        let Some((_, stat)) = &metadata else {
             return Err(not_a_table("metadata"));
-        }
+        };
+        let version = stat.version;
         if columns.is_none() {
             return Err(not_a_table("columns"));
         }
@@ -126,6 +127,7 @@ impl ZooKeeper {
             czxid: node.czxid,
             metadata: text(metadata),
             columns: text(columns),
+            version,
             log_end: log_end(&log),
             mutations: mutations
                 .into_iter()

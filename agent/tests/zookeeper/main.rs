@@ -17,6 +17,7 @@ mod reading;
 mod scale;
 #[path = "../support/mod.rs"]
 mod support;
+mod versions;
 
 use rekeeper_agent::zookeeper::{Access, CleanError, ZooKeeper};
 use rekeeper_shared::ids::MigrationName;

@@ -66,6 +66,39 @@ pub(super) fn check_around(inventories: &[HostInventory], chosen: &[Chosen<'_>])
             );
         }
     }
+    found.extend(versions(chosen));
+    found
+}
+
+/// Tables of which ZooKeeper counts other ALTERs than their replicas.
+fn versions(chosen: &[Chosen<'_>]) -> Vec<Finding> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for (host, table) in chosen {
+        let ZookeeperFacts::Present(facts) = &table.zookeeper else {
+            continue;
+        };
+        let others = facts.replicas.iter();
+        let others = others.filter_map(|replica| Some(format!("{} {}", replica.name, replica.other_version?)));
+        let others: Vec<String> = others.collect();
+        let (Some(node), [_, ..]) = (facts.version, others.as_slice()) else {
+            continue;
+        };
+        if !seen.insert((&table.place, &table.zookeeper_path)) {
+            continue;
+        }
+        let text = format!(
+            "{}/metadata has version {node}, and the replicas have others ({}): ALTER is refused with 517; the migration \
+             mends it",
+            table.zookeeper_path,
+            others.join(", ")
+        );
+        found.push(
+            Finding::new(Code::MetadataVersionDiffers, text)
+                .on(host)
+                .of(&table.name),
+        );
+    }
     found
 }
 

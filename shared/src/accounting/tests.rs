@@ -24,6 +24,7 @@ pub(in crate::accounting) fn manifest(parts: Vec<ManifestPart>) -> Manifest {
         checksums: std::collections::BTreeMap::new(),
         outdated: std::collections::BTreeMap::new(),
         settings: crate::document::FormerSettings::default(),
+        version: 0,
     }
 }
 

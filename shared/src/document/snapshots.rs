@@ -37,6 +37,7 @@ pub(crate) fn set(replicas: Vec<ReplicaSnapshot>, log_end: i64) -> SetSnapshot {
         czxid: 1,
         metadata: "m".into(),
         columns: "c".into(),
+        version: 0,
         log_end,
         mutations: vec![],
         replicas,
