@@ -1,6 +1,8 @@
-//! The wire: messages made from the proto files, their conversion from and to the domain, and mutual TLS around them.
+//! The wire: messages made from the proto files, their conversion from and to the domain, why a call is
+//! refused, and mutual TLS around them.
 
 pub mod convert;
+pub mod reason;
 pub mod tls;
 
 /// The generated messages and services.

@@ -306,6 +306,9 @@ codes! {
     CommandRefused "COMMAND_REFUSED" false
         "the agent refused a command"
         "see the message; an agent obeys only the newest coordinator, and only for tables that its own server reported";
+    EventRefused "EVENT_REFUSED" false
+        "an agent told of an end that the step which it was ordered to do cannot have"
+        "install the same release of Rekeeper on the coordinator and on the host, then retry: the step looks at what is there,          and is done again; if it comes back, report it with the log of the agent";
 }
 
 impl Code {

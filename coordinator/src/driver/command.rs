@@ -11,39 +11,72 @@ use crate::plan::{allowed, keep_order};
 use crate::progress::{Intent, Progress};
 use crate::store::Store;
 
+/// The documents that the command of an intent takes along, by their digests: what is to be read before it can be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Wanted {
+    needed: Vec<(Option<String>, &'static str)>,
+    /// The manifest that the table of the intent has, for an agent that has lost it.
+    manifest: Option<String>,
+}
+
+/// The same, read.
+#[derive(Debug, Default)]
+pub(super) struct Documents {
+    needed: Vec<Packed>,
+    manifest: Option<Packed>,
+}
+
+impl Wanted {
+    /// What the command takes along.
+    pub(super) fn of(plan: &Plan, progress: &Progress, intent: Intent) -> Self {
+        let manifest = match (intent.target, intent.step) {
+            (Target::Table(table), StepKind::Attach | StepKind::Restore) => manifest_of(progress, table),
+            _ => None,
+        };
+        let needed = needed(plan, progress, intent).into_iter();
+        Self {
+            needed: needed.map(|(digest, what)| (digest.map(str::to_owned), what)).collect(),
+            manifest: manifest.map(str::to_owned),
+        }
+    }
+
+    /// Whether nothing is to be read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.needed.is_empty() && self.manifest.is_none()
+    }
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// A failure of the step when a document that it needs is lost or changed. The table's own manifest goes without its
+    /// bytes then: the agent should have it.
+    pub(super) async fn load(&self, store: &impl Store) -> Result<Documents, Failure> {
+        let mut documents = Documents::default();
+        for (digest, what) in &self.needed {
+            documents.needed.push(document(store, digest.as_deref(), what).await?);
+        }
+        if let Some(digest) = &self.manifest {
+            let read = document(store, Some(digest), "manifest").await;
+            documents.manifest = Some(read.unwrap_or_else(|lost| {
+                tracing::error!(problem = %lost.problem, "only the agent has it now");
+                only_digest(digest)
+            }));
+        }
+        Ok(documents)
+    }
+}
+
 /// Builds the command of an intent that is on disk.
 ///
 /// # Errors
-/// A failure of the step when a document that it needs is lost or changed.
-pub(super) async fn build(
+/// When the intent does not fit its target.
+pub(super) fn build(
     plan: &Plan,
     progress: &Progress,
     intent: Intent,
-    store: &impl Store,
+    documents: Documents,
 ) -> Result<Command, Failure> {
-    let mut documents = Vec::new();
-    for (digest, what) in needed(plan, progress, intent) {
-        documents.push(document(store, digest, what).await?);
-    }
-    let manifest = own_manifest(plan, progress, intent, store).await;
-    with(plan, progress, intent, documents, manifest)
-}
-
-/// The manifest that the table of the intent has, for an agent that has lost it. One that is lost here goes without its
-/// bytes: the agent should have it.
-async fn own_manifest(plan: &Plan, progress: &Progress, intent: Intent, store: &impl Store) -> Option<Packed> {
-    let (Target::Table(table), StepKind::Attach | StepKind::Restore) = (intent.target, intent.step) else {
-        return None;
-    };
-    let digest = manifest_of(progress, table)?;
-    match document(store, Some(digest), "manifest").await {
-        Ok(manifest) => Some(manifest),
-        Err(lost) => {
-            let name = &plan.tables[table].name;
-            tracing::error!(migration = %plan.name, table = %name, problem = %lost.problem, "only the agent has it now");
-            Some(only_digest(digest))
-        }
-    }
+    with(plan, progress, intent, documents.needed, documents.manifest)
 }
 
 /// The command of an intent without the documents that it would take along, for a question and not for an order.

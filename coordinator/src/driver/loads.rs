@@ -6,7 +6,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::Failure;
@@ -51,6 +51,17 @@ impl Loads {
             }
         };
         self.waiting.push_back(load.boxed());
+    }
+
+    /// A command that cannot be made.
+    pub(super) fn failed(&mut self, migration: &MigrationName, intent: Intent, failure: Failure) {
+        let loaded = Loaded {
+            migration: migration.clone(),
+            intent,
+            wanted: Wanted::default(),
+            documents: Err(failure),
+        };
+        self.waiting.push_back(ready(loaded).boxed());
     }
 
     /// The next one that was read; never, when nothing is to be read. May be dropped at any time.

@@ -6,8 +6,10 @@
 
 mod behind;
 mod command;
+mod ended;
 mod handle;
 mod hosts;
+mod loads;
 mod migration;
 mod orders;
 mod pace;
@@ -18,8 +20,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::step::{Event, Outcome, Target};
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Event, Failure, Outcome, Target};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -28,9 +32,12 @@ use crate::progress::{IllegalTransition, Intent, Record};
 use crate::store::{Append, Store, StoreError};
 
 pub use command::build_without_documents;
+use command::{Documents, Wanted};
+use ended::{Refused, ended, truncated};
 use handle::Request;
 pub use handle::{DriverHandle, OperatorError};
 use hosts::{Hosts, Load};
+use loads::{Loaded, Loads};
 use migration::Migration;
 pub use migration::name_of;
 
@@ -45,6 +52,7 @@ pub struct Driver<S> {
     agents: AgentsHandle,
     migrations: BTreeMap<MigrationName, Migration>,
     hosts: Hosts,
+    loads: Loads,
     changed: watch::Sender<u64>,
 }
 
@@ -73,6 +81,7 @@ impl<S: Store> Driver<S> {
             agents,
             migrations,
             hosts: Hosts::default(),
+            loads: Loads::default(),
             changed: watch::Sender::new(0),
         })
     }
@@ -97,7 +106,11 @@ impl<S: Store> Driver<S> {
                     Some(request) => self.answer(request, &mut turn).await?,
                     None => return Ok(()),
                 },
+                loaded = self.loads.next() => self.loaded(loaded, &mut turn),
                 () = tokio::time::sleep(TICK) => {}
+            }
+            while let Some(loaded) = self.loads.next().now_or_never() {
+                self.loaded(loaded, &mut turn);
             }
             for _ in 0..TURN {
                 match heard.try_recv() {
@@ -120,7 +133,7 @@ impl<S: Store> Driver<S> {
             self.agents.acknowledge(&host, connection, sequence);
         }
         for (migration, intent) in turn.commands {
-            self.send(&migration, intent).await?;
+            self.send(&migration, intent);
         }
         for answer in turn.answers {
             answer();
@@ -209,36 +222,32 @@ impl<S: Store> Driver<S> {
             tracing::warn!(%host, migration = %name, "event of a migration that is not known here: ignored");
             return;
         };
-        let target = migration
-            .progress
-            .in_flight
-            .get(&attempt)
-            .map(|intent| (intent.step, intent.target, intent.host));
-        if let Some((.., ordered_of)) = target
-            && migration.plan.hosts[ordered_of].name != *host
+        if let Some(intent) = migration.progress.in_flight.get(&attempt)
+            && migration.plan.hosts[intent.host].name != *host
         {
             tracing::error!(%host, migration = %name, attempt, "event of a step that was ordered of another host: ignored");
             return;
         }
-        let record = Record::Event { attempt, outcome };
-        match migration.progress.apply(&migration.plan, &record) {
-            Ok(()) => {
-                migration.look();
-                if let (Some((step, target, _)), Record::Event { outcome, .. }) = (target, &record) {
-                    migration.ended(attempt, step, target, outcome);
-                    log_outcome(&name, host, &migration.name_of(target), step, outcome);
-                }
-                turn.appends.push(Append {
-                    migration: name,
-                    record,
-                    document,
-                });
-            }
+        let Refused { why, outcome } = match ended(migration, attempt, outcome, document) {
+            Ok(append) => return turn.appends.push(append),
+            Err(refused) => refused,
+        };
+        match why {
             // An event that was acknowledged to a connection that broke: it is on disk already.
-            Err(IllegalTransition::NotInFlight(_)) => {
+            IllegalTransition::NotInFlight(_) => {
                 tracing::debug!(migration = %name, attempt, "event again: it is on record");
             }
-            Err(e) => tracing::error!(migration = %name, attempt, error = %e, "event refused"),
+            // It will be acknowledged, and nothing else will come of that attempt: so this is its end, and people learn of it.
+            IllegalTransition::Outcome(_) | IllegalTransition::Attempt { .. } | IllegalTransition::Guarded { .. } => {
+                let told = truncated(&format!("{outcome:?}"));
+                tracing::error!(%host, migration = %name, attempt, error = %why, told, "event refused");
+                let text = format!("the agent of {host} told {told}, but {why}");
+                let failure = Failure::lasting(Code::EventRefused, text);
+                match ended(migration, attempt, Outcome::Failed(failure), None) {
+                    Ok(append) => turn.appends.push(append),
+                    Err(Refused { why, .. }) => tracing::error!(migration = %name, attempt, error = %why, "not ended"),
+                }
+            }
         }
     }
 
@@ -283,55 +292,66 @@ impl<S: Store> Driver<S> {
         }
     }
 
-    /// Sends the command of an intent that is on disk. An intent whose documents are lost fails here.
-    async fn send(&mut self, name: &MigrationName, intent: Intent) -> Result<(), StoreError> {
-        let Some(migration) = self.migrations.get_mut(name) else {
-            return Ok(());
+    /// Sends the command of an intent that is on disk: at once, or when the documents are read that it takes along.
+    fn send(&mut self, name: &MigrationName, intent: Intent) {
+        let Some(migration) = self
+            .migrations
+            .get(name)
+            .filter(|_| self.receiver(name, intent).is_some())
+        else {
+            return;
         };
-        let is_unheard = || behind::unheard(migration, &self.hosts, intent.step, intent.target).is_some();
-        if behind::behind(migration, &self.hosts).is_some() || is_unheard() {
-            return Ok(());
-        }
-        let host = &migration.plan.hosts[intent.host].name;
-        let Some(connection) = self.hosts.connection(host) else {
-            return Ok(());
-        };
-        match command::build(&migration.plan, &migration.progress, intent, &*self.store).await {
-            Ok(command) => {
-                self.agents.send(host, connection, command);
-                Ok(())
-            }
-            Err(failure) => {
-                let record = Record::Event {
-                    attempt: intent.attempt,
-                    outcome: Outcome::Failed(failure),
-                };
-                if migration.progress.apply(&migration.plan, &record).is_ok() {
-                    self.store
-                        .append(vec![Append {
-                            migration: name.clone(),
-                            record,
-                            document: None,
-                        }])
-                        .await?;
-                }
-                Ok(())
-            }
+        let wanted = Wanted::of(&migration.plan, &migration.progress, intent);
+        if !wanted.is_empty() {
+            self.loads.add(name, intent, wanted, &self.store);
+        } else if let Err(failure) = self.give(name, intent, Documents::default()) {
+            // Written down with the next turn.
+            self.loads.failed(name, intent, failure);
         }
     }
-}
 
-fn log_outcome(
-    migration: &MigrationName,
-    host: &HostName,
-    target: &str,
-    step: rekeeper_shared::step::StepKind,
-    outcome: &Outcome,
-) {
-    match outcome {
-        Outcome::Done(_) => tracing::info!(%migration, %host, target, %step, "done"),
-        Outcome::Failed(failure) => {
-            tracing::warn!(%migration, %host, target, %step, problem = %failure.problem, retry = failure.retry, "failed");
+    /// Where the command of an intent may be sent now, if anywhere; when not, it is sent again once its agent connects.
+    fn receiver(&self, name: &MigrationName, intent: Intent) -> Option<ConnectionId> {
+        let migration = self.migrations.get(name)?;
+        let has_ended = !migration.progress.in_flight.contains_key(&intent.attempt);
+        let is_unheard = || behind::unheard(migration, &self.hosts, intent.step, intent.target).is_some();
+        if has_ended || behind::behind(migration, &self.hosts).is_some() || is_unheard() {
+            return None;
+        }
+        self.hosts.connection(&migration.plan.hosts[intent.host].name)
+    }
+
+    fn give(&self, name: &MigrationName, intent: Intent, documents: Documents) -> Result<(), Failure> {
+        if let (Some(migration), Some(connection)) = (self.migrations.get(name), self.receiver(name, intent)) {
+            let command = command::build(&migration.plan, &migration.progress, intent, documents)?;
+            let host = &migration.plan.hosts[intent.host].name;
+            self.agents.send(host, connection, command);
+        }
+        Ok(())
+    }
+
+    /// The documents of a command were read. Those that are lost are the end of its attempt.
+    fn loaded(&mut self, loaded: Loaded, turn: &mut Turn) {
+        let Loaded {
+            migration: name,
+            intent,
+            wanted,
+            documents,
+        } = loaded;
+        let Some(migration) = self.migrations.get(&name) else {
+            return;
+        };
+        // A host may have been left out meanwhile, and another replica be the reference.
+        if Wanted::of(&migration.plan, &migration.progress, intent) != wanted {
+            self.send(&name, intent);
+            return;
+        }
+        let given = documents.and_then(|documents| self.give(&name, intent, documents));
+        if let (Err(failure), Some(migration)) = (given, self.migrations.get_mut(&name)) {
+            match ended(migration, intent.attempt, Outcome::Failed(failure), None) {
+                Ok(append) => turn.appends.push(append),
+                Err(Refused { why, .. }) => tracing::debug!(migration = %name, error = %why, "it has ended meanwhile"),
+            }
         }
     }
 }

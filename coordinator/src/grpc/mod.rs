@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use futures::Stream;
 use rekeeper_proto::convert::parse;
+use rekeeper_proto::reason::Reason;
 use rekeeper_proto::tls::Refusals;
 use rekeeper_proto::v1::operator_server::{Operator, OperatorServer};
 use rekeeper_proto::v1::{self, Accepted, View};
@@ -60,13 +61,15 @@ impl<S: Store> OperatorService<S> {
 impl From<OperatorError> for Status {
     fn from(error: OperatorError) -> Self {
         let text = error.to_string();
-        match error {
-            OperatorError::Unknown(_) => Self::not_found(text),
-            OperatorError::Exists(_) => Self::already_exists(text),
-            OperatorError::Invalid(_) => Self::invalid_argument(text),
-            OperatorError::Blocked(_) | OperatorError::State(_) => Self::failed_precondition(text),
-            OperatorError::Stopping => Self::unavailable(text),
-        }
+        let reason = match error {
+            OperatorError::Unknown(_) => Reason::Unknown,
+            OperatorError::Exists(_) => Reason::Exists,
+            OperatorError::Invalid(_) => Reason::Invalid,
+            OperatorError::Blocked(_) => Reason::Blocked,
+            OperatorError::State(_) => Reason::State,
+            OperatorError::Stopping => Reason::Stopping,
+        };
+        reason.status(text)
     }
 }
 

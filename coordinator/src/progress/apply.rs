@@ -7,7 +7,7 @@ use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::settle::Unsettled;
 use rekeeper_shared::step::{Done, Exported, Failure, Outcome, StepKind, Target};
 
-use super::guard::{Guard, leads_to};
+use super::guard::{Guard, passes};
 use crate::plan::{allowed, keep_order};
 
 use super::{Intent, MAX_FAILURES, MAX_ROUNDS, ManifestFacts, OperatorOrder, Progress, Record, TableAt};
@@ -207,8 +207,8 @@ impl Progress {
                 guard,
             })?;
         self.next_attempt += 1;
-        if intent.step != StepKind::Record {
-            self.firsts.entry(leads_to(intent.step)).or_insert(intent);
+        if let Some(barrier) = passes(intent.step) {
+            self.firsts.entry(barrier).or_insert(intent);
         }
         self.in_flight.insert(intent.attempt, intent);
         self.busy.insert(intent.target, intent.attempt);

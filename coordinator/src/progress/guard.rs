@@ -303,7 +303,7 @@ fn step_is_before(step: StepKind, until: Until) -> bool {
 }
 
 /// The first barrier that the step lies before.
-pub(super) fn leads_to(step: StepKind) -> Until {
+fn leads_to(step: StepKind) -> Until {
     match step {
         StepKind::Sync
         | StepKind::Freeze
@@ -314,5 +314,25 @@ pub(super) fn leads_to(step: StepKind) -> Until {
         StepKind::Record | StepKind::Attest | StepKind::Clean => Until::ZkCleaned,
         StepKind::Restart => Until::Restarted,
         StepKind::Witness | StepKind::Attach | StepKind::Restore | StepKind::Finish => Until::Restored,
+    }
+}
+
+/// The barrier that the step leads to; all before it are passed once it was ordered. None of steps that delete nothing and
+/// are taken back: after a Record `detached` can still hold.
+pub(super) fn passes(step: StepKind) -> Option<Until> {
+    match step {
+        StepKind::Record | StepKind::Attest => None,
+        StepKind::Sync
+        | StepKind::Freeze
+        | StepKind::Detach
+        | StepKind::Reattach
+        | StepKind::Settle
+        | StepKind::Release
+        | StepKind::Clean
+        | StepKind::Restart
+        | StepKind::Witness
+        | StepKind::Attach
+        | StepKind::Restore
+        | StepKind::Finish => Some(leads_to(step)),
     }
 }

@@ -44,8 +44,7 @@ pub struct Progress {
     pub until: Option<Until>,
     /// Number of the next intent.
     pub next_attempt: u64,
-    /// The first step that was ordered of what leads to each barrier. A Record leads to none: it deletes nothing, and is
-    /// taken back, so `detached` still holds after it.
+    /// The first step that was ordered of what leads to each barrier, without those that delete nothing and are taken back.
     pub firsts: BTreeMap<Until, Intent>,
     /// Intents without an event.
     pub in_flight: BTreeMap<u64, Intent>,

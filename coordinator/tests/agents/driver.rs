@@ -1,20 +1,25 @@
-//! What the driver does with agents that have seen more than its store has, and with events that are not theirs.
+//! What the driver does with agents that have seen more than its store has, with events that are not theirs or cannot be,
+//! and while its store is slow to read.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use rekeeper_coordinator::agents;
 use rekeeper_coordinator::driver::{Driver, DriverHandle, OperatorError};
 use rekeeper_coordinator::progress::OperatorOrder;
-use rekeeper_coordinator::store::SqliteStore;
+use rekeeper_coordinator::store::{Append, Opened, Pending, SqliteStore, Store, Stored, Written};
 use rekeeper_proto::v1::from_coordinator;
+use rekeeper_shared::document::{self, Packed};
 use rekeeper_shared::ids::{MigrationName, TableName};
 use rekeeper_shared::place::{Place, ZkPath};
 use rekeeper_shared::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, RestartPolicy};
+use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Command, Done, Event, Outcome, SeenToken, StepKind};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -81,6 +86,10 @@ struct Whole {
 impl Whole {
     async fn start(data_dir: &Path) -> Self {
         let (store, opened) = SqliteStore::open(data_dir).unwrap();
+        Self::on(store, opened).await
+    }
+
+    async fn on(store: impl Store, opened: Opened) -> Self {
         let own = SeenToken {
             token: opened.token,
             run: opened.run,
@@ -101,10 +110,14 @@ impl Whole {
     /// With the plan, started.
     async fn started(data_dir: &Path) -> Self {
         let whole = Self::start(data_dir).await;
-        whole.driver.save(plan()).await.unwrap();
-        let start = OperatorOrder::Start { until: None };
-        whole.driver.order(&migration(), "anna".into(), start).await.unwrap();
+        whole.begin().await;
         whole
+    }
+
+    async fn begin(&self) {
+        self.driver.save(plan()).await.unwrap();
+        let start = OperatorOrder::Start { until: None };
+        self.driver.order(&migration(), "anna".into(), start).await.unwrap();
     }
 
     /// Its end, with the store closed.
@@ -151,11 +164,15 @@ async fn gets_nothing(agent: &mut Agent) {
 }
 
 async fn done(agent: &Agent, sequence: u64, attempt: u64, done: Done) {
+    done_with(agent, sequence, attempt, done, None).await;
+}
+
+async fn done_with(agent: &Agent, sequence: u64, attempt: u64, done: Done, document: Option<Packed>) {
     let event = Event {
         migration: migration(),
         attempt,
         outcome: Outcome::Done(done),
-        document: None,
+        document,
     };
     agent.say(say_event(sequence, event)).await;
 }
@@ -243,4 +260,126 @@ async fn a_set_is_recorded_only_when_all_of_its_hosts_were_heard() {
     );
     let _second = whole.agent("h2", 4).await;
     ordered(&mut first, StepKind::Record).await;
+}
+
+/// Until this event is acknowledged, whatever is ordered before that.
+async fn acknowledged(agent: &mut Agent, sequence: u64) {
+    let wanted = |kind: &from_coordinator::Kind| matches!(kind, from_coordinator::Kind::Acknowledged(told) if told.sequence == sequence);
+    while !wanted(&agent.next().await.unwrap()) {}
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_is_the_end_of_its_attempt_and_a_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = Whole::started(folder.path()).await;
+    let (mut first, _second) = (whole.agent("h1", 0).await, whole.agent("h2", 0).await);
+    let attempt = ordered(&mut first, StepKind::Sync).await;
+    done(&first, 1, attempt, Done::Settled(vec![])).await;
+    acknowledged(&mut first, 1).await;
+    let (plan, refused) = whole.driver.progress(&migration()).await.unwrap();
+    assert!(!refused.in_flight.contains_key(&attempt), "it stays under way for ever");
+    let problem = refused.problem_of(&plan, 0).unwrap();
+    assert_eq!(problem.code, Code::EventRefused);
+    assert!(problem.message.contains("sync cannot end like this"), "{problem}");
+    // Told again, rightly or not, it is what it was.
+    done(&first, 2, attempt, Done::Plain).await;
+    acknowledged(&mut first, 2).await;
+    assert_eq!(
+        whole.driver.progress(&migration()).await.unwrap().1.tables,
+        refused.tables
+    );
+    whole.end().await;
+
+    let whole = Whole::start(folder.path()).await;
+    assert_eq!(
+        whole.driver.progress(&migration()).await.unwrap().1.tables,
+        refused.tables
+    );
+    let mut first = whole.agent("h1", attempt).await;
+    let retry = OperatorOrder::Retry {
+        table: None,
+        host: None,
+    };
+    whole.driver.order(&migration(), "anna".into(), retry).await.unwrap();
+    assert!(ordered(&mut first, StepKind::Sync).await > attempt);
+}
+
+/// A store of which documents are not read before it is let go: somebody else reads it.
+struct Busy {
+    store: SqliteStore,
+    let_go: watch::Receiver<bool>,
+}
+
+impl Store for Busy {
+    fn plans(&self) -> Pending<Vec<Plan>> {
+        self.store.plans()
+    }
+
+    fn save_plan(&self, plan: &Plan) -> Pending<()> {
+        self.store.save_plan(plan)
+    }
+
+    fn records(&self, migration: &MigrationName, after: u64, limit: usize) -> Pending<Vec<Stored>> {
+        self.store.records(migration, after, limit)
+    }
+
+    fn append(&self, group: Vec<Append>) -> Pending<Vec<Written>> {
+        self.store.append(group)
+    }
+
+    fn document(&self, digest: &str) -> Pending<Option<Packed>> {
+        let (read, mut let_go) = (self.store.document(digest), self.let_go.clone());
+        async move {
+            let_go.wait_for(|go| *go).await.unwrap();
+            read.await
+        }
+        .boxed()
+    }
+
+    fn failed(&self) -> BoxFuture<'static, String> {
+        self.store.failed()
+    }
+}
+
+#[tokio::test]
+async fn whoever_reads_the_store_holds_no_order_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, opened) = SqliteStore::open(folder.path()).unwrap();
+    let (go, let_go) = watch::channel(false);
+    let whole = Whole::on(Busy { store, let_go }, opened).await;
+    whole.begin().await;
+    let (mut first, mut second) = (whole.agent("h1", 0).await, whole.agent("h2", 0).await);
+    for (number, step) in [StepKind::Sync, StepKind::Detach].into_iter().enumerate() {
+        for agent in [&mut first, &mut second] {
+            let attempt = ordered(agent, step).await;
+            done(agent, number as u64 + 1, attempt, Done::Plain).await;
+        }
+    }
+    let record = document::pack(&"record").unwrap();
+    let recorded = Done::Recorded {
+        digest: Some(record.digest.clone()),
+        unsettled: vec![],
+        order: vec!["r1".into(), "r2".into()],
+        one_by_one: false,
+        export: None,
+    };
+    let steps = [
+        (StepKind::Settle, Done::Settled(vec![]), None),
+        (StepKind::Record, recorded, Some(record)),
+    ];
+    for (sequence, (step, done, document)) in (3..).zip(steps) {
+        let attempt = ordered(&mut first, step).await;
+        done_with(&first, sequence, attempt, done, document).await;
+    }
+    acknowledged(&mut first, 4).await;
+    // Both are asked to attest the record now, which cannot be read. Questions and orders are answered all the same.
+    let (_, progress) = soon(whole.driver.progress(&migration())).await.unwrap();
+    let under_way: Vec<StepKind> = progress.in_flight.values().map(|intent| intent.step).collect();
+    assert_eq!(under_way, [StepKind::Attest, StepKind::Attest]);
+    let name = migration();
+    let pause = whole.driver.order(&name, "anna".into(), OperatorOrder::Pause);
+    assert!(soon(pause).await.unwrap().contains("no new command is sent"));
+    go.send(true).unwrap();
+    ordered(&mut first, StepKind::Attest).await;
+    ordered(&mut second, StepKind::Attest).await;
 }

@@ -1,5 +1,6 @@
 //! Calls as such: nobody there, refusals, who calls, answers that are none.
 
+use rekeeper_proto::reason::Reason;
 use tonic::Code;
 
 use crate::fake::{Canned, Fake};
@@ -91,6 +92,27 @@ fn refusals_become_exit_codes() {
             &["report", "m1"],
         ] {
             run(&fake, arguments).exits(exit).prints_nothing().says(said);
+        }
+    }
+}
+
+#[test]
+fn the_reason_crosses_the_wire_and_the_words_do_not_matter() {
+    for (reason, message, exit) in [
+        (Reason::Blocked, "two agents on one server", 3),
+        (Reason::State, "blocked: no, it has ended", 2),
+    ] {
+        let fake = Fake::new(Canned {
+            reason: Some((reason, message.into())),
+            ..Canned::default()
+        });
+        for arguments in [
+            &["start", "m1"][..],
+            &["pause", "m1"],
+            &["events", "m1"],
+            &["status", "m1"],
+        ] {
+            run(&fake, arguments).exits(exit).prints_nothing().says(message);
         }
     }
 }

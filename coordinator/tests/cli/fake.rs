@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::Stream;
+use rekeeper_proto::reason::Reason;
 use rekeeper_proto::v1;
 use rekeeper_proto::v1::operator_server::{Operator, OperatorServer};
 use rekeeper_shared::rehearsal::RehearsedStep;
@@ -38,6 +39,8 @@ pub(crate) struct Canned {
     pub(crate) notice: String,
     /// Instead of any answer.
     pub(crate) refusal: Option<(Code, String)>,
+    /// The same, with its reason.
+    pub(crate) reason: Option<(Reason, String)>,
     /// Each call in one line, without the polls.
     pub(crate) calls: Vec<String>,
     pub(crate) callers: Vec<String>,
@@ -59,6 +62,9 @@ impl Service {
             canned.polls += 1;
         } else {
             canned.calls.push(call);
+        }
+        if let Some((reason, message)) = &canned.reason {
+            return Err(reason.status(message));
         }
         match &canned.refusal {
             Some((code, message)) => Err(Status::new(*code, message.clone())),

@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use rekeeper_proto::reason::Reason;
 use rekeeper_proto::tls::DialError;
 use tonic::{Code, Status};
 
@@ -110,12 +111,11 @@ impl Failure {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::Lost { .. } | Self::NotTrusted { .. } => Exit::Unreachable,
-            Self::Refused(status) => match status.code() {
-                Code::InvalidArgument | Code::NotFound | Code::AlreadyExists => Exit::Usage,
-                Code::FailedPrecondition if status.message().starts_with("blocked") => Exit::Blocked,
-                Code::FailedPrecondition => Exit::Usage,
-                Code::Unavailable | Code::Unauthenticated | Code::PermissionDenied => Exit::Unreachable,
-                _ => Exit::Problems,
+            Self::Refused(status) => match Reason::of(status) {
+                Some(Reason::Blocked) => Exit::Blocked,
+                Some(Reason::Unknown | Reason::Exists | Reason::Invalid | Reason::State) => Exit::Usage,
+                Some(Reason::Stopping) => Exit::Unreachable,
+                None => without_reason(status),
             },
             // `rekeeper status | head` is no failure.
             Self::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
@@ -141,6 +141,18 @@ impl Failure {
             }
         }
         Some(text::escape_lines(&out))
+    }
+}
+
+/// The exit code of a refusal that tells no reason: before a call was understood, or of a coordinator that is older than
+/// reasons are, whose message is all there is.
+fn without_reason(status: &Status) -> Exit {
+    match status.code() {
+        Code::InvalidArgument | Code::NotFound | Code::AlreadyExists => Exit::Usage,
+        Code::FailedPrecondition if status.message().starts_with("blocked: ") => Exit::Blocked,
+        Code::FailedPrecondition => Exit::Usage,
+        Code::Unavailable | Code::Unauthenticated | Code::PermissionDenied => Exit::Unreachable,
+        _ => Exit::Problems,
     }
 }
 
@@ -178,7 +190,7 @@ mod tests {
             (Code::InvalidArgument, "x", Exit::Usage),
             (Code::NotFound, "x", Exit::Usage),
             (Code::AlreadyExists, "x", Exit::Usage),
-            (Code::FailedPrecondition, "blocked by 2 checks", Exit::Blocked),
+            (Code::FailedPrecondition, "blocked: 2 checks", Exit::Blocked),
             (Code::FailedPrecondition, "it has ended", Exit::Usage),
             (Code::Unavailable, "x", Exit::Unreachable),
             (Code::Unauthenticated, "x", Exit::Unreachable),
@@ -191,6 +203,20 @@ mod tests {
                 exit,
                 "{code:?} {message}"
             );
+        }
+    }
+
+    #[test]
+    fn the_reason_of_a_refusal_is_heard_whatever_its_words_are() {
+        for (reason, message, exit) in [
+            (Reason::Blocked, "two agents on one server", Exit::Blocked),
+            (Reason::State, "blocked: no, it has ended", Exit::Usage),
+            (Reason::Invalid, "blocked", Exit::Usage),
+            (Reason::Unknown, "blocked", Exit::Usage),
+            (Reason::Exists, "blocked", Exit::Usage),
+            (Reason::Stopping, "blocked", Exit::Unreachable),
+        ] {
+            assert_eq!(Failure::of_call("u", reason.status(message)).exit(), exit, "{reason:?}");
         }
     }
 

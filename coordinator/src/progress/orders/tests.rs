@@ -113,7 +113,7 @@ fn a_barrier_is_held_or_refused_with_a_step_that_is_beyond_it_wherever_it_is_giv
                 }
                 Answer::Refused(Refusal::Beyond(until, intent)) => {
                     assert!(
-                        until == barrier && super::super::guard::leads_to(intent.step) > barrier,
+                        until == barrier && super::super::guard::passes(intent.step) > Some(barrier),
                         "{intent:?}"
                     );
                     refused += 1;
