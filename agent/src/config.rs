@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rekeeper_proto::tls::{ClientFiles, Facts, Identity, Role, authorities};
-use rekeeper_shared::config::{Validate, check_insecure, duration, is_loopback, named_file};
+use rekeeper_shared::config::{Validate, check_insecure, check_parent, duration, is_loopback, named_file};
 use rekeeper_shared::ids::HostName;
 use serde::Deserialize;
 use tonic::transport::Uri;
@@ -68,17 +68,17 @@ impl Default for Parallel {
     }
 }
 
-/// The file as it is written.
+/// The file as it is written. Everything is optional, so that all that is missing is told at once.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawConfig {
-    coordinator: String,
+    coordinator: Option<String>,
     host: Option<String>,
-    state_dir: PathBuf,
+    state_dir: Option<PathBuf>,
     #[serde(default)]
     insecure: bool,
     tls: Option<RawTls>,
-    clickhouse: RawClickhouse,
+    clickhouse: Option<RawClickhouse>,
     restart: Option<RawRestart>,
     hooks: Option<RawHooks>,
     #[serde(default)]
@@ -98,12 +98,12 @@ struct RawTls {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawClickhouse {
-    url: String,
+    url: Option<String>,
     #[serde(default = "default_user")]
     user: String,
     password_file: Option<PathBuf>,
     ca: Option<PathBuf>,
-    config: PathBuf,
+    config: Option<PathBuf>,
 }
 
 fn default_user() -> String {
@@ -113,7 +113,7 @@ fn default_user() -> String {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRestart {
-    command: Vec<String>,
+    command: Option<Vec<String>>,
     #[serde(default = "restart_timeout", deserialize_with = "duration")]
     timeout: Duration,
 }
@@ -144,28 +144,22 @@ impl Validate for RawConfig {
 
     fn validate(self, folder: &Path, problems: &mut Vec<String>) -> Option<Config> {
         check_insecure(self.insecure, self.tls.is_some(), "ca, cert, key", problems);
-        let coordinator = coordinator(&self.coordinator, self.tls.is_some(), problems);
+        // Neither: whether it is called with TLS is not known, and that is the problem that is told.
+        let secure = (self.tls.is_some() || self.insecure).then_some(self.tls.is_some());
+        let coordinator = coordinator(self.coordinator, secure, problems);
         let host = host(self.host, problems);
         let with_tls = self.tls.is_some();
         let tls = self.tls.and_then(|raw| tls(raw, folder, host.as_ref(), problems));
-        let state_dir = folder.join(self.state_dir);
-        if state_dir.exists() && !state_dir.is_dir() {
-            problems.push(format!("state_dir: {} is no folder", state_dir.display()));
-        }
-        let ca = self.clickhouse.ca.map(|file| folder.join(file));
-        let trust = trust(&self.clickhouse.url, ca.as_deref(), problems);
-        let password = password(folder, self.clickhouse.password_file.as_deref(), problems);
-        let clickhouse_config = folder.join(self.clickhouse.config);
-        if let Err(e) = std::fs::File::open(&clickhouse_config) {
-            problems.push(format!(
-                "clickhouse.config: {} cannot be read: {e}",
-                clickhouse_config.display()
-            ));
-        }
+        let state_dir = state_dir(self.state_dir, folder, problems);
+        let server = server(self.clickhouse, folder, problems);
         let restart = self.restart.and_then(|raw| {
+            let Some(command) = raw.command else {
+                problems.push("restart.command: missing; write program and arguments as a list".to_owned());
+                return None;
+            };
             run(
                 "restart.command",
-                raw.command,
+                command,
                 "restart.timeout",
                 raw.timeout,
                 folder,
@@ -183,18 +177,14 @@ impl Validate for RawConfig {
                 problems,
             )
         });
+        let (clickhouse, clickhouse_config) = server?;
         Some(Config {
             coordinator: coordinator?,
             // Without files where TLS is asked for there is a problem, and no configuration at all.
             tls: if with_tls { Some(tls?) } else { None },
             host: host?,
-            state_dir,
-            clickhouse: Access {
-                url: self.clickhouse.url,
-                trust,
-                user: self.clickhouse.user,
-                password,
-            },
+            state_dir: state_dir?,
+            clickhouse,
             clickhouse_config,
             restart,
             before_restart,
@@ -204,11 +194,67 @@ impl Validate for RawConfig {
     }
 }
 
-fn coordinator(text: &str, tls: bool, problems: &mut Vec<String>) -> Option<Uri> {
-    let example = if tls {
-        "write it as https://coordinator.example:7443"
-    } else {
-        "write it as http://127.0.0.1:7443"
+fn state_dir(given: Option<PathBuf>, folder: &Path, problems: &mut Vec<String>) -> Option<PathBuf> {
+    let Some(given) = given else {
+        problems.push("state_dir: missing; the folder of what the agent keeps over its restarts".to_owned());
+        return None;
+    };
+    let state_dir = folder.join(given);
+    if state_dir.exists() && !state_dir.is_dir() {
+        problems.push(format!("state_dir: {} is no folder", state_dir.display()));
+    }
+    check_parent("state_dir", &state_dir, problems);
+    Some(state_dir)
+}
+
+/// How the server is asked, and the file with its ensembles.
+fn server(given: Option<RawClickhouse>, folder: &Path, problems: &mut Vec<String>) -> Option<(Access, PathBuf)> {
+    let Some(given) = given else {
+        problems.push(
+            "clickhouse: missing; write it as `clickhouse: {url: http://127.0.0.1:8123, config: ...}`".to_owned(),
+        );
+        return None;
+    };
+    let ca = given.ca.map(|file| folder.join(file));
+    let trust = match &given.url {
+        Some(url) => trust(url, ca.as_deref(), problems),
+        None => {
+            problems.push("clickhouse.url: missing; the server of this host, as http://127.0.0.1:8123".to_owned());
+            None
+        }
+    };
+    let password = password(folder, given.password_file.as_deref(), problems);
+    let config = match given.config {
+        Some(file) => {
+            let file = folder.join(file);
+            if let Err(e) = std::fs::File::open(&file) {
+                problems.push(format!("clickhouse.config: {} cannot be read: {e}", file.display()));
+            }
+            Some(file)
+        }
+        None => {
+            problems.push("clickhouse.config: missing; the server's preprocessed_configs/config.xml".to_owned());
+            None
+        }
+    };
+    let access = Access {
+        url: given.url?,
+        trust,
+        user: given.user,
+        password,
+    };
+    Some((access, config?))
+}
+
+/// `secure`: whether it is called with TLS, if that is known.
+fn coordinator(given: Option<String>, secure: Option<bool>, problems: &mut Vec<String>) -> Option<Uri> {
+    let example = match secure {
+        Some(false) => "write it as http://127.0.0.1:7443",
+        Some(true) | None => "write it as https://coordinator.example:7443",
+    };
+    let Some(text) = given else {
+        problems.push(format!("coordinator: missing; {example}"));
+        return None;
     };
     let uri: Uri = match text.parse() {
         Ok(uri) => uri,
@@ -224,12 +270,12 @@ fn coordinator(text: &str, tls: bool, problems: &mut Vec<String>) -> Option<Uri>
     if uri.port().is_none() {
         problems.push(format!("coordinator: {text:?} lacks a port; {example}"));
     }
-    if tls && scheme != "https" {
+    if secure == Some(true) && scheme != "https" {
         problems.push(format!(
             "coordinator: with `tls` it must be an https:// URL, and {text:?} is not"
         ));
     }
-    if !tls && (scheme != "http" || !is_loopback(name)) {
+    if secure == Some(false) && (scheme != "http" || !is_loopback(name)) {
         problems.push(format!(
             "coordinator: without TLS it must be an http:// URL of this machine (localhost, 127.0.0.1 or [::1]), \
              and {text:?} is not"

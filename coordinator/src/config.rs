@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use rekeeper_proto::tls::{Security, ServerFiles};
-use rekeeper_shared::config::{self, Validate, check_insecure, is_loopback, named_file};
+use rekeeper_shared::config::{self, Validate, check_insecure, check_parent, is_loopback, named_file};
 use serde::Deserialize;
 
 /// What the coordinator is told by its configuration file.
@@ -66,13 +66,17 @@ impl Validate for Raw {
         if self.data_dir.is_none() {
             problems.push("data_dir: missing; the folder where plans and their status are kept".to_owned());
         }
+        let data_dir = self.data_dir.as_ref().map(|data_dir| folder.join(data_dir));
+        if let Some(data_dir) = &data_dir {
+            check_parent("data_dir", data_dir, problems);
+        }
         let security = match self.tls {
             Some(tls) => tls.read(folder, problems).map(Security::Tls),
             None => Some(Security::Loopback),
         };
         Some(Config {
             listen: listen?,
-            data_dir: folder.join(self.data_dir?),
+            data_dir: data_dir?,
             security: security?,
         })
     }
@@ -138,8 +142,8 @@ mod tests {
         let config = read("listen: 127.0.0.1:0\ndata_dir: data\ninsecure: true\n").unwrap();
         assert_eq!(config.listen, "127.0.0.1:0".parse().unwrap());
         assert_eq!(config.data_dir, Path::new("<folder>/data"));
-        let config = read("listen: '[::1]:7443'\ndata_dir: /var/lib/rekeeper\ninsecure: true\n").unwrap();
-        assert_eq!(config.data_dir, Path::new("/var/lib/rekeeper"));
+        let config = read("listen: '[::1]:7443'\ndata_dir: /tmp/rekeeper\ninsecure: true\n").unwrap();
+        assert_eq!(config.data_dir, Path::new("/tmp/rekeeper"));
     }
 
     #[test]
@@ -165,6 +169,12 @@ mod tests {
         let found = problems("listen: 127.0.0.1:7443\ndata_dir: d\n");
         assert!(found.len() == 1 && found[0].starts_with("tls:"), "{found:?}");
         assert!(problems("listen: here\ndata_dir: d\ninsecure: true\n")[0].contains("127.0.0.1:7443"));
+    }
+
+    #[test]
+    fn the_folder_above_the_data_dir_has_to_be_there() {
+        let found = problems("listen: 127.0.0.1:1\ndata_dir: nope/deep/coord\ninsecure: true\n");
+        assert!(found.len() == 1 && found[0].starts_with("data_dir:") && found[0].contains("/nope/deep is not there"));
     }
 
     #[test]

@@ -66,10 +66,19 @@ fn open_error(folder: &Path) -> StoreError {
     SqliteStore::open(folder).map(|(_, opened)| opened).unwrap_err()
 }
 
+/// On a volume that is not mounted it would be there, and be gone when the volume is.
+#[test]
+fn no_store_is_made_below_a_folder_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = open_error(&folder.path().join("nope/deep/coord"));
+    assert!(error.to_string().contains("nope/deep/coord"), "{error}");
+    assert!(!folder.path().join("nope").exists());
+}
+
 #[tokio::test]
 async fn what_was_written_is_read_back() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, _) = SqliteStore::open(&folder.path().join("new/data")).unwrap();
+    let (store, _) = SqliteStore::open(&folder.path().join("new")).unwrap();
     store.save_plan(&plan("b")).await.unwrap();
     store.save_plan(&plan("a")).await.unwrap();
     assert_eq!(store.plans().await.unwrap(), [plan("b"), plan("a")]);

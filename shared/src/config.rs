@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
+use tree::{Refused, Tree};
+
+mod tree;
+
 /// A configuration that cannot be used: every problem that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadConfig {
@@ -47,7 +51,12 @@ pub fn load<C: Validate>(file: &Path) -> Result<C::Valid, BadConfig> {
         problems,
     };
     let text = std::fs::read_to_string(file).map_err(|e| bad(vec![format!("cannot be read: {e}")]))?;
-    let (raw, mut problems): (Option<C>, Vec<String>) = parse(&text);
+    let mut tree = Tree::read(&text).map_err(|(line, what)| bad(vec![on_line(line, what)]))?;
+    let Parsed {
+        raw,
+        mut problems,
+        left_out,
+    } = parse::<C>(&mut tree);
     let Some(raw) = raw else {
         return Err(bad(problems));
     };
@@ -57,94 +66,73 @@ pub fn load<C: Validate>(file: &Path) -> Result<C::Valid, BadConfig> {
         .unwrap_or(Path::new("."));
     let mut found = Vec::new();
     let valid = raw.validate(folder, &mut found);
-    if !problems.is_empty() {
-        // Fields on lines that could not be read are missing for that reason alone.
-        found.retain(|problem| !problem.contains(": missing"));
+    for problem in found {
+        let field = problem.split_once(": ").map_or("", |(field, _)| field);
+        let path: Vec<&str> = field.split('.').collect();
+        // What was left out, or may be what was meant by a name that is not known, is missing for that reason alone.
+        let is_consequence =
+            |left: &Vec<String>| left[..left.len() - 1] == path[..path.len() - 1] || path.starts_with(&borrowed(left));
+        if problem[field.len()..].starts_with(": missing") && left_out.iter().any(is_consequence) {
+            continue;
+        }
+        problems.push(on_line(tree.line_of(path), problem));
     }
-    problems.extend(found.into_iter().map(|problem| with_line(&text, problem)));
     match valid {
         Some(valid) if problems.is_empty() => Ok(valid),
         _ => Err(bad(problems)),
     }
 }
 
-/// Problems that are told at once of a file that is no YAML of this form.
-const AT_ONCE: usize = 50;
-
-/// Reads as much of the text as can be: a line with a problem is left out, and the rest read again, so that all problems
-/// are told and not only the first. Nothing, when what is left is still no such configuration.
-fn parse<C: DeserializeOwned>(text: &str) -> (Option<C>, Vec<String>) {
-    let mut lines: Vec<&str> = text.lines().collect();
-    let mut problems: Vec<String> = Vec::new();
-    while problems.len() < AT_ONCE {
-        let error = match serde_saphyr::from_str(&lines.join("\n")) {
-            Ok(raw) => return (Some(raw), problems),
-            Err(error) => error,
-        };
-        let what = error.without_snippet().to_string();
-        // A field that is missing stands nowhere: it is told if nothing was left out that may have had it.
-        let ix = error
-            .location()
-            .and_then(|at| usize::try_from(at.line()).ok()?.checked_sub(1));
-        let left_out = ix.and_then(|ix| lines.get_mut(ix)).filter(|line| !line.is_empty());
-        match left_out {
-            Some(line) if !what.contains("missing field") => {
-                problems.push(line_and(ix.unwrap_or(0) + 1, line, &what));
-                *line = "";
-            }
-            _ if problems.is_empty() => return (None, vec![what]),
-            _ => return (None, problems),
-        }
-    }
-    (None, problems)
+fn borrowed(path: &[String]) -> Vec<&str> {
+    path.iter().map(String::as_str).collect()
 }
 
-/// What the parser found on a line, without the place in its own words, and with the field.
-fn line_and(number: usize, line: &str, what: &str) -> String {
-    let what = what.rsplit_once(" at line ").map_or(what, |(what, _)| what);
-    match line.trim().split_once(':') {
-        Some((field, _)) if !what.contains(field) => format!("line {number}: {field}: {what}"),
-        _ => format!("line {number}: {what}"),
-    }
-}
-
-/// The problem of a field, with the line on which it stands, if it stands on one of its own.
-fn with_line(text: &str, problem: String) -> String {
-    let Some((path, _)) = problem.split_once(": ") else {
-        return problem;
-    };
-    match line_of(text, path) {
+fn on_line(line: Option<u64>, problem: String) -> String {
+    match line {
         Some(line) => format!("line {line}: {problem}"),
         None => problem,
     }
 }
 
-/// The line of a field such as `tls.key`: below its parent, indented further; or the parent's, where it is written in
-/// one line.
-fn line_of(text: &str, path: &str) -> Option<usize> {
-    let lines: Vec<&str> = text.lines().collect();
-    let indent = |line: &str| line.len() - line.trim_start().len();
-    let (mut found, mut from, mut deeper_than) = (None, 0, None);
-    for name in path.split('.') {
-        let is_it = |line: &&str| {
-            let inside = deeper_than.is_none_or(|parent| indent(line) > parent);
-            inside
-                && line
-                    .trim_start()
-                    .strip_prefix(name)
-                    .is_some_and(|rest| rest.trim_start().starts_with(':'))
+/// Problems that are told at once of fields that cannot be read.
+const AT_ONCE: usize = 50;
+
+struct Parsed<C> {
+    /// None: what is left is still no such configuration.
+    raw: Option<C>,
+    problems: Vec<String>,
+    /// The fields that cannot be read.
+    left_out: Vec<Vec<String>>,
+}
+
+/// Reads as much of the document as can be: a field that cannot be read is left out, and the rest read again, so that all
+/// problems are told and not only the first.
+fn parse<C: DeserializeOwned>(tree: &mut Tree<'_>) -> Parsed<C> {
+    let (mut problems, mut left_out) = (Vec::new(), Vec::new());
+    let raw = loop {
+        let Refused { path, what } = match tree.parse() {
+            Ok(raw) => break Some(raw),
+            Err(refused) => refused,
         };
-        let block = lines[from..]
-            .iter()
-            .take_while(|line| line.trim().is_empty() || deeper_than.is_none_or(|parent| indent(line) > parent));
-        let Some((at, line)) = block.enumerate().find(|(_, line)| is_it(line)) else {
-            break;
+        let line = tree.line_of(borrowed(&path));
+        let (field, parent) = (path.join("."), path.split_last().map_or(&[][..], |(_, above)| above));
+        let what = match path.last() {
+            Some(name) if !what.contains(name.as_str()) => format!("{field}: {what}"),
+            // An unknown field, which serde names; what belongs there is told by its parent.
+            Some(_) if !parent.is_empty() => format!("{}: {what}", parent.join(".")),
+            Some(_) | None => what,
         };
-        found = Some(from + at + 1);
-        deeper_than = Some(indent(line));
-        from += at + 1;
+        problems.push(on_line(line, what));
+        if !tree.remove(&path) || problems.len() >= AT_ONCE {
+            break None;
+        }
+        left_out.push(path);
+    };
+    Parsed {
+        raw,
+        problems,
+        left_out,
     }
-    found
 }
 
 /// Reads a duration as people write it: `30m`, `5s`, `1h 30m`.
@@ -175,6 +163,21 @@ pub fn named_file(field: &str, file: Option<PathBuf>, folder: &Path, problems: &
         return None;
     };
     Some(folder.join(file))
+}
+
+/// Checks that the folder above that of `field` is there: it may be a volume that is not mounted, and what is written
+/// below an empty mount point is gone when it is.
+pub fn check_parent(field: &str, folder: &Path, problems: &mut Vec<String>) {
+    if let Some(above) = folder
+        .parent()
+        .filter(|above| !above.as_os_str().is_empty() && !above.is_dir())
+    {
+        problems.push(format!(
+            "{field}: {} is not there, in which {} would be made; make it, or mount its volume",
+            above.display(),
+            folder.display()
+        ));
+    }
 }
 
 /// Whether a host name or address is of this machine alone.

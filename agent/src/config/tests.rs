@@ -60,7 +60,7 @@ fn a_whole_file_is_read() {
 fn all_problems_are_said_at_once() {
     let bad = loaded(
         "
-coordinator: https://coordinator.example:7443
+coordinator: https://coordinator.example
 host: 'a b'
 state_dir: config.xml
 clickhouse: {url: 'https://127.0.0.1:8443', ca: none.crt, password_file: none, config: none.xml}
@@ -148,4 +148,47 @@ fn unknown_fields_are_refused() {
         let bad = loaded(&format!("{SMALLEST}znodes_export_limit_bytes: {limit}\n")).unwrap_err();
         assert!(bad.to_string().contains("znodes_export_limit_bytes"), "{bad}");
     }
+}
+
+#[test]
+fn one_typo_is_one_problem() {
+    for (right, typo) in [
+        ("clickhouse:", "clickhous:"),
+        ("state_dir:", "statedir:"),
+        ("url:", "uri:"),
+        ("coordinator:", "coordnator:"),
+        ("insecure: true", "insecur: true"),
+        ("insecure: true", "tsl: {ca: x, cert: y, key: z}"),
+    ] {
+        let on_lines = SMALLEST.replace(
+            "clickhouse: {url: 'http://127.0.0.1:8123', config: config.xml}",
+            "clickhouse:\n  url: http://127.0.0.1:8123\n  user: u\n  config: config.xml",
+        );
+        for text in [SMALLEST.to_owned(), on_lines] {
+            let bad = loaded(&text.replace(right, typo)).unwrap_err();
+            assert_eq!(bad.problems.len(), 1, "{bad}");
+            let line = 1 + text.lines().position(|line| line.contains(right)).unwrap();
+            let (name, _) = typo.split_once(':').unwrap();
+            let says = format!("line {line}: ");
+            assert!(
+                bad.problems[0].starts_with(&says) && bad.problems[0].contains(name),
+                "{bad}"
+            );
+        }
+    }
+    // What else is wrong is told beside it.
+    let text = SMALLEST
+        .replace("host: ch-1", "host: 'a b'")
+        .replace("clickhouse:", "clickhous:");
+    let bad = loaded(&text).unwrap_err();
+    assert_eq!(bad.problems.len(), 2, "{bad}");
+    // A name that looks like a number is one.
+    assert_eq!(loaded(&SMALLEST.replace("ch-1", "0755")).unwrap().host.as_str(), "0755");
+}
+
+#[test]
+fn the_folder_above_the_state_dir_has_to_be_there() {
+    let bad = loaded(&SMALLEST.replace("state_dir: state", "state_dir: nope/deep/state")).unwrap_err();
+    assert_eq!(bad.problems.len(), 1, "{bad}");
+    assert!(bad.problems[0].starts_with("line 4: state_dir: ") && bad.problems[0].contains("nope/deep is not there"));
 }

@@ -301,17 +301,14 @@ fn lock(data_dir: &Path) -> Result<File, StoreError> {
 /// Makes a folder so that it stays: a new one could be lost with the acknowledged records in it, if its name in the
 /// folder above were not synced.
 fn create_folder(folder: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
-    fs::create_dir_all(folder)?;
-    for above in missing.iter().filter_map(|made| made.parent()) {
-        let above = if above.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            above
-        };
-        File::open(above)?.sync_all()?;
+    match fs::create_dir(folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => return Ok(()),
+        // Also when the folder above is not there: it may be a volume that is not mounted.
+        Err(error) => return Err(error),
     }
-    Ok(())
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+    File::open(above.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn writer_gone() -> String {
