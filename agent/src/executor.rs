@@ -153,7 +153,8 @@ impl Executor {
         if self.inner.outbox.holds(&migration, attempt) {
             return;
         }
-        let failure = Failure::lasting(Code::CommandRefused, why);
+        let failure = Failure::lasting(Code::CommandRefused, why)
+            .with_fix("install the same release of Rekeeper on the coordinator and on this host, then rekeeper retry");
         self.inner
             .answer((migration, attempt), (Outcome::Failed(failure), None));
     }
@@ -197,7 +198,9 @@ async fn take(inner: Arc<Inner>, mut queue: mpsc::Receiver<Command>) {
                 None => inner.begin(command),
                 Some(problem) => {
                     let message = format!("the attempt could not be noted in the state folder: {problem}");
-                    let failure = Failure::passing(Code::CommandRefused, message);
+                    let failure = Failure::passing(Code::CommandRefused, message).with_fix(
+                        "see whether the agent can write into its state_dir (room, rights), then rekeeper retry",
+                    );
                     inner.answer((command.migration, command.attempt), (Outcome::Failed(failure), None));
                 }
             }
@@ -230,7 +233,9 @@ impl Inner {
         let latest = lock(&target.latest).get(&command.migration).copied();
         if let Some(latest) = latest.filter(|latest| *latest > command.attempt) {
             let message = format!("attempt {latest} for the same target was ordered since: this older one is not run");
-            return (Outcome::Failed(Failure::lasting(Code::CommandRefused, message)), None);
+            let failure = Failure::lasting(Code::CommandRefused, message)
+                .with_fix("wait for the newer attempt, or rekeeper retry");
+            return (Outcome::Failed(failure), None);
         }
         // A task of its own, so that a panic ends the step and not the command.
         let inner = Arc::clone(self);

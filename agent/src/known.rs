@@ -122,18 +122,27 @@ impl Known {
                 Err(Error::Unreachable { .. } | Error::Unknown { .. }) if Instant::now() < deadline => {
                     sleep(POLL).await
                 }
-                Err(error) => return Err(error.into_failure(Code::CommandRefused)),
+                Err(error) => {
+                    let fix = "mend what the server answers, for the user of agent.yaml, then rekeeper retry";
+                    return Err(error.into_failure(Code::CommandRefused).with_fix(fix));
+                }
             }
         };
         tracing::warn!(step = %order.kind(), tables = found.len(), "asked the server for the tables of this host");
         let added = self.extend(found);
-        added.map_err(|e| Failure::passing(Code::CommandRefused, in_full(&e)))?;
+        added.map_err(|e| {
+            let fix = "see whether the agent can write into its state_dir (room, rights), then rekeeper retry";
+            Failure::passing(Code::CommandRefused, in_full(&e)).with_fix(fix)
+        })?;
         self.check(order).map_err(|unknown| {
             let why = match unread.is_empty() {
                 true => unknown,
                 false => format!("{unknown}; the agent cannot tell of {}", unread.join("; of ")),
             };
-            Failure::lasting(Code::CommandRefused, why)
+            Failure::lasting(Code::CommandRefused, why).with_fix(
+                "see whether this agent runs on the host that the plan means, and whether its server still has the table; if \
+                 it was dropped or renamed: rekeeper skip or plan anew",
+            )
         })
     }
 

@@ -16,6 +16,7 @@ pub mod place;
 pub mod plan;
 pub mod problem;
 pub mod rehearsal;
+pub mod remedy;
 pub mod report;
 pub mod settle;
 pub mod step;

@@ -62,7 +62,7 @@ codes! {
         "stop one of the agents; each server has exactly one";
     InspectionFailed "INSPECTION_FAILED" false
         "an agent could not read its ClickHouse server"
-        "see the message; check url, user and password in agent.yaml, and that the server answers";
+        "see the message; what the server refuses has to be mended there, for the user of agent.yaml";
     UserRefused "USER_REFUSED" false
         "the server refuses the agent's ClickHouse user something that a migration needs: by the user's profile (readonly, \
          allow_ddl, constraints of a setting), a quota that is used up, or a right that was not granted"
@@ -305,10 +305,11 @@ codes! {
          STORED_DOCUMENT_LOST, then retry; do not put an older data_dir in the place of this one";
     CommandRefused "COMMAND_REFUSED" false
         "the agent refused a command"
-        "see the message; an agent obeys only the newest coordinator, and only for tables that its own server reported";
+        "see the message, which says why; nothing was changed by it";
     EventRefused "EVENT_REFUSED" false
         "an agent told of an end that the step which it was ordered to do cannot have"
-        "install the same release of Rekeeper on the coordinator and on the host, then retry: the step looks at what is there,          and is done again; if it comes back, report it with the log of the agent";
+        "install the same release of Rekeeper on the coordinator and on the host, then retry: the step looks at what is there, \
+         and is done again; if it comes back, report it with the log of the agent";
 }
 
 impl Code {
@@ -413,6 +414,13 @@ impl Finding {
     #[must_use]
     pub fn of(mut self, table: &TableName) -> Self {
         self.table = Some(table.to_string());
+        self
+    }
+
+    /// The same finding with a remedy of its own, instead of the one that its code has.
+    #[must_use]
+    pub fn with_fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = fix.into();
         self
     }
 }

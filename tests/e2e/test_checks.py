@@ -415,6 +415,16 @@ def test_check(two, code):
             assert code in [finding["code"] for finding in allowed["warnings"]]
 
 
+def test_a_replica_under_another_table_name_is_said_where_it_is(two):
+    """Nothing is to be started and nothing to be dropped: the table was renamed on one host."""
+    make(two, "renamed")
+    two.hosts[1].query("RENAME TABLE checks.renamed TO checks.other_name")
+    (found,) = plan(two, "--table", "checks.renamed", code=BLOCKED)["blockers"]
+    assert found["code"] == "REPLICA_NOT_PLANNED" and "checks.other_name on ch-01-2" in found["message"]
+    assert "plan checks.other_name" in found["fix"] and "DROP REPLICA" not in found["fix"]
+    plan(two, "--table", "checks.renamed", "--table", "checks.other_name", code=DONE)
+
+
 def test_every_check_is_provoked(two):
     """By a case above, or elsewhere; the codes of a migration under way have tests of their own."""
     documented = two.rekeeper("explain", "-o", "json").expect(DONE).json

@@ -205,6 +205,7 @@ fn mismatch(step: StepKind) -> Failure {
         Code::CommandRefused,
         format!("{step} does not fit what it was ordered for"),
     )
+    .with_fix("this is a fault of Rekeeper: report it with the output of rekeeper events")
 }
 
 async fn document(store: &impl Store, digest: Option<&str>, what: &str) -> Result<Packed, Failure> {

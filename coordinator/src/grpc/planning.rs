@@ -8,6 +8,7 @@ use rekeeper_shared::ids::{HostName, MigrationName};
 use rekeeper_shared::inventory::HostInventory;
 use rekeeper_shared::plan::{MeasuredWave, Plan, PlanRequest};
 use rekeeper_shared::problem::{Code, Finding};
+use rekeeper_shared::remedy;
 use rekeeper_shared::view::PlanView;
 
 use crate::agents::{AgentsHandle, NotInspected};
@@ -191,7 +192,14 @@ async fn inspect(agents: &AgentsHandle, hosts: &[HostName]) -> (Vec<HostInventor
             Err(why @ (NotInspected::NotConnected(_) | NotInspected::Lost(_))) => {
                 findings.push(Finding::new(Code::AgentNotConnected, why.to_string()).on(host));
             }
-            Err(NotInspected::Failed(why)) => findings.push(Finding::new(Code::InspectionFailed, why).on(host)),
+            Err(NotInspected::Failed(why)) => {
+                let fix = remedy::of_inspection(&why);
+                let finding = Finding::new(Code::InspectionFailed, why).on(host);
+                findings.push(match fix {
+                    Some(fix) => finding.with_fix(fix),
+                    None => finding,
+                });
+            }
         }
     }
     for refused in agents.refused() {

@@ -179,6 +179,21 @@ pub(super) fn check_tables(chosen: &[Chosen<'_>]) -> Vec<Finding> {
     found
 }
 
+/// The replica is a table of a host whose agent is connected: nothing is to be started, and nothing to be dropped.
+fn not_chosen(table: &TableInventory, replica: &str, host: &HostName, other: &TableInventory) -> Finding {
+    let message = format!(
+        "replica {replica} of {} is {} on {host}, which is not planned",
+        table.zookeeper_path, other.name
+    );
+    let fix = format!(
+        "plan {} on {host} as well: all replicas of a path are moved together; nothing is to be dropped",
+        other.name
+    );
+    Finding::new(Code::ReplicaNotPlanned, message)
+        .of(&table.name)
+        .with_fix(fix)
+}
+
 fn or_no_reason(text: &str) -> &str {
     if text.is_empty() {
         "the server gives no reason"
@@ -218,16 +233,22 @@ pub(super) fn check_sets(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -
             found.push(Finding::new(Code::ReplicaTwice, message).on(host).of(&table.name));
         }
     }
-    for (facts, tables) in sets.values() {
+    for (key, (facts, tables)) in &sets {
         let (host, table) = tables[0];
         let planned: BTreeSet<&str> = tables.iter().map(|(_, t)| t.replica_name.as_str()).collect();
         for replica in facts.replicas.iter().filter(|r| !planned.contains(r.name.as_str())) {
             let activity = if replica.active { "active" } else { "not active" };
-            let message = format!(
-                "{} has replica {} ({activity}), which no planned host has",
-                table.zookeeper_path, replica.name
-            );
-            found.push(Finding::new(Code::ReplicaNotPlanned, message).of(&table.name));
+            let owner = owners.get(&(key.clone(), replica.name.as_str()));
+            found.push(match owner.and_then(|owners| owners.first()) {
+                Some((on, other)) => not_chosen(table, &replica.name, on, other),
+                None => {
+                    let message = format!(
+                        "{} has replica {} ({activity}), which no planned host has",
+                        table.zookeeper_path, replica.name
+                    );
+                    Finding::new(Code::ReplicaNotPlanned, message).of(&table.name)
+                }
+            });
         }
         if let Some(first) = facts.foreign.first() {
             let message = format!(
