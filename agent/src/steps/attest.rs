@@ -230,6 +230,7 @@ mod tests {
             czxid: 7,
             metadata: "m".into(),
             columns: "c".into(),
+            version: 0,
             log_end: 1,
             mutations: vec![],
             replicas: vec![replica("r1"), replica("r2")],

@@ -11,7 +11,7 @@ use crate::store::Append;
 /// An outcome that cannot be taken, and why.
 pub(super) struct Refused {
     pub(super) why: IllegalTransition,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: Box<Outcome>,
 }
 
 /// Takes what came of an attempt, to be written down.
@@ -26,14 +26,20 @@ pub(super) fn ended(
 ) -> Result<Append, Refused> {
     let Some(intent) = migration.progress.in_flight.get(&attempt).copied() else {
         let why = IllegalTransition::NotInFlight(attempt);
-        return Err(Refused { why, outcome });
+        return Err(Refused {
+            why,
+            outcome: Box::new(outcome),
+        });
     };
     let record = Record::Event {
         attempt,
         outcome: outcome.clone(),
     };
     if let Err(why) = migration.progress.apply(&migration.plan, &record) {
-        return Err(Refused { why, outcome });
+        return Err(Refused {
+            why,
+            outcome: Box::new(outcome),
+        });
     }
     migration.look();
     migration.ended(attempt, intent.step, intent.target, &outcome);
