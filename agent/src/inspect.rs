@@ -3,6 +3,7 @@
 
 mod around;
 mod contents;
+mod disks;
 mod user;
 
 use std::collections::{BTreeMap, HashMap};
@@ -92,6 +93,7 @@ async fn look(
         .filter_map(|(name, identity)| facts.table(name, identity, ensembles.as_ref().ok()))
         .collect();
     let unread = ensembles.as_ref().err().map(|e| in_full(e));
+    disks::unwritable(clickhouse, &mut around.disks).await.map_err(failed)?;
     around.user = user::user(clickhouse, &mut tables).await.map_err(failed)?;
     ask_zookeeper(&mut tables, ensembles.as_ref().ok(), unread.as_deref(), connections).await;
     Ok(HostInventory {

@@ -144,6 +144,7 @@ impl Agent {
                 disks: vec![Disk {
                     name: "default".into(),
                     free: 1 << 50,
+                    unwritable: None,
                 }],
                 ..Around::default()
             },

@@ -61,6 +61,9 @@ pub struct Disk {
     pub name: String,
     /// Free bytes.
     pub free: u64,
+    /// Why it takes no writes, when it does not.
+    #[serde(default)]
+    pub unwritable: Option<String>,
 }
 
 /// The oldest release that has SYSTEM RESTORE REPLICA.

@@ -11,6 +11,7 @@ pub mod durable;
 pub mod forecast;
 pub mod ids;
 pub mod inventory;
+pub mod mutation;
 pub mod part;
 pub mod place;
 pub mod plan;

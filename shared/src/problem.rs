@@ -124,6 +124,15 @@ codes! {
     MutationsUnfinished "MUTATIONS_UNFINISHED" true
         "mutations are not finished; new metadata would forget them"
         "wait for them, or KILL MUTATION; allowing it loses them";
+    AlterUnfinished "ALTER_UNFINISHED" false
+        "an ALTER (RENAME, DROP, CLEAR or MODIFY COLUMN and their like) has not rewritten all parts yet: forgotten or killed, \
+         the values of a renamed column are lost, and those of a dropped one come back"
+        "let it finish, and do not KILL MUTATION: on each replica SYSTEM START MERGES db.table, mend what latest_fail_reason of \
+         system.mutations says, wait until is_done is 1 on all of them, then give the command again";
+    DiskUnwritable "DISK_UNWRITABLE" false
+        "a disk that holds parts of the table takes no writes, and a restore renames every part"
+        "make the disk writable for the server and for the agent (also ReadWritePaths of its systemd unit), or move the parts \
+         to another disk (ALTER TABLE ... MOVE PARTITION ... TO DISK), then give the command again";
     PatchParts "PATCH_PARTS" false
         "the table has patch parts (lightweight UPDATE), which do not apply any more once part names have shifted"
         "ALTER TABLE ... APPLY PATCHES; wait until system.parts has no active part of the table with a partition_id that \

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::document::{PartNode, QueueOrder, ReplicaSnapshot, SetSnapshot};
+use crate::mutation::Mutation;
 use crate::part::PartName;
 
 /// One thing that keeps a set from being settled.
@@ -102,6 +103,21 @@ pub enum Unsettled {
         /// The first of them.
         part: String,
     },
+    /// A mutation that must not be forgotten has not reached every part of the replica.
+    #[error(
+        "replica {replica} has not run mutation {mutation} on all of its parts (first: {part}): {commands}; do not KILL it: \
+         SYSTEM START MERGES, and let it finish"
+    )]
+    Mutation {
+        /// The replica.
+        replica: String,
+        /// The mutation.
+        mutation: String,
+        /// The first of them.
+        part: String,
+        /// What it does.
+        commands: String,
+    },
     /// What a replica has and the others have not, and nothing proves what to do with it.
     #[error("part {part} of replica {replica}: {why}")]
     Undecided {
@@ -123,6 +139,7 @@ impl Unsettled {
             | Self::Log { .. }
             | Self::Definition { .. }
             | Self::Parts { .. }
+            | Self::Mutation { .. }
             | Self::Active { .. }
             | Self::Lost { .. } => true,
             Self::Replicas { .. }
@@ -145,6 +162,7 @@ impl Unsettled {
             | Self::Active { .. }
             | Self::Definition { .. }
             | Self::LostParts { .. }
+            | Self::Mutation { .. }
             | Self::PatchParts { .. }
             | Self::Undecided { .. } => false,
         }
@@ -226,6 +244,7 @@ fn judge_replica(snapshot: &SetSnapshot, replica: &ReplicaSnapshot, allowed: All
             first: (*first).to_owned(),
         });
     }
+    found.extend(unfinished_alters(snapshot, replica));
     let pointer = replica.log_pointer.unwrap_or(0);
     if pointer < snapshot.log_end {
         found.push(Unsettled::Log {
@@ -252,6 +271,26 @@ fn judge_replica(snapshot: &SetSnapshot, replica: &ReplicaSnapshot, allowed: All
         });
     }
     found
+}
+
+/// Whatever is allowed: the parts lack what the table's definition has already. Merges that are stopped, or a mutation
+/// that fails, leave nothing in the queue.
+fn unfinished_alters(snapshot: &SetSnapshot, replica: &ReplicaSnapshot) -> Vec<Unsettled> {
+    let alters = snapshot.mutations.iter().filter_map(|node| {
+        let mutation = Mutation::parse(&node.content)?;
+        mutation.alter.then_some((node, mutation))
+    });
+    let unfinished = alters.filter_map(|(node, mutation)| {
+        let lacks = |part: &&PartNode| PartName::parse(&part.name).is_some_and(|name| mutation.lacks(&name));
+        let part = uncovered(&replica.parts).into_iter().find(lacks)?;
+        Some(Unsettled::Mutation {
+            replica: replica.name.clone(),
+            mutation: node.name.clone(),
+            part: part.name.clone(),
+            commands: mutation.commands,
+        })
+    });
+    unfinished.collect()
 }
 
 /// The new part and its sources, of an entry that may still be queued: a merge, or a mutation that may be forgotten.

@@ -23,6 +23,8 @@ ELSEWHERE = {
     "COORDINATOR_BEHIND": "test_loss_store.py",
     "TABLE_DETACHED": "test_loss_store.py",
     "CLICKHOUSE_TOO_OLD": "test_old_server.py, with a real one",
+    "ALTER_UNFINISHED": "test_checks_parts.py",
+    "DISK_UNWRITABLE": "test_checks_parts.py",
     "USER_REFUSED": "test_checks_user.py",
     "USER_QUOTA": "test_checks_user.py",
     "HOOK_LEAVES_TABLES": "test_hook.py",

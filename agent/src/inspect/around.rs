@@ -50,7 +50,14 @@ pub(super) async fn around(clickhouse: &ClickHouse) -> Result<Around, Error> {
     let mut detached = clickhouse.detached_tables().await?;
     detached.retain(|row| row.permanently);
     Ok(Around {
-        disks: disks.into_iter().map(|(name, free)| Disk { name, free }).collect(),
+        disks: disks
+            .into_iter()
+            .map(|(name, free)| Disk {
+                name,
+                free,
+                unwritable: None,
+            })
+            .collect(),
         distributed_pending: pending
             .into_iter()
             .map(|(database, table, files)| (TableName { database, table }, files))
@@ -63,7 +70,7 @@ pub(super) async fn around(clickhouse: &ClickHouse) -> Result<Around, Error> {
 }
 
 /// The rows of a table or column that some servers do not have, or have not configured.
-async fn if_there<T: RowOwned + RowRead>(
+pub(super) async fn if_there<T: RowOwned + RowRead>(
     clickhouse: &ClickHouse,
     what: &'static str,
     sql: &str,

@@ -84,7 +84,7 @@ pub fn build(
     blockers.extend(too_old);
     blockers.extend(check_users(inventories, &chosen));
     blockers.extend(check_restart(request, inventories, &chosen));
-    blockers.extend(check_tables(&chosen));
+    blockers.extend(check_tables(inventories, &chosen));
     blockers.extend(check_sets(inventories, &chosen));
     let (allowed, mut blockers): (Vec<_>, Vec<_>) = blockers
         .into_iter()

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rekeeper_shared::ids::HostName;
 use rekeeper_shared::inventory::{HostInventory, PathFacts, TableInventory, ZookeeperFacts, is_too_old, version};
+use rekeeper_shared::mutation::is_alter;
 use rekeeper_shared::place::ZkPath;
 use rekeeper_shared::plan::{Plan, PlanRequest, RestartPolicy, SetIx, TableIx};
 use rekeeper_shared::problem::{Code, Finding};
@@ -98,7 +99,7 @@ pub(super) fn set_key(table: &TableInventory) -> Option<(SetKey, &PathFacts)> {
 }
 
 /// Checks each chosen table by itself.
-pub(super) fn check_tables(chosen: &[Chosen<'_>]) -> Vec<Finding> {
+pub(super) fn check_tables(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Vec<Finding> {
     let mut found = Vec::new();
     for (host, table) in chosen {
         let mut find = |code: Code, message: String| found.push(Finding::new(code, message).on(host).of(&table.name));
@@ -160,11 +161,18 @@ pub(super) fn check_tables(chosen: &[Chosen<'_>]) -> Vec<Finding> {
                 ),
             );
         }
-        if !table.mutations.is_empty() {
-            find(
-                Code::MutationsUnfinished,
-                format!("not finished: {}", table.mutations.join("; ")),
-            );
+        let (alters, others): (Vec<&str>, Vec<&str>) = table
+            .mutations
+            .iter()
+            .map(String::as_str)
+            .partition(|command| is_alter(command));
+        for (code, commands) in [(Code::AlterUnfinished, alters), (Code::MutationsUnfinished, others)] {
+            if !commands.is_empty() {
+                find(code, format!("not finished: {}", commands.join("; ")));
+            }
+        }
+        if let Some(why) = unwritable(inventories, host, table) {
+            find(Code::DiskUnwritable, why);
         }
         if table.zero_copy {
             find(Code::ZeroCopy, "allow_remote_fs_zero_copy_replication is on".to_owned());
@@ -192,6 +200,23 @@ fn not_chosen(table: &TableInventory, replica: &str, host: &HostName, other: &Ta
     Finding::new(Code::ReplicaNotPlanned, message)
         .of(&table.name)
         .with_fix(fix)
+}
+
+/// The disks with parts of the table that take no writes.
+fn unwritable(inventories: &[HostInventory], host: &HostName, table: &TableInventory) -> Option<String> {
+    let inventory = inventories.iter().find(|inventory| inventory.host == *host)?;
+    let has_parts = |name: &str| table.bytes_on.iter().any(|(disk, _)| disk == name);
+    let disks = inventory.around.disks.iter().filter(|disk| has_parts(&disk.name));
+    let found: Vec<String> = disks
+        .filter_map(|disk| {
+            Some(format!(
+                "disk {} has parts of it ({})",
+                disk.name,
+                disk.unwritable.as_ref()?
+            ))
+        })
+        .collect();
+    (!found.is_empty()).then(|| found.join("; "))
 }
 
 fn or_no_reason(text: &str) -> &str {
