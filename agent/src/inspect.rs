@@ -4,6 +4,7 @@
 mod around;
 mod contents;
 mod disks;
+mod neighbours;
 mod user;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,6 +16,7 @@ use rekeeper_shared::place::{Place, ZkPath};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
+use self::neighbours::Neighbours;
 use crate::clickhouse::{ClickHouse, Error};
 use crate::steps::collisions;
 use crate::words::in_full;
@@ -74,9 +76,11 @@ async fn look(
         // It does not understand the questions that follow.
         return Ok(unseen(host, clickhouse_version));
     }
-    let mut around = around::around(clickhouse).await.map_err(failed)?;
+    let neighbours = Neighbours::read(clickhouse).await.map_err(failed)?;
+    let views = neighbours.views();
+    let mut around = around::around(clickhouse, neighbours.all).await.map_err(failed)?;
     let identities = Identity::all(clickhouse).await.map_err(failed)?;
-    let facts = Facts::read(clickhouse).await.map_err(failed)?;
+    let facts = Facts::read(clickhouse, views).await.map_err(failed)?;
     // Everything but the identities is known by name only: a name that means another table now must not get its facts.
     let again = Identity::all(clickhouse).await.map_err(failed)?;
     for (name, identity) in &identities {
@@ -181,7 +185,7 @@ struct Facts {
 }
 
 impl Facts {
-    async fn read(clickhouse: &ClickHouse) -> Result<Self, Error> {
+    async fn read(clickhouse: &ClickHouse, written_by: HashMap<TableName, Vec<String>>) -> Result<Self, Error> {
         let mut disks_of_policy: HashMap<String, Vec<String>> = HashMap::new();
         let volumes: Vec<(String, String)> = clickhouse
             .rows(
@@ -215,7 +219,7 @@ impl Facts {
             contents: contents::contents(clickhouse).await?,
             bytes_on: around::bytes_on(clickhouse).await?,
             stuck: around::stuck(clickhouse).await?,
-            written_by: around::written_by(clickhouse).await?,
+            written_by,
         })
     }
 

@@ -151,6 +151,26 @@ codes! {
         "zero-copy replication with a shared disk: RESTORE has lost data there (ClickHouse #62492, #72933)"
         "switch allow_remote_fs_zero_copy_replication off and make every replica own its parts first: switching it off copies \
          nothing, and the check sees only the setting";
+    BufferTable "BUFFER_TABLE" false
+        "a Buffer table holds rows for a planned table: what it holds while the table is detached, or when the server is \
+         restarted, is thrown away by the server, although it was acknowledged"
+        "RENAME the Buffer table, when no INSERT into it runs any more OPTIMIZE it, DETACH it PERMANENTLY SYNC, then give the \
+         command again, or retry; ATTACH it and RENAME it back when the migration has ended; DETACH alone loses rows that are \
+         being inserted";
+    FeedGivesUp "FEED_GIVES_UP" true
+        "something feeds a planned table through a materialized view, and gives up what it cannot write"
+        "DETACH TABLE it PERMANENTLY SYNC, then give the command again; ATTACH TABLE it when the migration has ended; allow it \
+         when nothing comes meanwhile, or what comes may be lost";
+    InsertsNotWaitedFor "INSERTS_NOT_WAITED_FOR" true
+        "clients have INSERTs acknowledged when they are in the server's memory (wait_for_async_insert = 0): those that are \
+         there when the table is detached may be lost"
+        "let these clients use wait_for_async_insert = 1, or pause them, until the migration has ended; allow it when they do \
+         not write into planned tables meanwhile, or what they write may be lost";
+    ViewErrorsIgnored "VIEW_ERRORS_IGNORED" true
+        "clients have INSERTs acknowledged although a materialized view cannot write (materialized_views_ignore_errors = 1): \
+         while its target is away, the target misses the rows"
+        "let these clients use materialized_views_ignore_errors = 0, or pause them, until the migration has ended; allow it \
+         when the rows are in the view's source, and are copied into its target by hand afterwards";
     ZookeeperUnreachable "ZOOKEEPER_UNREACHABLE" false
         "the agent cannot read the table's ZooKeeper ensemble"
         "see the message; the agent reads the ensembles from the file named in clickhouse.config of agent.yaml";
@@ -181,10 +201,16 @@ codes! {
          time";
     WrittenByView "WRITTEN_BY_VIEW" false
         "materialized views write into a planned table; they fail while it is detached, and so does what feeds them"
-        "pause what feeds them (detach Kafka-like tables); a consumer that commits before the view has written loses rows";
+        "an INSERT into the source is refused meanwhile, with nothing written; a consumer (Kafka) waits, a refresh that fails is \
+         made at its next time; where that will not do, pause what feeds them (docs/writers.md)";
+    ReadMeanwhile "READ_MEANWHILE" false
+        "something reads from planned tables by itself; meanwhile it fails, has what it read before, or has fewer rows \
+         without an error (Merge)"
+        "do not rely on the answers of a Merge table until its tables are RESTORED; a dictionary is loaded again by itself";
     DistributedPending "DISTRIBUTED_PENDING" false
-        "a Distributed table has blocks that are not sent to their shards yet"
-        "SYSTEM FLUSH DISTRIBUTED it first; what is sent while a table is detached is refused and tried again";
+        "a Distributed table has blocks that are not sent yet, for a planned table or one that may be"
+        "nothing to do: they lie on the disk, and what is refused is sent again; to have them written before, SYSTEM FLUSH \
+         DISTRIBUTED it";
     UsersInZookeeper "USERS_IN_ZOOKEEPER" false
         "users and their rights are kept in ZooKeeper: they are not moved"
         "export them (SHOW ACCESS) before the servers are moved to another ensemble or root, and create them there";

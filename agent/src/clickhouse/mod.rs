@@ -5,6 +5,8 @@
 mod detached;
 mod error;
 mod gather;
+mod holding;
+pub(crate) mod names;
 mod rows;
 mod running;
 mod settings;
@@ -23,7 +25,7 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rekeeper_proto::tls::client_config;
-use rekeeper_shared::ids::{MigrationName, quote_literal};
+use rekeeper_shared::ids::{MigrationName, TableName, quote_literal};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -108,6 +110,8 @@ struct Shared {
     questions: tables::Questions,
     processes: Gather<(), Running>,
     caches: Gather<Cache, ()>,
+    flushes: Gather<(), ()>,
+    buffers: Gather<(), (TableName, TableName)>,
     tables: Arc<Semaphore>,
     restores: Arc<Semaphore>,
 }
@@ -192,6 +196,8 @@ impl ClickHouse {
                 questions: tables::Questions::default(),
                 processes: Gather::default(),
                 caches: Gather::default(),
+                flushes: Gather::default(),
+                buffers: Gather::default(),
                 tables: Arc::new(Semaphore::new(tables.min(Semaphore::MAX_PERMITS))),
                 restores: Arc::new(Semaphore::new(restores.min(Semaphore::MAX_PERMITS))),
             }),

@@ -27,6 +27,9 @@ pub enum Statement<'a> {
     Set(&'a TableName, TableSetting, Option<u64>),
     /// Forget a cache.
     DropCache(Cache),
+    /// Write what asynchronous inserts have left in the server's memory, for all tables: by its name a table is found only
+    /// where the INSERT named its database too (AsynchronousInsertQueue.cpp).
+    FlushAsyncInserts,
 }
 
 /// A setting of a table that is changed while parts are attached again.
@@ -104,6 +107,7 @@ impl Statement<'_> {
                 }
             }
             Self::DropCache(cache) => format!("SYSTEM DROP {} CACHE", cache.words()),
+            Self::FlushAsyncInserts => "SYSTEM FLUSH ASYNC INSERT QUEUE".to_owned(),
         }
     }
 
@@ -121,6 +125,7 @@ impl Statement<'_> {
             Self::AttachPart(..) => "ATTACH PART",
             Self::Set(..) => "MODIFY SETTING",
             Self::DropCache(_) => "SYSTEM DROP CACHE",
+            Self::FlushAsyncInserts => "SYSTEM FLUSH ASYNC INSERT QUEUE",
         }
     }
 }

@@ -23,12 +23,13 @@ const OF_A_TABLE: [&str; 8] = [
     "SYSTEM RESTORE REPLICA",
     "SYSTEM MERGES",
 ];
-/// Of the whole server: a cache is not a table's.
-const OF_ALL: [&str; 4] = [
+/// Of the whole server: a cache is not a table's, nor is the queue of asynchronous inserts.
+const OF_ALL: [&str; 5] = [
     "SYSTEM DROP MARK CACHE",
     "SYSTEM DROP PRIMARY INDEX CACHE",
     "SYSTEM DROP UNCOMPRESSED CACHE",
     "SYSTEM DROP QUERY CONDITION CACHE",
+    "SYSTEM FLUSH ASYNC INSERT QUEUE",
 ];
 
 /// What a question of the inspection that the server did not answer is reported as.

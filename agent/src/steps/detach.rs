@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rekeeper_shared::inventory::buffer_remedy;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef};
 use tokio::time::Instant;
@@ -14,11 +15,15 @@ use crate::clickhouse::{Class, Error, Statement, code};
 /// For how long a table that is still used is tried again in one attempt. The rest of its set may be detached already.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long what is in the server's memory for the table may take to be written. Where the table's log is frozen it cannot
+/// be before the table is detached, and is refused then.
+const FLUSH: Duration = Duration::from_secs(10);
+
 /// Detaches the table permanently. A table that is detached, but not permanently, would come back with the next
 /// restart while its nodes are deleted under it; it is attached and detached again.
 ///
 /// # Errors
-/// DETACH_FAILED, TABLE_CHANGED.
+/// DETACH_FAILED, TABLE_CHANGED; BUFFER_TABLE when a Buffer table writes into it that was not there when the checks were made.
 pub async fn detach(context: &Context, table: &TableRef) -> StepResult {
     let began = Instant::now();
     let mut detached_by_us = false;
@@ -37,8 +42,14 @@ pub async fn detach(context: &Context, table: &TableRef) -> StepResult {
                 context.clickhouse.execute(Statement::AttachTable(&table.name)).await
             }
             Found::Attached(_) => {
-                context.doing(format!("detaches {}", table.name));
-                let outcome = detach_statement(context, table).await;
+                no_buffer_holds_rows(context, table).await?;
+                let outcome = match flush_async_inserts(context, table).await {
+                    Ok(()) => {
+                        context.doing(format!("detaches {}", table.name));
+                        detach_statement(context, table).await
+                    }
+                    refused => refused,
+                };
                 detached_by_us = outcome.is_ok();
                 outcome
             }
@@ -74,4 +85,29 @@ async fn detach_statement(context: &Context, table: &TableRef) -> Result<(), Err
         }
         outcome => outcome,
     }
+}
+
+/// The server throws away what a Buffer table holds when it finds no table to write it into (docs/writers.md). The checks
+/// of the plan have looked for such tables; this one was made, or attached again, since.
+async fn no_buffer_holds_rows(context: &Context, table: &TableRef) -> Result<(), Failure> {
+    let buffers = context.clickhouse.buffers_of(&table.name).await;
+    let buffers = buffers.map_err(failed(Code::DetachFailed))?;
+    let Some(buffer) = buffers.first() else {
+        return Ok(());
+    };
+    let text = format!("Buffer {buffer} writes into {}", table.name);
+    let retry = format!("rekeeper retry {}", context.migration);
+    Err(Failure::lasting(Code::BufferTable, text).with_fix(buffer_remedy(buffer, &retry)))
+}
+
+/// Rows that were accepted and are only in the server's memory are written while the table is there. What is accepted after
+/// that and before the DETACH may be lost: the plan warns of clients that do not wait (INSERTS_NOT_WAITED_FOR).
+async fn flush_async_inserts(context: &Context, table: &TableRef) -> Result<(), Error> {
+    context.doing(format!(
+        "has asynchronous inserts written before {} is detached",
+        table.name
+    ));
+    let flush = context.clickhouse.flush_async_inserts();
+    // It goes on, and ends when the table is detached at the latest.
+    tokio::time::timeout(FLUSH, flush).await.unwrap_or(Ok(()))
 }

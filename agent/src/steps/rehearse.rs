@@ -40,7 +40,7 @@ pub async fn rehearse(
 ) -> Result<Vec<Action>, Failure> {
     Ok(match order {
         Order::Sync(table) => statements([Statement::SyncReplicaLightweight(&table.name)]),
-        Order::Detach(table) => statements([Statement::DetachPermanently(&table.name)]),
+        Order::Detach(table) => statements([Statement::FlushAsyncInserts, Statement::DetachPermanently(&table.name)]),
         Order::Reattach(table) => statements([Statement::AttachTable(&table.name)]),
         Order::Finish(table) => statements([Statement::StartMerges(&table.name)]),
         Order::Attach { table, .. } => {

@@ -8,6 +8,7 @@ use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
 use rekeeper_shared::problem::{Code, Finding};
 
 use super::check::Chosen;
+use super::neighbours::{check_readers, may_send_to};
 
 /// Looks at the hosts of the plan, and around its tables.
 pub(super) fn check_around(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Vec<Finding> {
@@ -34,6 +35,9 @@ pub(super) fn check_around(inventories: &[HostInventory], chosen: &[Chosen<'_>])
             }
         }
         for (table, blocks) in &around.distributed_pending {
+            if !may_send_to(inventory, table, chosen) {
+                continue;
+            }
             find(
                 Code::DistributedPending,
                 format!("{blocks} blocks of {table} are not sent yet"),
@@ -51,6 +55,7 @@ pub(super) fn check_around(inventories: &[HostInventory], chosen: &[Chosen<'_>])
                 format!("{} not finished (first: {first})", around.ddl_pending.len()),
             );
         }
+        found.extend(check_readers(inventory, chosen));
     }
     for (host, table) in chosen {
         let mut find = |code: Code, message: String| found.push(Finding::new(code, message).on(host).of(&table.name));
@@ -137,7 +142,8 @@ pub(super) fn check_hooks(request: &PlanRequest, inventories: &[HostInventory], 
     found
 }
 
-fn some_of(names: &[String]) -> String {
+/// Some of the names, and how many more there are.
+pub(super) fn some_of(names: &[String]) -> String {
     const SHOWN: usize = 20;
     let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     match names.len().checked_sub(SHOWN) {

@@ -12,6 +12,7 @@ use rekeeper_shared::view::{PlanView, PlannedReplicaView, PlannedSetView, WaveVi
 use super::around::{check_around, check_hooks};
 use super::check::{Allowances, Chosen, SetKey, check_restart, check_sets, check_tables, check_versions, set_key};
 use super::forecast::forecasts;
+use super::neighbours::check_writers;
 use super::pattern::Selection;
 use super::ties::ties;
 use super::user::check_users;
@@ -86,6 +87,7 @@ pub fn build(
     blockers.extend(check_restart(request, inventories, &chosen));
     blockers.extend(check_tables(inventories, &chosen));
     blockers.extend(check_sets(inventories, &chosen));
+    blockers.extend(check_writers(request, inventories, &chosen));
     let (allowed, mut blockers): (Vec<_>, Vec<_>) = blockers
         .into_iter()
         .partition(|finding| allowances.allows(finding.code, finding.table.as_deref()));

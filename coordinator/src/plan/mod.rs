@@ -4,6 +4,7 @@ mod around;
 mod build;
 mod check;
 mod forecast;
+mod neighbours;
 mod pattern;
 mod ties;
 mod user;
