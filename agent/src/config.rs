@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rekeeper_proto::tls::{ClientFiles, Facts, Identity, Role, authorities};
-use rekeeper_shared::config::{Validate, check_insecure, check_parent, duration, is_loopback, named_file};
+use rekeeper_shared::config::{
+    Validate, check_insecure, check_parent, check_secret, duration, is_loopback, named_file,
+};
 use rekeeper_shared::ids::HostName;
 use serde::Deserialize;
 use tonic::transport::Uri;
@@ -348,6 +350,15 @@ pub(crate) fn system_host_name() -> Option<String> {
 
 /// By whom ClickHouse is believed to be the right server; `ca` goes with `https://`, and with nothing else.
 fn trust(url: &str, ca: Option<&Path>, problems: &mut Vec<String>) -> Option<Trust> {
+    // The URL stands in the log and in problems, which the coordinator has as well: no secret may be in it, or be said here.
+    if url.contains(['@', '?', '#']) {
+        problems.push(
+            "clickhouse.url: it is scheme, host and port, and nothing else; user and password are clickhouse.user and \
+             clickhouse.password_file"
+                .to_owned(),
+        );
+        return None;
+    }
     let uri = url.parse::<Uri>().ok().filter(|uri| uri.host().is_some());
     match (uri.as_ref().and_then(Uri::scheme_str), ca) {
         (Some("http"), None) => None,
@@ -381,6 +392,7 @@ fn trust(url: &str, ca: Option<&Path>, problems: &mut Vec<String>) -> Option<Tru
 
 fn password(folder: &Path, file: Option<&Path>, problems: &mut Vec<String>) -> Option<String> {
     let file = folder.join(file?);
+    check_secret("clickhouse.password_file", &file, problems);
     match std::fs::read_to_string(&file) {
         // Editors end a file with a newline; no password does.
         Ok(text) => Some(text.trim_end_matches(['\n', '\r']).to_owned()),

@@ -12,6 +12,7 @@ use crate::agents;
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::grpc::{Guarded, OperatorService};
+use crate::limits::{Budget, Calls, Measured};
 use crate::store::SqliteStore;
 
 /// Serves on a bound listener until `shutdown` resolves.
@@ -30,15 +31,16 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     };
     let with_tls = matches!(config.security, Security::Tls(_));
     tracing::info!(listen = %listener.local_addr()?, token = own.token, data_dir = %config.data_dir.display(), tls = with_tls, "coordinator started");
-    let (service, handle, heard) = agents::new(own, opened.past);
+    let (service, handle, heard) = agents::new(own, opened.past, Budget::new(config.limits));
     let driver = Driver::load(Arc::clone(&store), handle.clone()).await?;
     let (operator, requests) = driver.handle();
     let driver = driver.run(heard, requests);
     let refusals = Refusals::default();
     let service_of_people = OperatorService::new(operator, handle.clone(), store, refusals.clone());
+    let budget = service.budget();
     let server = agents::server_builder()
         .add_service(service.into_server())
-        .add_service(Guarded::new(service_of_people))
+        .add_service(Guarded::new(Measured::new(service_of_people, Calls::OfPeople, budget)))
         .serve_with_incoming(tls::incoming(listener, config.security, refusals));
     tokio::select! {
         ended = driver => ended.context("the store failed: what cannot be written down is not done")?,

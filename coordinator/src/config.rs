@@ -7,6 +7,8 @@ use rekeeper_proto::tls::{Security, ServerFiles};
 use rekeeper_shared::config::{self, Validate, check_insecure, check_parent, is_loopback, named_file};
 use serde::Deserialize;
 
+use crate::limits::Limits;
+
 /// What the coordinator is told by its configuration file.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -16,6 +18,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Whom it takes connections from.
     pub security: Security,
+    /// How much it takes of them.
+    pub limits: Limits,
 }
 
 impl Config {
@@ -37,6 +41,8 @@ struct Raw {
     tls: Option<RawTls>,
     #[serde(default)]
     insecure: bool,
+    #[serde(default)]
+    limits: Limits,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,6 +76,8 @@ impl Validate for Raw {
         if let Some(data_dir) = &data_dir {
             check_parent("data_dir", data_dir, problems);
         }
+        self.limits.check(problems);
+        let limits = self.limits;
         let security = match self.tls {
             Some(tls) => tls.read(folder, problems).map(Security::Tls),
             None => Some(Security::Loopback),
@@ -78,6 +86,7 @@ impl Validate for Raw {
             listen: listen?,
             data_dir: data_dir?,
             security: security?,
+            limits,
         })
     }
 }
@@ -175,6 +184,27 @@ mod tests {
     fn the_folder_above_the_data_dir_has_to_be_there() {
         let found = problems("listen: 127.0.0.1:1\ndata_dir: nope/deep/coord\ninsecure: true\n");
         assert!(found.len() == 1 && found[0].starts_with("data_dir:") && found[0].contains("/nope/deep is not there"));
+    }
+
+    #[test]
+    fn limits_are_read_and_checked() {
+        let with = |limits: &str| format!("listen: 127.0.0.1:1\ndata_dir: d\ninsecure: true\n{limits}");
+        assert_eq!(read(&with("")).unwrap().limits, Limits::default());
+        let read = read(&with("limits: {call_bytes: 2048, caller_calls: 2}\n"))
+            .unwrap()
+            .limits;
+        assert_eq!((read.call_bytes, read.caller_calls, read.hello_bytes), (2048, 2, 65536));
+        for (limits, field) in [
+            ("limits: {call_bytes: 5}\n", "limits.call_bytes:"),
+            ("limits: {message_bytes: 600000000}\n", "limits.message_bytes:"),
+            ("limits: {caller_bytes: 70000}\n", "limits.caller_bytes:"),
+            ("limits: {total_bytes: 70000}\n", "limits.total_bytes:"),
+            ("limits: {caller_calls: 0}\n", "limits.caller_calls:"),
+        ] {
+            let found = problems(&with(limits));
+            assert!(found.iter().any(|problem| problem.starts_with(field)), "{found:?}");
+        }
+        assert!(problems(&with("limits: {bytes: 5}\n"))[0].contains("bytes"));
     }
 
     #[test]

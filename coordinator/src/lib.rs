@@ -5,6 +5,7 @@ pub mod app;
 pub mod config;
 pub mod driver;
 pub mod grpc;
+pub mod limits;
 pub mod plan;
 pub mod progress;
 pub mod store;

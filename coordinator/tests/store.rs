@@ -405,3 +405,86 @@ async fn after_a_write_that_failed_nothing_is_taken_any_more() {
     assert!(acknowledged.records.len() > 100);
     acknowledged.check(folder.path()).await;
 }
+
+#[tokio::test]
+async fn a_store_that_is_gone_empty_or_another_is_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(FILE);
+    drop(SqliteStore::open(folder.path()).unwrap());
+    let whole = std::fs::read(&file).unwrap();
+    let missed = |words: &str| match open_error(folder.path()) {
+        StoreError::Damaged { what, .. } => assert!(what.contains(words), "{what}"),
+        other => panic!("{other}"),
+    };
+    std::fs::remove_file(&file).unwrap();
+    missed("it is gone");
+    assert!(!file.exists(), "nothing is made in its place");
+    for bytes in [&b""[..], b"x"] {
+        std::fs::write(&file, bytes).unwrap();
+        missed("no store is so small");
+    }
+    let other = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(other.path()).unwrap());
+    std::fs::copy(other.path().join(FILE), &file).unwrap();
+    missed("the folder has had the store");
+    std::fs::write(&file, whole).unwrap();
+    drop(SqliteStore::open(folder.path()).unwrap());
+    // One byte, in a folder that never had a store.
+    let new = tempfile::tempdir().unwrap();
+    std::fs::write(new.path().join(FILE), "x").unwrap();
+    assert!(matches!(open_error(new.path()), StoreError::Damaged { .. }));
+}
+
+#[tokio::test]
+async fn a_record_that_was_changed_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let a: MigrationName = "a".parse().unwrap();
+    let (store, _) = SqliteStore::open(folder.path()).unwrap();
+    store.save_plan(&plan("a")).await.unwrap();
+    store.append(vec![append("a", 1), append("a", 2)]).await.unwrap();
+    drop(store);
+    for change in [
+        "UPDATE record SET body = replace(body, '\"attempt\":2', '\"attempt\":3') WHERE seq = 2",
+        "UPDATE record SET time = '2026-01-01T00:00:00.000Z' WHERE seq = 2",
+        "UPDATE record SET sum = replace(sum, substr(sum, 1, 1), 'g') WHERE seq = 2",
+    ] {
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(folder.path().join(FILE), copy.path().join(FILE)).unwrap();
+        tamper(copy.path(), change);
+        let (store, _) = SqliteStore::open(copy.path()).unwrap();
+        let found = store.records(&a, 0, 10).await;
+        assert!(
+            matches!(found, Err(StoreError::ChangedRecord { seq: 2, .. })),
+            "{change}: {found:?}"
+        );
+    }
+    // Of a release that had no checksums.
+    tamper(folder.path(), "ALTER TABLE record DROP COLUMN sum");
+    let (store, _) = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!(store.records(&a, 0, 10).await.unwrap().len(), 2);
+}
+
+#[test]
+fn the_store_is_for_its_own_user_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let _store = SqliteStore::open(&data).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&data), 0o700);
+    for file in [FILE, "rekeeper.sqlite-wal", "lock"] {
+        assert_eq!(mode(&data.join(file)), 0o600, "{file}");
+    }
+}
+
+#[test]
+fn a_lock_that_is_a_link_is_refused_and_what_it_names_not_emptied() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other");
+    std::fs::write(&other, "precious").unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::os::unix::fs::symlink(&other, data.join("lock")).unwrap();
+    assert!(matches!(open_error(&data), StoreError::Folder { .. }));
+    assert_eq!(std::fs::read(&other).unwrap(), b"precious");
+}

@@ -1,6 +1,7 @@
 //! Configuration files: YAML, unknown fields refused, relative paths against the file's folder, all problems at once.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -180,6 +181,20 @@ pub fn check_parent(field: &str, folder: &Path, problems: &mut Vec<String>) {
     }
 }
 
+/// Says that a file with a secret can be read by everybody, if so.
+pub fn check_secret(field: &str, file: &Path, problems: &mut Vec<String>) {
+    let mode = std::fs::metadata(file).map(|found| found.permissions().mode() & 0o777);
+    // What cannot be looked at cannot be read either, and is said by whoever does.
+    if let Ok(mode) = mode
+        && mode & 0o007 != 0
+    {
+        let shown = file.display();
+        problems.push(format!(
+            "{field}: {shown} can be read by every user of this machine (mode {mode:04o}); chmod 600 {shown}"
+        ));
+    }
+}
+
 /// Whether a host name or address is of this machine alone.
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {
@@ -251,6 +266,30 @@ mod tests {
         let found = problems("listen: here\ntls: {key: none.key}\n");
         assert_eq!(found, ["line 2: tls.key: cannot be read"]);
         assert_eq!(problems("listen: here\n"), ["tls: missing"]);
+    }
+
+    #[test]
+    fn a_secret_that_everybody_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.key");
+        std::fs::write(&file, "secret").unwrap();
+        for (mode, may) in [
+            (0o600, true),
+            (0o640, true),
+            (0o644, false),
+            (0o602, false),
+            (0o666, false),
+        ] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            let mut problems = Vec::new();
+            check_secret("tls.key", &file, &mut problems);
+            assert_eq!(problems.is_empty(), may, "{mode:o} {problems:?}");
+            assert!(
+                problems
+                    .iter()
+                    .all(|problem| problem.contains("chmod 600") && !problem.contains("secret"))
+            );
+        }
     }
 
     #[test]

@@ -6,9 +6,10 @@
 pub(crate) mod snapshots;
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, BufReader, Read};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::ids::{HostName, MigrationName, TableName};
@@ -248,6 +249,14 @@ pub enum BadDocument {
     /// It is not a zstd frame.
     #[error("it cannot be unpacked")]
     Unpack(#[source] io::Error),
+    /// It becomes larger than documents of its packed size are.
+    #[error("it has {packed} bytes packed, and more than {allowed} unpacked, which no document has")]
+    TooLarge {
+        /// Its size as it came.
+        packed: usize,
+        /// What it may have unpacked.
+        allowed: u64,
+    },
     /// The JSON text is not of the expected form.
     #[error("it is not of the expected form")]
     Form(#[source] serde_json::Error),
@@ -273,28 +282,124 @@ pub fn pack<T: Serialize>(document: &T) -> io::Result<Packed> {
     })
 }
 
-/// Unpacks a document; with `expected`, only if its digest is that one.
+/// Most bytes that a document may have unpacked. A million parts of three replicas have 400 MB.
+pub const UNPACKED_BYTES: u64 = 1 << 30;
+/// How many times its packed size a document may have unpacked. Every part has a digest of its own, so that honest ones
+/// have 5 to 30 times; zstd goes up to 32,000.
+pub const UNPACKED_RATIO: u64 = 500;
+/// What any document may have unpacked: small ones may be repetitive.
+pub const UNPACKED_ALWAYS: u64 = 8 << 20;
+/// The largest window of zstd, as a power of two, for which memory is taken: packing takes 2 MiB, a frame may ask for 128.
+const WINDOW_LOG: u32 = 24;
+
+/// What a document of that packed size may have unpacked.
+#[must_use]
+pub fn allowed_unpacked(packed: usize) -> u64 {
+    let packed = u64::try_from(packed).unwrap_or(u64::MAX);
+    (packed.saturating_mul(UNPACKED_RATIO)).clamp(UNPACKED_ALWAYS, UNPACKED_BYTES)
+}
+
+/// Unpacks a document; with `expected`, only if its digest is that one. What it is made of is never in memory as a whole:
+/// it is parsed as it is unpacked, and no further than [`allowed_unpacked`], so to look only whether it is a document
+/// (`T` is `IgnoredAny`) takes no memory to speak of, whatever it is.
 ///
 /// # Errors
 /// [`BadDocument`] says what is wrong with it.
 pub fn unpack<T: DeserializeOwned>(bytes: &[u8], expected: Option<&str>) -> Result<T, BadDocument> {
-    let json = zstd::decode_all(bytes).map_err(BadDocument::Unpack)?;
-    if let Some(expected) = expected {
-        let found = digest(&json);
-        if found != expected {
-            return Err(BadDocument::Digest {
-                expected: expected.to_owned(),
-                found,
-            });
+    unpack_at_most(bytes, expected, allowed_unpacked(bytes.len()))
+}
+
+/// As [`unpack`], with another limit in bytes for what is unpacked; the lower one counts.
+///
+/// # Errors
+/// [`BadDocument`] says what is wrong with it.
+pub fn unpack_at_most<T: DeserializeOwned>(bytes: &[u8], expected: Option<&str>, limit: u64) -> Result<T, BadDocument> {
+    let (parsed, found) = read(bytes, limit)?;
+    if let Some(expected) = expected
+        && found != expected
+    {
+        return Err(BadDocument::Digest {
+            expected: expected.to_owned(),
+            found,
+        });
+    }
+    parsed.map_err(BadDocument::Form)
+}
+
+/// A packed document, as it was found, with the digest that it has.
+///
+/// # Errors
+/// [`BadDocument`] when it is none.
+pub fn as_packed(bytes: Vec<u8>) -> Result<Packed, BadDocument> {
+    let (parsed, digest) = read::<IgnoredAny>(&bytes, UNPACKED_BYTES)?;
+    parsed.map_err(BadDocument::Form)?;
+    Ok(Packed { digest, bytes })
+}
+
+/// What a document says, and the digest of its text.
+fn read<T: DeserializeOwned>(bytes: &[u8], limit: u64) -> Result<(serde_json::Result<T>, String), BadDocument> {
+    let allowed = limit.min(allowed_unpacked(bytes.len()));
+    let mut unpacked = zstd::Decoder::with_buffer(bytes).map_err(BadDocument::Unpack)?;
+    unpacked.window_log_max(WINDOW_LOG).map_err(BadDocument::Unpack)?;
+    let mut text = BufReader::with_capacity(64 << 10, Sieve::new(unpacked, allowed));
+    let mut parser = serde_json::Deserializer::from_reader(&mut text);
+    let parsed = T::deserialize(&mut parser).and_then(|document| parser.end().map(|()| document));
+    // What is left belongs to the digest.
+    let rest = io::copy(&mut text, &mut io::sink());
+    let sieve = text.into_inner();
+    if sieve.is_too_large {
+        let packed = bytes.len();
+        return Err(BadDocument::TooLarge { packed, allowed });
+    }
+    rest.map_err(BadDocument::Unpack)?;
+    Ok((parsed, hexadecimal(&sieve.digest.finalize())))
+}
+
+/// Counts and digests what is read through it, and lets no more through than is allowed.
+struct Sieve<R> {
+    from: R,
+    left: u64,
+    is_too_large: bool,
+    digest: Sha256,
+}
+
+impl<R> Sieve<R> {
+    fn new(from: R, allowed: u64) -> Self {
+        Self {
+            from,
+            left: allowed,
+            is_too_large: false,
+            digest: Sha256::new(),
         }
     }
-    serde_json::from_slice(&json).map_err(BadDocument::Form)
+}
+
+impl<R: Read> Read for Sieve<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.is_too_large {
+            return Err(io::Error::other("larger than allowed"));
+        }
+        let read = self.from.read(buffer)?;
+        match self.left.checked_sub(u64::try_from(read).unwrap_or(u64::MAX)) {
+            Some(left) => self.left = left,
+            None => {
+                self.is_too_large = true;
+                return Err(io::Error::other("larger than allowed"));
+            }
+        }
+        self.digest.update(&buffer[..read]);
+        Ok(read)
+    }
 }
 
 /// SHA-256, hexadecimal.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -314,5 +419,48 @@ mod tests {
             Err(BadDocument::Digest { .. })
         ));
         assert!(unpack::<Vec<String>>(b"torn", None).is_err());
+    }
+
+    #[test]
+    fn a_bomb_is_unpacked_no_further_than_documents_go() {
+        // Blanks, with which JSON may begin.
+        let frame = zstd::encode_all(vec![b' '; 16 << 20].as_slice(), 3).unwrap();
+        let bomb = frame.repeat(64);
+        let allowed = allowed_unpacked(bomb.len());
+        assert!(allowed < 64 << 20, "{allowed}");
+        let packed = bomb.len();
+        match unpack::<IgnoredAny>(&bomb, None).unwrap_err() {
+            BadDocument::TooLarge { packed: p, allowed: a } => assert_eq!((p, a), (packed, allowed)),
+            other => panic!("{other:?}"),
+        }
+        let refused = unpack::<IgnoredAny>(&bomb, Some("of no use"));
+        assert!(matches!(refused, Err(BadDocument::TooLarge { .. })), "{refused:?}");
+        // What any may have is taken, however well it packs; with a lower limit not.
+        let blanks = zstd::encode_all([vec![b' '; 4 << 20], b"7".to_vec()].concat().as_slice(), 3).unwrap();
+        assert!(blanks.len() < 1 << 10);
+        assert_eq!(unpack::<u32>(&blanks, None).unwrap(), 7);
+        let refused = unpack_at_most::<u32>(&blanks, None, 1 << 20);
+        assert!(matches!(refused, Err(BadDocument::TooLarge { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn what_follows_a_document_is_no_part_of_it() {
+        let twice = zstd::encode_all(br#"["a"] ["a"]"#.as_slice(), 3).unwrap();
+        let refused = unpack::<Vec<String>>(&twice, None);
+        assert!(matches!(refused, Err(BadDocument::Form(_))), "{refused:?}");
+        let with_blanks = zstd::encode_all(br#"["a"]  "#.as_slice(), 3).unwrap();
+        assert_eq!(
+            unpack::<Vec<String>>(&with_blanks, Some(&digest(br#"["a"]  "#))).unwrap(),
+            ["a"]
+        );
+    }
+
+    #[test]
+    fn a_large_window_is_refused() {
+        let mut packer = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        packer.window_log(27).unwrap();
+        std::io::Write::write_all(&mut packer, b"[1]").unwrap();
+        let packed = packer.finish().unwrap();
+        assert!(matches!(unpack::<Vec<u8>>(&packed, None), Err(BadDocument::Unpack(_))));
     }
 }

@@ -334,6 +334,10 @@ codes! {
     TableChanged "TABLE_CHANGED" false
         "the table is not the one that was planned: dropped, recreated or renamed meanwhile"
         "rekeeper abort, then plan under a new name; what is detached stays so until ATTACH TABLE, retry or abort";
+    EventTooLarge "EVENT_TOO_LARGE" false
+        "what came of a step is too large to be taken or written down; the step itself may be done"
+        "see the message for the limit; where it is one of `limits` in coordinator.yaml, raise it and restart the \
+         coordinator; then retry: the step finds what is done already";
     StoredDocumentLost "STORED_DOCUMENT_LOST" false
         "a document that the coordinator had written down is lost or changed"
         "put the document back into the store, from the agent that made it or from a backup, as docs/runbook.md says under \

@@ -132,7 +132,9 @@ class Agent(Program):
         settings["restart"]["timeout"] = settings["hooks"]["timeout"] = "2m"
         if host.password:
             directory.mkdir(parents=True)
-            (directory / "clickhouse.password").write_text(host.password)
+            password = directory / "clickhouse.password"
+            password.touch(mode=0o600)
+            password.write_text(host.password)
             settings["clickhouse"]["password_file"] = "clickhouse.password"
         super().__init__(directory, "rekeeper-agent", settings)
 

@@ -104,6 +104,17 @@ hooks: {before_restart: [./none], timeout: 0s}
 fn a_ca_goes_with_https_and_nothing_else() {
     for (url, ca, says) in [
         (
+            "http://anna:geheim@127.0.0.1:8123",
+            "",
+            "clickhouse.url: it is scheme, host and port",
+        ),
+        (
+            "http://127.0.0.1:8123/?user=anna&password=geheim",
+            "",
+            "clickhouse.url: it is scheme, host and port",
+        ),
+        ("anna:geheim@ch", "", "clickhouse.url: it is scheme, host and port"),
+        (
             "https://ch:8443",
             "",
             "clickhouse.url: \"https://ch:8443\" needs clickhouse.ca",

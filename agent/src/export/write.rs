@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use rekeeper_shared::durable;
 use rekeeper_shared::step::Exported;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -36,7 +37,7 @@ impl Writer {
         beside.push(".new");
         let beside = PathBuf::from(beside);
         let begin = || -> io::Result<Encoder<'static, Limited>> {
-            let inner = File::create(&beside)?;
+            let inner = durable::create(&beside)?;
             let mut lines = Encoder::new(
                 Limited {
                     file: inner,

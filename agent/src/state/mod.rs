@@ -31,10 +31,11 @@ mod seen;
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rekeeper_shared::document::{BadDocument, Manifest, Packed, digest, unpack};
+use rekeeper_shared::document::{BadDocument, Manifest, Packed, as_packed, digest, unpack};
 use rekeeper_shared::durable;
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::{SetRef, TableRef};
@@ -79,7 +80,7 @@ impl State {
         make_folder(folder)?;
         let lock_file = folder.join("lock");
         let disk = |e| StateError::Disk(lock_file.clone(), e);
-        let lock = File::create(&lock_file).map_err(disk)?;
+        let lock = durable::open_lock(&lock_file).map_err(disk)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StateError::Taken(folder.to_owned())),
@@ -277,13 +278,7 @@ fn file_stem(table: &TableRef) -> String {
 
 /// The digest of a packed document as it lies on the disk.
 fn repack(file: &Path, bytes: Vec<u8>) -> Result<Packed, StateError> {
-    let json: serde_json::Value = unpack(&bytes, None).map_err(|e| damaged(file, &e))?;
-    drop(json);
-    let json = zstd::decode_all(bytes.as_slice()).map_err(|e| StateError::Damaged(file.to_owned(), e.to_string()))?;
-    Ok(Packed {
-        digest: digest(&json),
-        bytes,
-    })
+    as_packed(bytes).map_err(|e| damaged(file, &e))
 }
 
 fn damaged(file: &Path, error: &BadDocument) -> StateError {
@@ -292,7 +287,7 @@ fn damaged(file: &Path, error: &BadDocument) -> StateError {
 
 fn make_folder(folder: &Path) -> Result<(), StateError> {
     let disk = |e| StateError::Disk(folder.to_owned(), e);
-    match std::fs::create_dir(folder) {
+    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {
             // A folder that a power cut takes away takes its files with it.
             let parent = folder.parent().filter(|p| !p.as_os_str().is_empty());

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use rekeeper_proto::v1::{self, from_coordinator::Kind};
-use rekeeper_shared::ids::HostName;
+use rekeeper_shared::ids::{HostName, MigrationName};
 use rekeeper_shared::inventory::HostInventory;
 use rekeeper_shared::rehearsal::Action;
 use rekeeper_shared::step::Command;
@@ -21,6 +21,17 @@ pub struct AgentsHandle(Arc<Registry>);
 impl AgentsHandle {
     pub(super) fn new(registry: Arc<Registry>) -> Self {
         Self(registry)
+    }
+
+    /// Notes that an attempt is about to be ordered of a host: before its command is sent. Only then its event is heard
+    /// with its document.
+    pub fn is_to_do(&self, host: &HostName, migration: &MigrationName, attempt: u64) {
+        self.0.is_to_do(host, migration, attempt);
+    }
+
+    /// Notes that an attempt has ended.
+    pub fn has_done(&self, host: &HostName, migration: &MigrationName, attempt: u64) {
+        self.0.has_done(host, migration, attempt);
     }
 
     /// Sends a command; false when that connection is gone, or closed now because the agent does not keep up, or when

@@ -4,6 +4,7 @@
 //! for an agent: one that does not take what is sent to it loses its connection, and gets it again after it is back.
 
 mod handle;
+mod heard;
 mod registry;
 mod service;
 mod stream;
@@ -15,6 +16,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Event, Hello};
 
 pub use handle::AgentsHandle;
+pub use heard::Heard;
 pub use service::{AgentsService, new, server_builder};
 pub use stream::Outgoing;
 
@@ -41,7 +43,7 @@ pub enum FromAgents {
         connection: ConnectionId,
         /// Its number in the connection.
         sequence: u64,
-        /// The event; its document has the digest that it bears.
+        /// The event. Its document has the digest that it bears, and is there only when the attempt was ordered of the host.
         event: Event,
     },
     /// What a step is doing, for people.

@@ -1,13 +1,13 @@
 //! Who is connected. Every host has at most one connection, every server at most one host.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rekeeper_proto::v1::{self, from_coordinator::Kind};
 use rekeeper_shared::PROTOCOL_VERSION;
-use rekeeper_shared::ids::HostName;
+use rekeeper_shared::ids::{HostName, MigrationName};
 use rekeeper_shared::inventory::HostInventory;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::rehearsal::Action;
@@ -44,6 +44,8 @@ pub(super) struct Registry {
     /// What it was before, by token: the runs that went before on the same store.
     past: BTreeMap<u64, String>,
     state: Mutex<State>,
+    /// The attempts that were ordered and have not ended, each of its host. An event of another one is not unpacked.
+    ordered: Mutex<HashMap<MigrationName, HashSet<(HostName, u64)>>>,
 }
 
 #[derive(Debug, Default)]
@@ -88,11 +90,46 @@ impl Registry {
             own,
             past,
             state: Mutex::default(),
+            ordered: Mutex::default(),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that an attempt is about to be ordered of a host.
+    pub(super) fn is_to_do(&self, host: &HostName, migration: &MigrationName, attempt: u64) {
+        let mut ordered = self.ordered.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_migration = ordered.entry(migration.clone()).or_default();
+        of_migration.insert((host.clone(), attempt));
+    }
+
+    /// Notes that an attempt has ended.
+    pub(super) fn has_done(&self, host: &HostName, migration: &MigrationName, attempt: u64) {
+        let mut ordered = self.ordered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_migration) = ordered.get_mut(migration) {
+            of_migration.remove(&(host.clone(), attempt));
+        }
+    }
+
+    /// Whether the attempt is one that the host was ordered to do and has not ended.
+    pub(super) fn is_ordered(&self, host: &HostName, migration: &MigrationName, attempt: u64) -> bool {
+        let ordered = self.ordered.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_migration = ordered.get(migration);
+        of_migration.is_some_and(|ordered| ordered.contains(&(host.clone(), attempt)))
+    }
+
+    /// Whether somebody waits for the answer to a question of this connection.
+    pub(super) fn asks(&self, connected: &Connected, request: u64) -> bool {
+        let mut state = self.state();
+        let agent = state.agent(&connected.hello.host, connected.connection);
+        agent.is_some_and(|agent| {
+            agent
+                .questions
+                .get(&request)
+                .is_some_and(|waiting| !waiting.is_dropped())
+        })
     }
 
     /// Takes a connection in, or says why not. What the agent is sent begins with [`v1::Welcome`].

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rekeeper_proto::MAX_MESSAGE_BYTES;
 use rekeeper_proto::tls::{Peer, Role, Seldom, Who};
 use rekeeper_proto::v1::{self, agents_server::Agents, agents_server::AgentsServer};
 use rekeeper_shared::ids::HostName;
@@ -14,9 +13,11 @@ use tokio::time::timeout;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use super::heard::{Heard, Told};
 use super::registry::Registry;
 use super::stream::{self, Outgoing};
-use super::{AgentsHandle, FromAgents, Refused};
+use super::{AgentsHandle, Refused};
+use crate::limits::{Budget, Calls, Held, Measured};
 
 /// What agents have said and the driver has not heard yet; beyond it, agents wait.
 const INCOMING: usize = 1_024;
@@ -25,11 +26,13 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// Silence after which a peer is asked for a sign of life, and how long it has for it: a dead one is found in 9 s.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Calls that are open on one connection; HTTP/2 lets a caller wait with more.
+const CALLS_OF_CONNECTION: u32 = 64;
 
 /// The agents of the coordinator that has this token, and had the runs of `past` by their tokens: the service to serve,
 /// the handle to tell them something, and what they say.
 #[must_use]
-pub fn new(own: SeenToken, past: BTreeMap<u64, String>) -> (AgentsService, AgentsHandle, mpsc::Receiver<FromAgents>) {
+pub fn new(own: SeenToken, past: BTreeMap<u64, String>, budget: Arc<Budget>) -> (AgentsService, AgentsHandle, Heard) {
     let (told, heard) = mpsc::channel(INCOMING);
     let registry = Arc::new(Registry::new(own, past));
     let handle = AgentsHandle::new(Arc::clone(&registry));
@@ -37,8 +40,9 @@ pub fn new(own: SeenToken, past: BTreeMap<u64, String>) -> (AgentsService, Agent
         registry,
         told,
         logged: Seldom::default(),
+        budget,
     };
-    (service, handle, heard)
+    (service, handle, Heard::new(heard))
 }
 
 /// A server that finds dead peers.
@@ -47,23 +51,33 @@ pub fn server_builder() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(Some(CALLS_OF_CONNECTION))
 }
 
 /// The service of [`v1::agents_server`].
 #[derive(Debug)]
 pub struct AgentsService {
     registry: Arc<Registry>,
-    told: mpsc::Sender<FromAgents>,
+    told: mpsc::Sender<Told>,
     logged: Seldom,
+    budget: Arc<Budget>,
 }
 
 impl AgentsService {
     /// The service with the limits of the wire, to add to a [`server_builder`].
     #[must_use]
-    pub fn into_server(self) -> AgentsServer<Self> {
-        AgentsServer::new(self)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    pub fn into_server(self) -> Measured<AgentsServer<Self>> {
+        let budget = self.budget();
+        let service = AgentsServer::new(self)
+            .max_decoding_message_size(budget.limits().message_bytes)
+            .max_encoding_message_size(rekeeper_proto::MAX_MESSAGE_BYTES);
+        Measured::new(service, Calls::OfAgents, budget)
+    }
+
+    /// What the callers have under way, of all services together.
+    #[must_use]
+    pub fn budget(&self) -> Arc<Budget> {
+        Arc::clone(&self.budget)
     }
 }
 
@@ -115,17 +129,23 @@ impl Agents for AgentsService {
     /// Answers once the agent has said hello, so the hello must not wait for the answer.
     async fn attend(&self, request: Request<Streaming<v1::FromAgent>>) -> Result<Response<Outgoing>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
+        let held = request.extensions().get::<Held>().cloned().unwrap_or_default();
         let mut incoming = request.into_inner();
         let hello = timeout(HELLO_WITHIN, stream::first(&mut incoming))
             .await
             .map_err(|_| Status::deadline_exceeded("no hello came"))??;
+        drop(held.take());
         self.authorize(peer.as_ref(), &hello.host)?;
         let (admitted, outgoing) = self.registry.admit(hello)?;
         tokio::spawn(stream::attend(
             Arc::clone(&self.registry),
             self.told.clone(),
             admitted,
-            incoming,
+            stream::Incoming {
+                messages: incoming,
+                held,
+                inventory_bytes: self.budget.limits().inventory_bytes,
+            },
         ));
         Ok(Response::new(outgoing))
     }

@@ -15,10 +15,12 @@ use rekeeper_shared::step::{Event, Hello};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
+use super::heard::Told;
 use super::registry::{Admitted, Registry};
 use super::{Connected, FromAgents};
+use crate::limits::{Held, Hold};
 
 /// What an agent is sent. A connection that is closed ends at once, whatever still waits in its queue.
 #[derive(Debug)]
@@ -66,6 +68,18 @@ pub(super) async fn first(incoming: &mut Streaming<v1::FromAgent>) -> Result<Hel
     }
 }
 
+/// Characters of what a step is doing that are kept.
+const DOING: usize = 1_024;
+
+/// What an agent says after its hello.
+pub(super) struct Incoming {
+    pub(super) messages: Streaming<v1::FromAgent>,
+    /// The room that the messages take, in their order.
+    pub(super) held: Held,
+    /// Most bytes of an inventory once it is unpacked.
+    pub(super) inventory_bytes: u64,
+}
+
 /// How a stream ended.
 enum End {
     /// The agent said that it goes.
@@ -79,12 +93,7 @@ enum End {
 }
 
 /// Tells what happens on a stream, from `Connected` to `Gone`.
-pub(super) async fn attend(
-    registry: Arc<Registry>,
-    told: mpsc::Sender<FromAgents>,
-    admitted: Admitted,
-    incoming: Streaming<v1::FromAgent>,
-) {
+pub(super) async fn attend(registry: Arc<Registry>, told: mpsc::Sender<Told>, admitted: Admitted, incoming: Incoming) {
     if let Some(replaced) = admitted.replaced {
         // It is dropped, not sent, when the connection that was replaced is over.
         drop(replaced.await);
@@ -93,12 +102,17 @@ pub(super) async fn attend(
     let host = connected.hello.host.clone();
     let connection = connected.connection;
     tracing::info!(host = %host, connection = %connection, ahead = connected.ahead, "agent connected");
-    if told.send(FromAgents::Connected(connected.clone())).await.is_ok() {
+    if told
+        .send((FromAgents::Connected(connected.clone()), None))
+        .await
+        .is_ok()
+    {
         let mut reader = Reader {
             registry: &registry,
             connected: &connected,
             told: &told,
             last_sequence: 0,
+            inventory_bytes: incoming.inventory_bytes,
         };
         let mut closing = admitted.closing;
         let end = tokio::select! {
@@ -122,7 +136,7 @@ pub(super) async fn attend(
             connection,
             goodbye,
         };
-        drop(told.send(gone).await);
+        drop(told.send((gone, None)).await);
     } else {
         registry.leave(&connected, None);
     }
@@ -132,21 +146,27 @@ pub(super) async fn attend(
 struct Reader<'a> {
     registry: &'a Registry,
     connected: &'a Connected,
-    told: &'a mpsc::Sender<FromAgents>,
+    told: &'a mpsc::Sender<Told>,
     last_sequence: u64,
+    inventory_bytes: u64,
 }
 
 impl Reader<'_> {
-    async fn read(&mut self, mut incoming: Streaming<v1::FromAgent>) -> End {
+    async fn read(&mut self, mut incoming: Incoming) -> End {
         loop {
-            let message = match incoming.message().await {
+            let message = match incoming.messages.message().await {
                 Ok(Some(message)) => message,
                 Ok(None) => return End::Lost,
                 Err(status) => {
+                    // Of the limits: the agent is told, and so are people.
+                    if status.code() == Code::ResourceExhausted {
+                        return End::Bad(status);
+                    }
                     tracing::debug!(host = %self.host(), error = %status, "stream broke");
                     return End::Lost;
                 }
             };
+            let hold: Option<Hold> = incoming.held.take();
             let said = match message.kind {
                 Some(Kind::Goodbye(v1::Goodbye {})) => return End::Goodbye,
                 Some(Kind::Hello(_)) => Err(Status::invalid_argument("hello comes only once, as the first message")),
@@ -159,7 +179,7 @@ impl Reader<'_> {
             match said {
                 Ok(None) => {}
                 Ok(Some(said)) => {
-                    if self.told.send(said).await.is_err() {
+                    if self.told.send((said, hold)).await.is_err() {
                         return End::Closed;
                     }
                 }
@@ -183,9 +203,12 @@ impl Reader<'_> {
         }
         self.last_sequence = sequence;
         let mut event = Event::try_from(event).map_err(bad)?;
-        if let Some(document) = event.document.take() {
+        let document = event.document.take();
+        // Nothing is unpacked, or kept, for what nobody has ordered; the driver hears it, and leaves it alone.
+        let is_ordered = || self.registry.is_ordered(self.host(), &event.migration, event.attempt);
+        if let Some(document) = document.filter(|_| is_ordered()) {
             let Packed { digest, bytes } = document;
-            let (bytes, checked) = unpack::<IgnoredAny>(bytes, Some(digest.clone())).await?;
+            let (bytes, checked) = unpack::<IgnoredAny>(bytes, Some(digest.clone()), u64::MAX).await?;
             checked.map_err(|e| unreadable("document", &e))?;
             event.document = Some(Packed { digest, bytes });
         }
@@ -203,14 +226,26 @@ impl Reader<'_> {
             connection: self.connected.connection,
             migration: parse("migration", &doing.migration).map_err(bad)?,
             attempt: doing.attempt,
-            text: doing.text,
+            text: doing.text.chars().take(DOING).collect(),
         })
     }
 
     async fn inspected(&self, inspected: v1::Inspected) -> Result<(), Status> {
+        if !self.registry.asks(self.connected, inspected.request) {
+            return Ok(());
+        }
         let result = if inspected.error.is_empty() {
-            let (_, inventory) = unpack::<HostInventory>(inspected.inventory, None).await?;
-            let inventory = inventory.map_err(|e| unreadable("inventory", &e))?;
+            let unpacked = unpack::<HostInventory>(inspected.inventory, None, self.inventory_bytes);
+            let inventory = match unpacked.await?.1 {
+                Ok(inventory) => inventory,
+                Err(error @ BadDocument::TooLarge { .. }) => {
+                    let why =
+                        format!("its inventory is too large: {error} (limits.inventory_bytes in coordinator.yaml)");
+                    self.registry.inspected(self.connected, inspected.request, Err(why));
+                    return Ok(());
+                }
+                Err(error) => return Err(unreadable("inventory", &error)),
+            };
             if inventory.host != *self.host() {
                 return Err(bad(BadMessage {
                     field: "inventory.host",
@@ -226,8 +261,11 @@ impl Reader<'_> {
     }
 
     async fn rehearsed(&self, rehearsed: v1::Rehearsed) -> Result<(), Status> {
+        if !self.registry.asks(self.connected, rehearsed.request) {
+            return Ok(());
+        }
         let result = if rehearsed.error.is_empty() {
-            let (_, actions) = unpack::<Vec<Action>>(rehearsed.actions, None).await?;
+            let (_, actions) = unpack::<Vec<Action>>(rehearsed.actions, None, self.inventory_bytes).await?;
             Ok(actions.map_err(|e| unreadable("actions", &e))?)
         } else {
             Err(rehearsed.error)
@@ -241,9 +279,10 @@ impl Reader<'_> {
 async fn unpack<T: DeserializeOwned + Send + 'static>(
     bytes: Vec<u8>,
     digest: Option<String>,
+    limit: u64,
 ) -> Result<(Vec<u8>, Result<T, BadDocument>), Status> {
     tokio::task::spawn_blocking(move || {
-        let unpacked = document::unpack(&bytes, digest.as_deref());
+        let unpacked = document::unpack_at_most(&bytes, digest.as_deref(), limit);
         (bytes, unpacked)
     })
     .await

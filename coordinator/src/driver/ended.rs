@@ -2,7 +2,8 @@
 
 use rekeeper_shared::document::Packed;
 use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::step::{Outcome, StepKind};
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Failure, Outcome, StepKind};
 
 use super::migration::Migration;
 use crate::progress::{IllegalTransition, Record};
@@ -31,6 +32,7 @@ pub(super) fn ended(
             outcome: Box::new(outcome),
         });
     };
+    let outcome = fitting(outcome);
     let record = Record::Event {
         attempt,
         outcome: outcome.clone(),
@@ -57,6 +59,20 @@ pub(super) fn ended(
     })
 }
 
+/// Most bytes of what came of an attempt, as it is written down. An event has less by far (`proto`, convert/event.rs);
+/// beyond what SQLite takes, one would end the program, and again each time when it is told.
+const OUTCOME_BYTES: usize = 16 << 20;
+
+/// What came of an attempt, or, where it is too large to be written down, its failure.
+fn fitting(outcome: Outcome) -> Outcome {
+    let bytes = serde_json::to_vec(&outcome).map_or(usize::MAX, |json| json.len());
+    if bytes <= OUTCOME_BYTES {
+        return outcome;
+    }
+    let text = format!("what came of it has {bytes} bytes to be written down, and {OUTCOME_BYTES} are allowed");
+    Outcome::Failed(Failure::lasting(Code::EventTooLarge, text))
+}
+
 /// As much of a text as a problem has room for.
 pub(super) fn truncated(text: &str) -> String {
     const SHOWN: usize = 200;
@@ -73,5 +89,29 @@ fn log_outcome(migration: &MigrationName, host: &HostName, target: &str, step: S
         Outcome::Failed(failure) => {
             tracing::warn!(%migration, %host, target, %step, problem = %failure.problem, retry = failure.retry, "failed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rekeeper_shared::settle::Unsettled;
+    use rekeeper_shared::step::Done;
+
+    use super::*;
+
+    #[test]
+    fn an_outcome_that_is_too_large_is_the_failure_of_its_attempt() {
+        let of = |bytes: usize| {
+            let replica = "\u{1}".repeat(bytes / 6);
+            let (pointer, end) = (1, 2);
+            Outcome::Done(Done::Settled(vec![Unsettled::Log { replica, pointer, end }]))
+        };
+        let small = of(OUTCOME_BYTES - 1_000);
+        assert_eq!(fitting(small.clone()), small);
+        let Outcome::Failed(failure) = fitting(of(OUTCOME_BYTES + 1_000)) else {
+            panic!()
+        };
+        assert_eq!(failure.problem.code, Code::EventTooLarge);
+        assert!(!failure.retry);
     }
 }

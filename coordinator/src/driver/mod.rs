@@ -27,7 +27,7 @@ use rekeeper_shared::step::{Event, Failure, Outcome, Target};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::agents::{AgentsHandle, ConnectionId, FromAgents};
+use crate::agents::{AgentsHandle, ConnectionId, FromAgents, Heard};
 use crate::progress::{IllegalTransition, Intent, Record};
 use crate::store::{Append, Store, StoreError};
 
@@ -43,6 +43,8 @@ pub use migration::name_of;
 
 /// How many messages are taken in one turn at most; they share one fsync.
 const TURN: usize = 1_024;
+/// Bytes of documents that are taken in one turn, but for the one that crosses the line.
+const TURN_BYTES: usize = 32 << 20;
 /// How long until waiting steps are looked at again, when nothing else happens.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -65,6 +67,14 @@ struct Turn {
     answers: Vec<Box<dyn FnOnce() + Send>>,
 }
 
+impl Turn {
+    /// Bytes of the documents that are to be written down.
+    fn bytes(&self) -> usize {
+        let documents = self.appends.iter().filter_map(|append| append.document.as_ref());
+        documents.map(|document| document.bytes.len()).sum()
+    }
+}
+
 impl<S: Store> Driver<S> {
     /// Reads every migration back from the store.
     ///
@@ -74,6 +84,10 @@ impl<S: Store> Driver<S> {
         let mut migrations = BTreeMap::new();
         for plan in store.plans().await? {
             let migration = Migration::load(plan, &*store).await?;
+            for (attempt, intent) in &migration.progress.in_flight {
+                let host = &migration.plan.hosts[intent.host].name;
+                agents.is_to_do(host, &migration.plan.name, *attempt);
+            }
             migrations.insert(migration.plan.name.clone(), migration);
         }
         Ok(Self {
@@ -90,11 +104,7 @@ impl<S: Store> Driver<S> {
     ///
     /// # Errors
     /// The store's failure: the program must end with it.
-    pub async fn run(
-        mut self,
-        mut heard: mpsc::Receiver<FromAgents>,
-        mut requests: mpsc::Receiver<Request>,
-    ) -> Result<(), StoreError> {
+    pub async fn run(mut self, mut heard: Heard, mut requests: mpsc::Receiver<Request>) -> Result<(), StoreError> {
         loop {
             let mut turn = Turn::default();
             tokio::select! {
@@ -113,6 +123,9 @@ impl<S: Store> Driver<S> {
                 self.loaded(loaded, &mut turn);
             }
             for _ in 0..TURN {
+                if turn.bytes() > TURN_BYTES {
+                    break;
+                }
                 match heard.try_recv() {
                     Ok(said) => self.hear(said, &mut turn),
                     Err(_) => break,
@@ -173,7 +186,10 @@ impl<S: Store> Driver<S> {
                 text,
                 ..
             } => {
-                self.hosts.doing(&host, migration, attempt, text);
+                // Of what is under way on that host, and nothing else: there is an end to that.
+                if self.is_under_way(&host, &migration, attempt) {
+                    self.hosts.doing(&host, migration, attempt, text);
+                }
             }
             FromAgents::Event {
                 host,
@@ -191,6 +207,14 @@ impl<S: Store> Driver<S> {
                 turn.acknowledge.insert(host, (connection, sequence));
             }
         }
+    }
+
+    fn is_under_way(&self, host: &HostName, migration: &MigrationName, attempt: u64) -> bool {
+        let migration = self.migrations.get(migration);
+        migration.is_some_and(|migration| {
+            let intent = migration.progress.in_flight.get(&attempt);
+            intent.is_some_and(|intent| migration.plan.hosts[intent.host].name == *host)
+        })
     }
 
     /// What is under way on a host that has connected; when it is the first time, also what waited for it elsewhere.
@@ -229,9 +253,13 @@ impl<S: Store> Driver<S> {
             return;
         }
         let Refused { why, outcome } = match ended(migration, attempt, outcome, document) {
-            Ok(append) => return turn.appends.push(append),
+            Ok(append) => {
+                self.agents.has_done(host, &name, attempt);
+                return turn.appends.push(append);
+            }
             Err(refused) => refused,
         };
+        self.agents.has_done(host, &name, attempt);
         match why {
             // An event that was acknowledged to a connection that broke: it is on disk already.
             IllegalTransition::NotInFlight(_) => {
@@ -275,6 +303,7 @@ impl<S: Store> Driver<S> {
                     match migration.progress.apply(&migration.plan, &record) {
                         Ok(()) => {
                             migration.ordered(attempt, now);
+                            self.agents.is_to_do(&migration.plan.hosts[host].name, name, attempt);
                             load.add(host, proposal.step);
                             migration.look();
                             turn.appends.push(Append {

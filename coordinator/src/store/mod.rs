@@ -156,6 +156,16 @@ pub enum StoreError {
         #[source]
         source: serde_json::Error,
     },
+    /// A record is not what was stored.
+    #[error(
+        "the stored record {seq} of {migration} was changed: it does not have its checksum; restore data_dir from its latest copy"
+    )]
+    ChangedRecord {
+        /// The migration.
+        migration: MigrationName,
+        /// Its number.
+        seq: u64,
+    },
     /// A record is gone.
     #[error("the stored record {seq} of {migration} is lost")]
     LostRecord {

@@ -41,6 +41,9 @@ const TABLES: &str = "
 /// Every run that this store had, by its token. Beside the tables above: a store without it is one of before.
 const RUNS: &str = "CREATE TABLE IF NOT EXISTS run (token INTEGER PRIMARY KEY, run TEXT NOT NULL) STRICT";
 
+/// The checksum of each record. Beside the tables above: a store without it is one of before, and so are its records.
+const SUMS: &str = "ALTER TABLE record ADD COLUMN sum TEXT";
+
 /// What one opening of the store begins with.
 pub(super) struct Begun {
     /// Drawn when the store was created.
@@ -120,6 +123,10 @@ fn take_token(connection: &mut Connection) -> rusqlite::Result<Begun> {
         )?;
     }
     transaction.execute_batch(RUNS)?;
+    let sums = "SELECT count(*) FROM pragma_table_info('record') WHERE name = 'sum'";
+    if transaction.query_row(sums, [], |row| row.get::<_, i64>(0))? == 0 {
+        transaction.execute_batch(SUMS)?;
+    }
     let past = {
         let mut runs = transaction.prepare("SELECT token, run FROM run")?;
         let rows = runs.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;

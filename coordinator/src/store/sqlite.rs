@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -11,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
 use rekeeper_shared::document::{self, BadDocument, Packed};
+use rekeeper_shared::durable;
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::plan::Plan;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -22,6 +24,8 @@ use super::{Append, Pending, Store, StoreError, Stored, Written, schema};
 
 const FILE: &str = "rekeeper.sqlite";
 const LOCK: &str = "lock";
+/// What a file of SQLite has at least.
+const HEADER: u64 = 512;
 
 /// What an opening of the store made up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,10 +57,13 @@ impl SqliteStore {
     /// # Errors
     /// When another process has it open, when a newer release wrote it, when it is damaged, or the disk refuses.
     pub fn open(data_dir: &Path) -> Result<(Self, Opened), StoreError> {
-        let lock = lock(data_dir)?;
+        let mut lock = lock(data_dir)?;
         let file = data_dir.join(FILE);
+        let known = known_store(&mut lock, data_dir)?;
+        check_there(&file, known.as_deref())?;
         let mut connection = schema::connect(&file)?;
         let begun = schema::begin(&mut connection, &file)?;
+        note_store(&mut lock, data_dir, &file, known.as_deref(), &begun.store_id)?;
         // Begin with an empty log: its size is not known here, and the writer counts from nothing.
         checkpoint(&connection, "TRUNCATE").map_err(|e| schema::at_open(&file, e))?;
         let last = last_records(&connection).map_err(|e| schema::at_open(&file, e))?;
@@ -240,24 +247,30 @@ fn records(
     limit: usize,
 ) -> Result<Vec<Stored>, StoreError> {
     let rows = connection
-        .prepare_cached("SELECT seq, time, body FROM record WHERE migration = ? AND seq > ? ORDER BY seq LIMIT ?")
+        .prepare_cached("SELECT seq, time, body, sum FROM record WHERE migration = ? AND seq > ? ORDER BY seq LIMIT ?")
         .and_then(|mut statement| {
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             statement
                 .query_map(params![migration.as_str(), after, limit], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
                 })?
-                .collect::<Result<Vec<(u64, String, String)>, _>>()
+                .collect::<Result<Vec<(u64, String, String, Option<String>)>, _>>()
         })
         .map_err(StoreError::Read)?;
     let mut expected = after;
     rows.into_iter()
-        .map(|(seq, time, body)| {
+        .map(|(seq, time, body, sum)| {
             expected += 1;
             if seq != expected {
                 return Err(StoreError::LostRecord {
                     migration: migration.clone(),
                     seq: expected,
+                });
+            }
+            if sum.is_some_and(|sum| sum != record_sum(migration, seq, &time, &body)) {
+                return Err(StoreError::ChangedRecord {
+                    migration: migration.clone(),
+                    seq,
                 });
             }
             let record = serde_json::from_str(&body).map_err(|source| StoreError::BadRecord {
@@ -282,6 +295,66 @@ fn last_records(connection: &Connection) -> rusqlite::Result<HashMap<MigrationNa
     rows.collect()
 }
 
+/// Which store the folder has had: its lock tells, so that a store that is gone is missed. None before the first one, and
+/// where an older release made it.
+fn known_store(lock: &mut File, data_dir: &Path) -> Result<Option<String>, StoreError> {
+    let mut text = String::new();
+    let read = lock.take(1_024).read_to_string(&mut text);
+    read.map_err(|source| StoreError::Folder {
+        path: data_dir.join(LOCK),
+        source,
+    })?;
+    let text = text.trim();
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
+/// SQLite makes a new store where there is none, and takes a file without a header for an empty one: neither may happen
+/// to one that was there, since a coordinator that knows nothing would begin anew.
+fn check_there(file: &Path, known: Option<&str>) -> Result<(), StoreError> {
+    let damaged = |what: String| {
+        Err(StoreError::Damaged {
+            file: file.to_owned(),
+            what,
+        })
+    };
+    let bytes = fs::metadata(file).map(|found| found.len()).ok();
+    match (bytes, known) {
+        (None, None) | (Some(0), None) => {}
+        (None, Some(known)) => return damaged(format!("it is gone, and the folder has had the store {known}")),
+        (Some(bytes @ 0..HEADER), _) => return damaged(format!("it has {bytes} bytes, and no store is so small")),
+        (Some(_), _) => {}
+    }
+    // SQLite gives the files beside it the rights of this one.
+    let made = fs::OpenOptions::new().append(true).create(true).open(file);
+    let only_own = made.and_then(|made| made.set_permissions(fs::Permissions::from_mode(0o600)));
+    only_own.map_err(|source| StoreError::Folder {
+        path: file.to_owned(),
+        source,
+    })
+}
+
+fn note_store(lock: &mut File, data_dir: &Path, file: &Path, known: Option<&str>, is: &str) -> Result<(), StoreError> {
+    match known {
+        Some(known) if known == is => return Ok(()),
+        Some(known) => {
+            return Err(StoreError::Damaged {
+                file: file.to_owned(),
+                what: format!("it is the store {is}, and the folder has had the store {known}"),
+            });
+        }
+        None => {}
+    }
+    let mut write = || {
+        lock.rewind()?;
+        writeln!(lock, "{is}")?;
+        lock.sync_all()
+    };
+    write().map_err(|source| StoreError::Folder {
+        path: data_dir.join(LOCK),
+        source,
+    })
+}
+
 /// Makes the folder and locks it. The lock goes when the process ends, however it ends.
 fn lock(data_dir: &Path) -> Result<File, StoreError> {
     let failed = |path: &Path| {
@@ -290,7 +363,7 @@ fn lock(data_dir: &Path) -> Result<File, StoreError> {
     };
     create_folder(data_dir).map_err(failed(data_dir))?;
     let path = data_dir.join(LOCK);
-    let file = File::create(&path).map_err(failed(&path))?;
+    let file = durable::open_lock(&path).map_err(failed(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse(data_dir.to_owned())),
@@ -301,7 +374,7 @@ fn lock(data_dir: &Path) -> Result<File, StoreError> {
 /// Makes a folder so that it stays: a new one could be lost with the acknowledged records in it, if its name in the
 /// folder above were not synced.
 fn create_folder(folder: &Path) -> io::Result<()> {
-    match fs::create_dir(folder) {
+    match durable::create_folder(folder) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => return Ok(()),
         // Also when the folder above is not there: it may be a volume that is not mounted.
@@ -313,6 +386,11 @@ fn create_folder(folder: &Path) -> io::Result<()> {
 
 fn writer_gone() -> String {
     "the thread that writes has ended".to_owned()
+}
+
+/// The checksum of a record with all that tells where it belongs; records of older releases have none.
+pub(super) fn record_sum(migration: &MigrationName, seq: u64, time: &str, body: &str) -> String {
+    document::digest(format!("{migration}\n{seq}\n{time}\n{body}").as_bytes())
 }
 
 /// Something that nobody else draws.

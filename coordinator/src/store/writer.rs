@@ -11,6 +11,7 @@ use rekeeper_shared::ids::MigrationName;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tokio::sync::{oneshot, watch};
 
+use super::sqlite::record_sum;
 use super::{StoreError, Written};
 
 /// Writes that share a transaction at most; more wait for the next one, so that the first are not kept waiting long.
@@ -199,13 +200,14 @@ fn append(
         return Ok(Err(StoreError::UnknownMigration(unknown.migration.clone())));
     }
     let mut insert =
-        transaction.prepare_cached("INSERT INTO record (migration, seq, time, body) VALUES (?, ?, ?, ?)")?;
+        transaction.prepare_cached("INSERT INTO record (migration, seq, time, body, sum) VALUES (?, ?, ?, ?, ?)")?;
     let mut keep = transaction.prepare_cached("INSERT OR IGNORE INTO document (digest, bytes) VALUES (?, ?)")?;
     let mut written = Vec::with_capacity(entries.len());
     for entry in entries {
         let seq = last.entry(entry.migration.clone()).or_default();
         *seq += 1;
-        insert.execute(params![entry.migration.as_str(), *seq, time, entry.body])?;
+        let sum = record_sum(&entry.migration, *seq, time, &entry.body);
+        insert.execute(params![entry.migration.as_str(), *seq, time, entry.body, sum])?;
         if let Some(document) = &entry.document {
             keep.execute(params![document.digest, document.bytes])?;
         }

@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rekeeper_coordinator::agents;
 use rekeeper_coordinator::driver::{Driver, DriverHandle, OperatorError};
+use rekeeper_coordinator::limits::{Budget, Limits};
 use rekeeper_coordinator::progress::OperatorOrder;
 use rekeeper_coordinator::store::{Append, Opened, Pending, SqliteStore, Store, Stored, Written};
 use rekeeper_proto::v1::from_coordinator;
@@ -18,7 +19,7 @@ use rekeeper_shared::ids::{MigrationName, TableName};
 use rekeeper_shared::place::{Place, ZkPath};
 use rekeeper_shared::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, RestartPolicy};
 use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Command, Done, Event, Outcome, SeenToken, StepKind};
+use rekeeper_shared::step::{Command, Done, Event, Failure, Outcome, SeenToken, StepKind};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -94,7 +95,7 @@ impl Whole {
             token: opened.token,
             run: opened.run,
         };
-        let (service, handle, heard) = agents::new(own, opened.past);
+        let (service, handle, heard) = agents::new(own, opened.past, Budget::new(Limits::default()));
         let driver = Driver::load(Arc::new(store), handle).await.unwrap();
         let (operator, requests) = driver.handle();
         let running = tokio::spawn(async move { driver.run(heard, requests).await.unwrap() });
@@ -382,4 +383,40 @@ async fn whoever_reads_the_store_holds_no_order_up() {
     go.send(true).unwrap();
     ordered(&mut first, StepKind::Attest).await;
     ordered(&mut second, StepKind::Attest).await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_too_large_fails_its_attempt_and_ends_no_coordinator() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = Whole::started(folder.path()).await;
+    let (mut first, mut second) = (whole.agent("h1", 0).await, whole.agent("h2", 0).await);
+    let attempt = ordered(&mut first, StepKind::Sync).await;
+    ordered(&mut second, StepKind::Sync).await;
+    // As JSON it has six times as many bytes, more than SQLite takes.
+    for bytes in [180 << 20, 30 << 20] {
+        let failure = Failure::lasting(Code::SyncFailed, "\u{1}".repeat(bytes));
+        let event = Event {
+            migration: migration(),
+            attempt,
+            outcome: Outcome::Failed(failure),
+            document: None,
+        };
+        first.say(say_event(1, event)).await;
+        match first.next().await {
+            Err(refused) => {
+                assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+                assert!(refused.message().contains("limits.message_bytes"), "{refused}");
+                first = whole.agent("h1", 0).await;
+                ordered(&mut first, StepKind::Sync).await;
+            }
+            Ok(acknowledged) => assert!(
+                matches!(acknowledged, from_coordinator::Kind::Acknowledged(_)),
+                "{acknowledged:?}"
+            ),
+        }
+    }
+    let status = whole.driver.status(&migration()).await.unwrap();
+    let problem = status.tables[0].problem.as_ref().unwrap();
+    assert!(problem.message.len() < 10_000, "{}", problem.message.len());
+    assert!(!whole.running.is_finished());
 }

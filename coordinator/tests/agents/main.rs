@@ -204,26 +204,11 @@ async fn a_message_that_cannot_be_understood_ends_the_stream_and_names_the_field
         digest: document::digest(b"other"),
         bytes: document::pack(&"manifest").unwrap().bytes,
     });
-    let foreign = HostInventory {
-        host: host("h2"),
-        clickhouse_version: String::new(),
-        can_restart: true,
-        tables: vec![],
-        around: Around::default(),
-    };
     let cases = [
         (from_agent::Kind::Event(without_outcome), "field outcome"),
         (say_event(1, torn), "field document"),
         (say_event(0, event()), "field sequence"),
         (from_agent::Kind::Hello(hello("h1", "s1").into()), "hello"),
-        (
-            from_agent::Kind::Inspected(v1::Inspected {
-                request: 1,
-                inventory: document::pack(&foreign).unwrap().bytes,
-                error: String::new(),
-            }),
-            "field inventory.host",
-        ),
     ];
     for (bad, word) in cases {
         let (mut agent, connection) = coordinator.agent(hello("h1", "s1")).await;
@@ -233,6 +218,34 @@ async fn a_message_that_cannot_be_understood_ends_the_stream_and_names_the_field
         assert!(refused.message().contains(word), "{refused}");
         assert_eq!(coordinator.hear_gone().await, (connection, false));
     }
+}
+
+#[tokio::test]
+async fn an_inventory_of_another_host_ends_the_stream() {
+    let mut coordinator = Coordinator::start().await;
+    let (mut agent, connection) = coordinator.agent(hello("h1", "s1")).await;
+    let _asked = coordinator.handle.inspect(&host("h1"));
+    let from_coordinator::Kind::Inspect(v1::Inspect { request }) = agent.next().await.unwrap() else {
+        panic!()
+    };
+    let foreign = HostInventory {
+        host: host("h2"),
+        clickhouse_version: String::new(),
+        can_restart: true,
+        tables: vec![],
+        around: Around::default(),
+    };
+    let (inventory, error) = (document::pack(&foreign).unwrap().bytes, String::new());
+    agent
+        .say(from_agent::Kind::Inspected(v1::Inspected {
+            request,
+            inventory,
+            error,
+        }))
+        .await;
+    let refused = agent.refused().await;
+    assert!(refused.message().contains("field inventory.host"), "{refused}");
+    assert_eq!(coordinator.hear_gone().await, (connection, false));
 }
 
 #[tokio::test]

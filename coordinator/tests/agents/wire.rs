@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rekeeper_coordinator::agents::{
-    self, AgentsHandle, AgentsService, Connected, ConnectionId, FromAgents, server_builder,
+    self, AgentsHandle, AgentsService, Connected, ConnectionId, FromAgents, Heard, server_builder,
 };
+use rekeeper_coordinator::limits::{Budget, Limits};
 use rekeeper_proto::convert::event::numbered;
 use rekeeper_proto::tls::{self, Refusals, Security};
 use rekeeper_proto::v1::agents_client::AgentsClient;
@@ -25,7 +26,7 @@ use tonic::{Status, Streaming};
 pub(crate) struct Coordinator {
     pub(crate) address: SocketAddr,
     pub(crate) handle: AgentsHandle,
-    heard: mpsc::Receiver<FromAgents>,
+    heard: Heard,
     pub(crate) stop: oneshot::Sender<()>,
     pub(crate) server: JoinHandle<()>,
 }
@@ -36,7 +37,10 @@ impl Coordinator {
             token: 5,
             run: "own".into(),
         };
-        let (service, handle, heard) = agents::new(own, [(4, "mine".to_owned())].into());
+        let budget = Budget::new(Limits::default());
+        let (service, handle, heard) = agents::new(own, [(4, "mine".to_owned())].into(), budget);
+        // What `event` is about.
+        handle.is_to_do(&host("h1"), &"m".parse().unwrap(), 3);
         let (address, stop, server) = serve(service).await;
         Self {
             address,

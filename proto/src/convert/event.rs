@@ -1,6 +1,7 @@
 //! Events.
 
-use rekeeper_shared::problem::Problem;
+use prost::Message as _;
+use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::settle::Unsettled;
 use rekeeper_shared::step::{Done, Event, Exported, Failure, Outcome, Restored};
 
@@ -77,10 +78,71 @@ pub fn numbered(sequence: u64, event: Event) -> v1::Event {
     }
 }
 
+/// Most bytes of an event without its document.
+pub const EVENT_BYTES: usize = 1 << 20;
+/// Most bytes of a text for people; what is longer is cut. The agents' own are a few thousand at most.
+const TEXT_BYTES: usize = 8 << 10;
+/// Most bytes of a name, a digest or a file's path.
+const NAME_BYTES: usize = 4 << 10;
+
+/// Why the event is larger than those of agents are, if so: it is not to be written down, and its attempt has failed.
+fn too_large(wire: &v1::Event) -> Option<String> {
+    let names: Vec<(&str, &str)> = match &wire.outcome {
+        Some(event::Outcome::Recorded(recorded)) => {
+            let file = recorded.export.iter().flat_map(names_of_export);
+            let order = recorded.order.iter().map(|name| ("recorded.order", name.as_str()));
+            let digest = std::iter::once(("recorded.digest", recorded.digest.as_str()));
+            digest.chain(order).chain(file).collect()
+        }
+        Some(event::Outcome::Cleaned(cleaned)) => cleaned.export.iter().flat_map(names_of_export).collect(),
+        Some(event::Outcome::Restarted(restarted)) => vec![("restarted.at", &restarted.at)],
+        Some(event::Outcome::Attached(attached)) => vec![("attached.digest", &attached.digest)],
+        Some(event::Outcome::Restored(restored)) => vec![("restored.account_digest", &restored.account_digest)],
+        // Texts are cut, and reasons are within the limit of the event.
+        Some(event::Outcome::Done(_) | event::Outcome::Settled(_) | event::Outcome::Failed(_)) | None => Vec::new(),
+    };
+    if let Some((field, name)) = names.iter().find(|(_, name)| name.len() > NAME_BYTES) {
+        let bytes = name.len();
+        return Some(format!("{field} has {bytes} bytes, and {NAME_BYTES} are allowed"));
+    }
+    let is_text = matches!(wire.outcome, Some(event::Outcome::Failed(_)));
+    let document = wire.document.as_ref().map_or(0, |document| document.packed.len());
+    let bytes = wire.encoded_len().saturating_sub(document);
+    (!is_text && bytes > EVENT_BYTES)
+        .then(|| format!("it has {bytes} bytes beside its document, and {EVENT_BYTES} are allowed"))
+}
+
+fn names_of_export(export: &v1::Export) -> [(&'static str, &str); 2] {
+    [("export.file", &export.file), ("export.sha256", &export.sha256)]
+}
+
+/// As much of a text for people as is taken.
+fn cut(mut text: String) -> String {
+    if text.len() > TEXT_BYTES {
+        let bytes = text.len();
+        let end = (0..=TEXT_BYTES)
+            .rev()
+            .find(|&at| text.is_char_boundary(at))
+            .unwrap_or(0);
+        text.truncate(end);
+        text.push_str(&format!("... (cut: it had {bytes} bytes)"));
+    }
+    text
+}
+
 impl TryFrom<v1::Event> for Event {
     type Error = BadMessage;
 
     fn try_from(wire: v1::Event) -> Result<Self, BadMessage> {
+        if let Some(why) = too_large(&wire) {
+            let text = format!("what the agent told is not taken: {why}");
+            return Ok(Self {
+                migration: parse("migration", &wire.migration)?,
+                attempt: wire.attempt,
+                outcome: Outcome::Failed(Failure::lasting(Code::EventTooLarge, text)),
+                document: None,
+            });
+        }
         let outcome = match required("outcome", wire.outcome)? {
             event::Outcome::Done(v1::Plain {}) => Outcome::Done(Done::Plain),
             event::Outcome::Settled(settled) => Outcome::Done(Done::Settled(reasons_in(&settled.unsettled)?)),
@@ -123,8 +185,8 @@ impl TryFrom<v1::Event> for Event {
             event::Outcome::Failed(failed) => Outcome::Failed(Failure {
                 problem: Problem {
                     code: parse("failed.code", &failed.code)?,
-                    message: failed.message,
-                    fix: failed.fix,
+                    message: cut(failed.message),
+                    fix: cut(failed.fix),
                 },
                 retry: failed.retry,
             }),
@@ -192,7 +254,74 @@ fn export_in(export: v1::Export) -> Exported {
 mod tests {
     use super::*;
     use rekeeper_shared::document::Packed;
-    use rekeeper_shared::problem::Code;
+
+    fn received(outcome: Outcome) -> Event {
+        let event = Event {
+            migration: "m1".parse().unwrap(),
+            attempt: 3,
+            outcome,
+            document: None,
+        };
+        Event::try_from(numbered(9, event)).unwrap()
+    }
+
+    #[test]
+    fn an_event_that_is_too_large_is_the_failure_of_its_attempt() {
+        let export = Exported {
+            file: "/".repeat(NAME_BYTES + 1),
+            nodes: 7,
+            bytes: 8,
+            sha256: String::new(),
+        };
+        let long = || "x".repeat(NAME_BYTES + 1);
+        let unsettled = vec![Unsettled::Log {
+            replica: "x".repeat(EVENT_BYTES),
+            pointer: 1,
+            end: 2,
+        }];
+        let recorded = |digest: String, order: String| Done::Recorded {
+            digest: Some(digest),
+            unsettled: vec![],
+            order: vec![order],
+            one_by_one: false,
+            export: None,
+        };
+        let (digest, parts, rows) = (long(), 1, 2);
+        let counts = Restored::default();
+        for done in [
+            Done::Settled(unsettled),
+            Done::Attached { digest, parts, rows },
+            Done::Restarted { at: long() },
+            Done::Restored {
+                counts,
+                account: long(),
+            },
+            recorded(long(), "r1".into()),
+            recorded("d".into(), long()),
+            Done::Cleaned {
+                znodes: 1,
+                export: Some(export),
+            },
+        ] {
+            let event = received(Outcome::Done(done.clone()));
+            let Outcome::Failed(failure) = event.outcome else {
+                panic!("{done:?}")
+            };
+            assert_eq!(failure.problem.code, Code::EventTooLarge);
+            assert_eq!((event.attempt, event.migration.as_str()), (3, "m1"));
+        }
+    }
+
+    #[test]
+    fn texts_for_people_are_cut() {
+        let failure = Failure::lasting(Code::NotSettled, "ä".repeat(TEXT_BYTES)).with_fix("x".repeat(TEXT_BYTES + 1));
+        let Outcome::Failed(failure) = received(Outcome::Failed(failure)).outcome else {
+            panic!()
+        };
+        let Problem { message, fix, .. } = failure.problem;
+        assert!(message.len() < TEXT_BYTES + 64 && message.ends_with("(cut: it had 16384 bytes)"));
+        assert!(fix.len() < TEXT_BYTES + 64 && fix.starts_with("xxx"));
+    }
 
     #[test]
     fn every_outcome_crosses_the_wire_unchanged() {

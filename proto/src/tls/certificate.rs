@@ -51,6 +51,8 @@ pub struct Facts {
     pub units: Vec<String>,
     /// The DNS names among the subject alternative names.
     pub dns_names: Vec<String>,
+    /// It is for callers: its extended key usage has `clientAuth`.
+    pub is_for_callers: bool,
     /// When it begins to be valid.
     pub not_before: SystemTime,
     /// When it is valid no more.
@@ -65,18 +67,20 @@ impl Facts {
         let subject = certificate.subject();
         let alternative = certificate.subject_alternative_name().ok()?;
         let names = alternative.map_or(&[][..], |extension| &extension.value.general_names);
+        let usage = certificate.extended_key_usage().ok()?;
         let validity = certificate.validity();
         Some(Self {
             subject: plain(&subject.to_string()),
             common_name: subject.iter_common_name().find_map(text),
-            units: subject.iter_organizational_unit().filter_map(text).collect(),
+            units: subject.iter_organizational_unit().filter_map(exact).collect(),
             dns_names: names
                 .iter()
                 .filter_map(|name| match name {
-                    GeneralName::DNSName(name) => Some(plain(name)),
+                    GeneralName::DNSName(name) => Some(exactly(name)),
                     _ => None,
                 })
                 .collect(),
+            is_for_callers: usage.is_some_and(|usage| usage.value.client_auth),
             not_before: time(validity.not_before.timestamp()),
             not_after: time(validity.not_after.timestamp()),
         })
@@ -104,6 +108,21 @@ impl Facts {
 fn text(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
     let text = plain(attribute.as_str().ok()?);
     (!text.is_empty()).then_some(text)
+}
+
+/// A text that means something to the letter: blanks around it are part of it.
+fn exact(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
+    Some(exactly(attribute.as_str().ok()?))
+}
+
+/// Made fit for a log as well, and never equal to another text by that.
+fn exactly(text: &str) -> String {
+    let shown = plain(text);
+    if shown == text {
+        shown
+    } else {
+        format!("{shown:?} (not as it stands here)")
+    }
 }
 
 /// What somebody else wrote, made fit for one line of a log or a terminal.
@@ -169,6 +188,15 @@ pub enum Unfit {
         /// Whose it is.
         subject: String,
     },
+    /// It may be used for anything, or for something else.
+    #[error(
+        "the certificate of {subject} is not one of callers: it needs extendedKeyUsage=clientAuth; make a new one as \
+         docs/tls.md shows"
+    )]
+    NoPurpose {
+        /// Whose it is.
+        subject: String,
+    },
     /// An agent of no host.
     #[error(
         "the agent's certificate of {subject} names no host: it needs the host's name, as in plans, as a DNS name \
@@ -199,8 +227,12 @@ impl TryFrom<Facts> for Identity {
         } else {
             facts.subject
         };
+        if !facts.is_for_callers {
+            return Err(Unfit::NoPurpose { subject });
+        }
         let mut units = facts.units;
-        units.retain(|unit| unit.starts_with(ROLE_PREFIX));
+        // Also one that only looks like a role.
+        units.retain(|unit| unit.contains(ROLE_PREFIX));
         let role = match units.as_slice() {
             [] => return Err(Unfit::NoRole { subject }),
             [unit] => Role::ALL.into_iter().find(|role| role.unit() == unit),

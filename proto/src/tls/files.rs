@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rekeeper_shared::config;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -72,6 +73,7 @@ pub struct ServerFiles {
 impl ServerFiles {
     /// Reads and checks `tls: {cert, key, client_ca}`; the paths are whole.
     pub fn read(cert: &Path, key: &Path, client_ca: &Path, problems: &mut Vec<String>) -> Option<Self> {
+        config::check_secret("tls.key", key, problems);
         let own = Own::read(("tls.cert", "tls.key"), cert, key, problems);
         if let Some(own) = &own {
             own.check_dates("tls.cert", problems);
@@ -103,6 +105,9 @@ impl ClientFiles {
     pub fn read(&self, fields: [&str; 3], problems: &mut Vec<String>) -> (Option<RootCertStore>, Option<Own>) {
         let [ca, cert, key] = fields;
         let roots = authorities(ca, &self.ca, problems);
+        if let Some((_, file)) = &self.own {
+            config::check_secret(key, file, problems);
+        }
         let own = self
             .own
             .as_ref()

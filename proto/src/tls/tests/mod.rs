@@ -3,6 +3,7 @@
 mod pki;
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -271,8 +272,11 @@ fn what_is_wrong_with_files_is_said_with_their_names() {
     let file = |name: &str, text: &str| {
         let file = folder.folder.path().join(name);
         std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         file
     };
+    let (_, open_key) = folder.write(Make::server());
+    std::fs::set_permissions(&open_key, std::fs::Permissions::from_mode(0o644)).unwrap();
     let (good, key) = folder.write(Make::server());
     let (other, _) = folder.write(Make::person("anna", "rekeeper-operator"));
     let (old, old_key) = folder.write(Make::server().expired());
@@ -316,6 +320,12 @@ fn what_is_wrong_with_files_is_said_with_their_names() {
             vec!["broken is broken PEM", "encrypted is encrypted"],
         ),
         (&hollow, &key, ca, vec!["hollow is no X.509"]),
+        (
+            &hollow,
+            &open_key,
+            ca,
+            vec!["can be read by every user", "hollow is no X.509"],
+        ),
         (&other, &key, ca, vec!["is not the key of the certificate"]),
         (&old, &old_key, ca, vec!["expired on 2021-01-01T00:00:00Z"]),
         (&good, &key, &good, vec![]),
@@ -351,6 +361,14 @@ fn a_certificate_gives_exactly_one_role_and_what_the_role_needs() {
         let unfit = identity(Make::person("anna", unit)).unwrap_err().to_string();
         assert!(unfit.contains(words) && unfit.contains("docs/tls.md"), "{unfit}");
     }
+    for unit in ["rekeeper-operator ", " rekeeper-operator", "rekeeper-operator\n"] {
+        let unfit = identity(Make::person("anna", unit)).unwrap_err().to_string();
+        assert!(unfit.contains("exactly one role"), "{unit:?}: {unfit}");
+    }
+    let padded = identity(Make::agent("x").called("ch-1 ")).unwrap();
+    assert!(padded.hosts.iter().all(|host| host != "ch-1"), "{:?}", padded.hosts);
+    let unfit = identity(Make::person("anna", "rekeeper-operator").for_anything()).unwrap_err();
+    assert!(unfit.to_string().contains("extendedKeyUsage=clientAuth"), "{unfit}");
     let no_host = identity(Make::person("x", "rekeeper-agent")).unwrap_err().to_string();
     assert!(no_host.contains("names no host"), "{no_host}");
     let no_name = identity(Make::person("", "rekeeper-operator")).unwrap_err().to_string();
@@ -364,6 +382,7 @@ fn two_roles_are_no_role() {
         common_name: Some("anna".into()),
         units: vec!["rekeeper-agent".into(), "staff".into(), "rekeeper-operator".into()],
         dns_names: vec!["ch-1".into()],
+        is_for_callers: true,
         not_before: SystemTime::UNIX_EPOCH,
         not_after: SystemTime::UNIX_EPOCH,
     };

@@ -1,5 +1,6 @@
 //! A CA of a test's own, and certificates that it signs.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,7 +21,7 @@ pub(super) struct Make {
     pub(super) common_name: &'static str,
     unit: &'static str,
     names: Vec<String>,
-    purpose: ExtendedKeyUsagePurpose,
+    purposes: Vec<ExtendedKeyUsagePurpose>,
     until: i32,
 }
 
@@ -30,7 +31,7 @@ impl Make {
             common_name: "coordinator",
             unit: "servers",
             names: vec!["localhost".into(), "127.0.0.1".into()],
-            purpose: ExtendedKeyUsagePurpose::ServerAuth,
+            purposes: vec![ExtendedKeyUsagePurpose::ServerAuth],
             until: 2099,
         }
     }
@@ -40,7 +41,7 @@ impl Make {
             common_name,
             unit,
             names: Vec::new(),
-            purpose: ExtendedKeyUsagePurpose::ClientAuth,
+            purposes: vec![ExtendedKeyUsagePurpose::ClientAuth],
             until: 2099,
         }
     }
@@ -62,7 +63,14 @@ impl Make {
     }
 
     pub(super) fn purpose(self, purpose: ExtendedKeyUsagePurpose) -> Self {
-        Self { purpose, ..self }
+        let purposes = vec![purpose];
+        Self { purposes, ..self }
+    }
+
+    /// Without a purpose at all.
+    pub(super) fn for_anything(self) -> Self {
+        let purposes = Vec::new();
+        Self { purposes, ..self }
     }
 }
 
@@ -98,7 +106,7 @@ impl Authority {
         params
             .distinguished_name
             .push(DnType::OrganizationalUnitName, make.unit);
-        params.extended_key_usages = vec![make.purpose];
+        params.extended_key_usages = make.purposes;
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(make.until, 1, 1);
         let key = KeyPair::generate().unwrap();
@@ -107,6 +115,7 @@ impl Authority {
         let (cert_file, key_file) = (file("crt"), file("key"));
         std::fs::write(&cert_file, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
         std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(0o600)).unwrap();
         (cert_file, key_file)
     }
 }

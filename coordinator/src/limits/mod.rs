@@ -1,0 +1,86 @@
+//! How large and how many: what the coordinator takes of its callers, and where each limit is set. What exceeds one is
+//! refused in words that name it. What is small and in memory anyway (texts of a message) has its limit where it is parsed.
+
+mod budget;
+mod frames;
+mod measured;
+
+use serde::Deserialize;
+
+pub use budget::{Budget, Held, Hold};
+pub use measured::{Calls, Measured};
+
+/// `limits:` of `coordinator.yaml`. docs/tls.md says what each is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Most bytes of an agent's hello, and of all else that an agent says and that has no document.
+    pub hello_bytes: usize,
+    /// Most bytes of what a person asks or orders.
+    pub call_bytes: usize,
+    /// Most bytes of an agent's message with its packed document.
+    pub message_bytes: usize,
+    /// Most bytes of an inventory once it is unpacked.
+    pub inventory_bytes: u64,
+    /// Most bytes of all messages of one caller that are not dealt with yet; further ones wait.
+    pub caller_bytes: usize,
+    /// The same of all callers.
+    pub total_bytes: usize,
+    /// Most calls that one caller has open.
+    pub caller_calls: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            hello_bytes: 64 << 10,
+            call_bytes: 1 << 20,
+            message_bytes: 64 << 20,
+            inventory_bytes: 128 << 20,
+            caller_bytes: 64 << 20,
+            total_bytes: 256 << 20,
+            caller_calls: 64,
+        }
+    }
+}
+
+/// The least and the most of a field; above it the store or the agents refuse.
+const LEAST_BYTES: usize = 1 << 10;
+const MOST_MESSAGE: usize = rekeeper_proto::MAX_MESSAGE_BYTES;
+
+impl Limits {
+    /// What cannot work, for people.
+    pub fn check(&self, problems: &mut Vec<String>) {
+        let mut wrong = |field: &str, what: String| problems.push(format!("limits.{field}: {what}"));
+        for (field, bytes) in [("hello_bytes", self.hello_bytes), ("call_bytes", self.call_bytes)] {
+            if !(LEAST_BYTES..=MOST_MESSAGE).contains(&bytes) {
+                wrong(field, format!("{bytes} is not from {LEAST_BYTES} to {MOST_MESSAGE}"));
+            }
+        }
+        if !(self.hello_bytes..=MOST_MESSAGE).contains(&self.message_bytes) {
+            let (bytes, least) = (self.message_bytes, self.hello_bytes);
+            wrong(
+                "message_bytes",
+                format!("{bytes} is not from hello_bytes ({least}) to {MOST_MESSAGE}"),
+            );
+        }
+        if self.caller_bytes < self.message_bytes || self.caller_bytes < self.call_bytes {
+            wrong(
+                "caller_bytes",
+                "one message has to fit: message_bytes or more, and call_bytes or more".to_owned(),
+            );
+        }
+        if self.total_bytes < self.caller_bytes || self.total_bytes > 64 << 30 {
+            wrong(
+                "total_bytes",
+                "it is caller_bytes or more, and 64 GiB at most".to_owned(),
+            );
+        }
+        if self.inventory_bytes < 1 << 20 {
+            wrong("inventory_bytes", "it is 1048576 or more".to_owned());
+        }
+        if self.caller_calls == 0 {
+            wrong("caller_calls", "it is 1 or more".to_owned());
+        }
+    }
+}
