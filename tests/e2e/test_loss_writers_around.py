@@ -93,9 +93,14 @@ class Case:
         return [finding for finding in of[kind] if finding["code"] == code]
 
     def take_away(self, fix: str) -> None:
-        """Execute the first statements of the remedy for a Buffer table, as they stand there."""
-        for statement in statements(fix)[:3]:
-            self.host.query(statement)
+        """Execute the first statements of the remedy for a Buffer table, as they stand there, and wait where it says so."""
+        rename, optimize, detach = statements(fix)[:3]
+        self.host.query(rename)
+        running = f"SELECT count() FROM system.processes WHERE query ILIKE '%INSERT INTO d.{self.name}%'"
+        # It counts itself.
+        wait_for(lambda: self.host.value(running) == "1", "no INSERT to run any more")
+        self.host.query(optimize)
+        self.host.query(detach)
 
     def bring_back(self, fix: str) -> None:
         """Execute the others."""
@@ -379,7 +384,7 @@ def test_asynchronous_inserts_are_written_before_the_detach(case):
 
 def test_a_flush_that_does_not_end_holds_up_a_detach_for_ten_seconds(case):
     """As it would where the table's log is frozen: the inserts wait for the detach, and the flush for them."""
-    case.host.set_faults({"pattern": "FLUSH ASYNC INSERT QUEUE", "wait": True})
+    case.host.set_faults({"pattern": "^SYSTEM FLUSH ASYNC INSERT QUEUE", "wait": True})
     case.plan(DONE)
     began = time.monotonic()
     case.rekeeper("start", case.migration, "--until", "detached", "--yes").expect(DONE)
@@ -390,7 +395,7 @@ def test_a_flush_that_does_not_end_holds_up_a_detach_for_ten_seconds(case):
 
 def test_a_user_without_the_right_to_flush_does_not_detach(case):
     denied = "default: Not enough privileges. To execute this query, grant SYSTEM FLUSH ASYNC INSERT QUEUE ON *.*"
-    case.host.set_faults({"pattern": "FLUSH ASYNC INSERT QUEUE", "code": 497, "message": denied})
+    case.host.set_faults({"pattern": "^SYSTEM FLUSH ASYNC INSERT QUEUE", "code": 497, "message": denied})
     case.plan(DONE)
     case.rekeeper("start", case.migration, "--yes").expect(PROBLEMS)
     problems = [table["problem"] for table in case.rekeeper.status(case.migration)["tables"] if table["problem"]]
