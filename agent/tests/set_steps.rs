@@ -215,7 +215,7 @@ async fn a_record_that_cannot_be_saved_leaves_no_marker() {
     let zookeeper = table(path).await;
     let before = names(&zookeeper, path).await;
     // A file is where the folder of the migration has to be.
-    std::fs::write(agent.folder.path().join("state/m"), "").unwrap();
+    std::fs::write(agent.folder.path().join("state/migrations/m"), "").unwrap();
     let failure = record(&agent.attempt(1), &set(path, false)).await.unwrap_err();
     assert_eq!((failure.problem.code, failure.retry), (Code::RecordFailed, false));
     assert_eq!(names(&zookeeper, path).await, before);

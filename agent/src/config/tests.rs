@@ -7,6 +7,9 @@ fn loaded(text: &str) -> Result<Config, BadConfig> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.xml"), "<clickhouse/>").unwrap();
     std::fs::write(folder.path().join("password"), "secret\n").unwrap();
+    // A password that others can read is refused.
+    let of_owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(folder.path().join("password"), of_owner).unwrap();
     std::fs::write(folder.path().join("hook"), "").unwrap();
     std::fs::write(folder.path().join("agent.yaml"), text).unwrap();
     load::<RawConfig>(&folder.path().join("agent.yaml"))
