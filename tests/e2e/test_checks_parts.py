@@ -19,6 +19,8 @@ def two():
     for host in cluster.hosts:
         disks = "".join(f"<{n}><type>local</type><path>{host.directory}/{n}/</path></{n}>" for n in ("one", "two"))
         policy = "<volumes><a><disk>one</disk></a><b><disk>two</disk></b></volumes>"
+        # On a machine that is nearly full the server would move parts by itself.
+        policy += "<move_factor>0</move_factor>"
         text = host.config.read_text()
         text = text.replace("</disks>", f"{disks}</disks>").replace("</policies>", f"<mixed>{policy}</mixed></policies>")
         host.config.write_text(text)

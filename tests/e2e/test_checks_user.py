@@ -6,7 +6,7 @@ from programs import BLOCKED, DONE
 from rig import Cluster
 
 # Values that would change answers or refuse statements. Those about the text of a statement are not here
-# (max_query_size, max_parser_depth), nor use_query_cache and implicit_transaction: the rig gives settings by a statement, where a server takes them from the URL.
+# (max_query_size, max_parser_depth), nor use_query_cache, implicit_transaction and max_execution_speed: the rig gives settings by a statement, where a server takes them from the URL.
 HARMFUL = {
     "limit": 7,
     "offset": 3,
@@ -30,8 +30,6 @@ HARMFUL = {
     "max_temporary_columns": 3,
     "max_execution_time": 0.001,
     "timeout_overflow_mode": "break",
-    "min_execution_speed": 1000000000,
-    "max_execution_speed": 1,
     "max_ast_depth": 3,
     "max_ast_elements": 5,
     "max_subquery_depth": 1,

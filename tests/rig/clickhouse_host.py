@@ -76,7 +76,11 @@ class Host:
 
     def __init__(self, engine, log: QueryLog, faults: Faults, password: str):
         self.engine, self.log, self.faults, self.password = engine, log, faults, password
-        self.version = engine.execute("SELECT version()", {"query_id": "rig-version"}, "TabSeparated").decode().strip()
+        try:
+            version = engine.execute("SELECT version()", {"query_id": "rig-version"}, "TabSeparated")
+            self.version = version.decode().strip()
+        except StatementFailed:
+            self.version = "not told to its user"
         self.stopping = threading.Event()
         self._running: set[str] = set()
         self._lock = threading.Lock()

@@ -23,6 +23,11 @@ _HTTP_ONLY = frozenset(
 )
 
 
+# Settings of the rig's own statements, whatever the profile of the user says.
+_OWN = {"limit": "0", "offset": "0", "final": "0", "max_result_rows": "0", "result_overflow_mode": "throw"}
+_OWN |= {"max_ast_depth": "1000", "max_ast_elements": "50000", "additional_result_filter": ""}
+
+
 class EmbeddedEngine:
     """The whole engine inside this process; statements run at the same time, one in a session."""
 
@@ -97,8 +102,7 @@ class EmbeddedEngine:
     def rows(self, sql: str, parameters: dict[str, str] | None = None) -> list[list[str]]:
         """The rows of a statement of the rig's own, as text."""
         options = {f"param_{name}": value for name, value in (parameters or {}).items()} | {"query_id": "rig"}
-        # Whatever the profile of the user says.
-        options |= {"limit": "0", "offset": "0", "final": "0", "max_result_rows": "0", "result_overflow_mode": "throw"}
+        options |= _OWN
         return [line.split("\t") for line in self.execute(sql, options, "TabSeparatedRaw").decode().splitlines()]
 
     def _with_id(self, sql: str, query_id: str) -> str:
