@@ -4,6 +4,7 @@
 mod around;
 mod contents;
 mod disks;
+mod kept;
 mod neighbours;
 mod user;
 
@@ -98,6 +99,7 @@ async fn look(
         .collect();
     let unread = ensembles.as_ref().err().map(|e| in_full(e));
     disks::unwritable(clickhouse, &mut around.disks).await.map_err(failed)?;
+    around.kept = kept::kept(clickhouse, config).await.map_err(failed)?;
     around.user = user::user(clickhouse, &mut tables).await.map_err(failed)?;
     ask_zookeeper(&mut tables, ensembles.as_ref().ok(), unread.as_deref(), connections).await;
     Ok(HostInventory {

@@ -38,6 +38,9 @@ pub struct Around {
     /// Its agent runs a hook before the server is restarted, which may move the whole server to another place.
     #[serde(default)]
     pub has_hook: bool,
+    /// What else it keeps in ZooKeeper.
+    #[serde(default)]
+    pub kept: Vec<Kept>,
     /// What the server keeps from the agent's user.
     #[serde(default)]
     pub user: UserFacts,
@@ -47,6 +50,35 @@ pub struct Around {
     /// Settings of clients by which the server forgets rows that it has acknowledged.
     #[serde(default)]
     pub careless: Vec<Careless>,
+}
+
+/// Something beside replicated tables that a server keeps in ZooKeeper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// What it is.
+    pub kind: KeptKind,
+    /// Its name, or its path.
+    pub name: String,
+}
+
+/// What a server may keep in ZooKeeper beside its replicated tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptKind {
+    /// A KeeperMap table: its rows.
+    KeeperMap,
+    /// An S3Queue or AzureQueue table: which files it has read.
+    Queue,
+    /// A database of engine Replicated: its tables' definitions.
+    Database,
+    /// Functions made by SQL.
+    Functions,
+    /// Users and their rights.
+    Users,
+    /// Named collections.
+    NamedCollections,
+    /// Statements ON CLUSTER.
+    DdlQueue,
 }
 
 /// What a server keeps from the ClickHouse user of its agent.

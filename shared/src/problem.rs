@@ -184,6 +184,10 @@ codes! {
         "the agent of a host has a hook, and the server has replicated tables on the same ensemble that are not selected"
         "a hook that moves the server to another ensemble or root leaves them read-only, since their metadata stays behind: \
          select them too, or see that the hook moves nothing that they need";
+    HookLeavesBehind "HOOK_LEAVES_BEHIND" false
+        "the agent of a host has a hook, and the server keeps other things in ZooKeeper than replicated tables: a hook that \
+         moves it to another ensemble or root leaves them behind"
+        "what the message says of each, before the start; or see that the hook moves nothing that they need";
     HookNotRun "HOOK_NOT_RUN" false
         "the agent of a host has a hook, and --restart never runs none"
         "the tables get new metadata where the server is configured now; to move it to another place plan without --restart \

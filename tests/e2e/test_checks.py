@@ -27,6 +27,7 @@ ELSEWHERE = {
     "DISK_UNWRITABLE": "test_checks_parts.py",
     "USER_REFUSED": "test_checks_user.py",
     "USER_QUOTA": "test_checks_user.py",
+    "HOOK_LEAVES_BEHIND": "test_hook.py",
     "HOOK_LEAVES_TABLES": "test_hook.py",
     "HOOK_NOT_RUN": "test_hook.py",
     "BUFFER_TABLE": "test_loss_writers_around.py",

@@ -31,6 +31,26 @@ def hooks(cluster: Cluster, name: str, *options: str) -> dict[str, dict[str, str
     return found
 
 
+def test_what_else_stays_behind(two):
+    """KeeperMap tables and what the configuration keeps in ZooKeeper, as the server and its configuration tell."""
+    first, second = two.hosts
+    more = "<keeper_map_path_prefix>/maps</keeper_map_path_prefix><user_defined_zookeeper_path>/udf</user_defined_zookeeper_path>"
+    text = first.config.read_text()
+    first.config.write_text(text.replace("</clickhouse>", f"{more}</clickhouse>"))
+    first.restart()
+    first.query("CREATE TABLE shop.map (k UInt64, v UInt64) ENGINE = KeeperMap('/map') PRIMARY KEY k")
+    try:
+        found = hooks(two, "kept")
+        assert found.keys() == {"HOOK_LEAVES_BEHIND"} and found["HOOK_LEAVES_BEHIND"].keys() == {first.name}
+        message = found["HOOK_LEAVES_BEHIND"][first.name]
+        assert "KeeperMap tables shop.map: copy their rows" in message and "functions below /udf: " in message
+        assert hooks(two, "kept-never", "--restart", "never").keys() == {"HOOK_NOT_RUN"}
+    finally:
+        first.query("DROP TABLE shop.map SYNC")
+        first.config.write_text(text)
+        first.restart()
+
+
 def test_what_a_plan_warns_of(two):
     hosts = {"ch-01-1", "ch-01-2"}
     assert hooks(two, "all") == {}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rekeeper_shared::ids::HostName;
-use rekeeper_shared::inventory::{HostInventory, TableInventory, ZookeeperFacts};
+use rekeeper_shared::inventory::{HostInventory, Kept, KeptKind, TableInventory, ZookeeperFacts};
 use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
 use rekeeper_shared::problem::{Code, Finding};
 
@@ -125,6 +125,9 @@ pub(super) fn check_hooks(request: &PlanRequest, inventories: &[HostInventory], 
             found.push(Finding::new(Code::HookNotRun, text).on(&inventory.host));
             continue;
         }
+        if !inventory.around.kept.is_empty() {
+            found.push(Finding::new(Code::HookLeavesBehind, left_behind(&inventory.around.kept)).on(&inventory.host));
+        }
         let moved: BTreeSet<_> = planned.iter().filter_map(|table| ensemble(table)).collect();
         let left = others
             .into_iter()
@@ -140,6 +143,39 @@ pub(super) fn check_hooks(request: &PlanRequest, inventories: &[HostInventory], 
         }
     }
     found
+}
+
+/// What stays where it is, and what to do with each kind.
+fn left_behind(kept: &[Kept]) -> String {
+    let mut by_kind: BTreeMap<KeptKind, Vec<String>> = BTreeMap::new();
+    for kept in kept {
+        by_kind.entry(kept.kind).or_default().push(kept.name.clone());
+    }
+    let texts = by_kind.into_iter().map(|(kind, names)| {
+        let (what, remedy) = match kind {
+            KeptKind::KeeperMap => (
+                "KeeperMap tables",
+                "copy their rows into another table, and create them anew afterwards",
+            ),
+            KeptKind::Queue => (
+                "S3Queue and AzureQueue tables",
+                "what they have read is forgotten: detach them, copy their nodes to the new place, then attach them",
+            ),
+            KeptKind::Database => (
+                "Replicated databases",
+                "copy their nodes to the new place while nobody changes a table",
+            ),
+            KeptKind::Functions => ("functions below", "copy the nodes, or CREATE FUNCTION them anew"),
+            KeptKind::Users => ("users below", "export them (SHOW ACCESS) and create them anew"),
+            KeptKind::NamedCollections => ("named collections below", "copy the nodes, or create them anew"),
+            KeptKind::DdlQueue => (
+                "statements ON CLUSTER below",
+                "let them finish, and start none until all hosts have moved",
+            ),
+        };
+        format!("{what} {}: {remedy}", some_of(&names))
+    });
+    texts.collect::<Vec<_>>().join("; ")
 }
 
 /// Some of the names, and how many more there are.
