@@ -224,9 +224,13 @@ impl ThisHost {
         .map_err(|failure| failure.problem.message)?;
         inventory.around.has_hook = !self.hooks.before_restart.is_empty();
         // On disk before the coordinator can order anything about what it is told here.
-        self.known
-            .add(&inventory)
-            .map_err(|e| format!("the tables could not be noted in the state folder: {}", in_full(&e)))?;
+        self.known.add(&inventory).map_err(|e| {
+            let remedy = e.remedy().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+            format!(
+                "the tables could not be noted in the state folder: {}{remedy}",
+                in_full(&e)
+            )
+        })?;
         let packed = pack(&inventory).map_err(|e| format!("the inventory cannot be packed: {e}"))?;
         Ok(packed.bytes)
     }

@@ -18,7 +18,7 @@ use crate::config::Parallel;
 use crate::doing::{Board, Doing};
 use crate::outbox::Outbox;
 use crate::state::State;
-use crate::words::in_full;
+use crate::steps::state_failed;
 
 /// What came of a step, and the document that it made.
 pub type Answer = (Outcome, Option<Packed>);
@@ -187,21 +187,30 @@ async fn take(inner: Arc<Inner>, mut queue: mpsc::Receiver<Command>) {
                 .iter()
                 .try_for_each(|(migration, attempt)| state.note_attempt(migration, *attempt))
         });
+        let cannot = |failure: Failure| {
+            let found = failure.problem.message;
+            let message = format!("the attempt could not be noted in the state folder: {found}");
+            // A full disk is told at once; anything else may pass.
+            let retry = failure.problem.code != Code::StateDirFull;
+            let fix = match retry {
+                true => "see whether the agent can write into its state_dir (rights), then rekeeper retry".to_owned(),
+                false => failure.problem.fix,
+            };
+            let refused = Failure::passing(failure.problem.code, message).with_fix(fix);
+            Failure { retry, ..refused }
+        };
         let problem = match noted.await {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(in_full(&error)),
-            Err(error) => Some(error.to_string()),
+            Ok(Err(error)) => Some(cannot(state_failed(Code::CommandRefused)(error))),
+            Err(error) => Some(cannot(Failure::passing(Code::CommandRefused, error.to_string()))),
         };
         // In the order of the coordinator, so that of two commands for one target the newer one is known as such.
         for command in batch.drain(..) {
             match &problem {
                 None => inner.begin(command),
-                Some(problem) => {
-                    let message = format!("the attempt could not be noted in the state folder: {problem}");
-                    let failure = Failure::passing(Code::CommandRefused, message).with_fix(
-                        "see whether the agent can write into its state_dir (room, rights), then rekeeper retry",
-                    );
-                    inner.answer((command.migration, command.attempt), (Outcome::Failed(failure), None));
+                Some(failure) => {
+                    let outcome = Outcome::Failed(failure.clone());
+                    inner.answer((command.migration, command.attempt), (outcome, None));
                 }
             }
         }

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use self::learn::learn;
 use crate::clickhouse::{ClickHouse, Error};
 use crate::state::{StateError, read_note, write_note};
+use crate::steps::state_failed;
 use crate::words::in_full;
 
 const FILE: &str = "known-tables.json";
@@ -31,6 +32,7 @@ const POLL: Duration = Duration::from_millis(300);
 /// The known tables.
 #[derive(Debug)]
 pub struct Known {
+    state_dir: PathBuf,
     file: PathBuf,
     tables: Mutex<BTreeSet<KnownTable>>,
     /// Held by whoever asks the server.
@@ -58,6 +60,7 @@ impl Known {
         let file = state_dir.join(FILE);
         let tables = read_note(&file)?.unwrap_or_default();
         Ok(Self {
+            state_dir: state_dir.to_owned(),
             file,
             tables: Mutex::new(tables),
             learning: tokio::sync::Mutex::default(),
@@ -87,7 +90,7 @@ impl Known {
         let mut all = tables.clone();
         all.extend(found);
         if all != *tables {
-            write_note(&self.file, &all)?;
+            write_note(&self.state_dir, &self.file, &all)?;
             *tables = all;
         }
         Ok(())
@@ -130,9 +133,12 @@ impl Known {
         };
         tracing::warn!(step = %order.kind(), tables = found.len(), "asked the server for the tables of this host");
         let added = self.extend(found);
-        added.map_err(|e| {
-            let fix = "see whether the agent can write into its state_dir (room, rights), then rekeeper retry";
-            Failure::passing(Code::CommandRefused, in_full(&e)).with_fix(fix)
+        added.map_err(|error| {
+            if error.code().is_some() {
+                return state_failed(Code::CommandRefused)(error);
+            }
+            let fix = "see whether the agent can write into its state_dir (rights), then rekeeper retry";
+            Failure::passing(Code::CommandRefused, in_full(&error)).with_fix(fix)
         })?;
         self.check(order).map_err(|unknown| {
             let why = match unread.is_empty() {

@@ -27,9 +27,15 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut beside = name.to_owned();
     beside.push(".new");
     let beside = folder.join(beside);
-    let mut file = create(&beside)?;
-    file.write_all(content)?;
-    file.sync_all()?;
+    let written = create(&beside).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()
+    });
+    if let Err(error) = written {
+        // Where the disk is full, what there is of it takes the room of others.
+        let _ = fs::remove_file(&beside);
+        return Err(error);
+    }
     fs::rename(&beside, path)?;
     // Without this the rename itself may be lost.
     File::open(folder)?.sync_all()

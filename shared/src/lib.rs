@@ -19,6 +19,7 @@ pub mod problem;
 pub mod rehearsal;
 pub mod remedy;
 pub mod report;
+pub mod reserve;
 pub mod settle;
 pub mod step;
 pub mod telemetry;

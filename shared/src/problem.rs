@@ -302,6 +302,9 @@ codes! {
         "the manifest that was written before the restore is lost, here and at the coordinator, or not that of the disk"
         "put the file that the message names back from a backup of the agent's state_dir, then retry; a manifest is never \
          written a second time";
+    StateDirFull "STATE_DIR_FULL" false
+        "the disk of an agent's state_dir, or of the coordinator's data_dir, is full, and what has to be written is not"
+        "make room on the disk that the message names, then retry: nothing is lost, and no file has to be put back";
     StateDamaged "STATE_DAMAGED" false
         "a note in the agent's state folder is damaged, or of another release: it is not what was written"
         "move the file that the message names away, as it says, then retry: what it said is found out again; nothing was \

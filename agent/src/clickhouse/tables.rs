@@ -58,6 +58,7 @@ pub(super) struct Questions {
     replicas: Gather<TableName, Replica>,
     detached: Gather<TableName, (String, bool)>,
     parts: Gather<TableName, Part>,
+    part_counts: Gather<TableName, (u64, u64)>,
     detached_parts: Gather<TableName, DetachedPart>,
     queued: Gather<TableName, String>,
     versions: Gather<TableName, i32>,
@@ -248,6 +249,25 @@ impl ClickHouse {
     pub async fn active_parts(&self, table: &TableName) -> Result<Vec<ActivePart>, Error> {
         let parts = self.parts(table).await?.into_iter().filter(|part| part.active);
         Ok(parts.map(|part| part.part).collect())
+    }
+
+    /// How many active parts it has, and how many bytes their names.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn count_active_parts(&self, table: &TableName) -> Result<(u64, u64), Error> {
+        const QUESTION: Question = Question {
+            columns: "database, table, count(), sum(length(name))",
+            from: "system.parts",
+            name: "table",
+            more: " AND active GROUP BY database, table",
+        };
+        let of = |(database, table, parts, bytes): (String, String, u64, u64)| (named(database, table), (parts, bytes));
+        let gather = &self.shared.questions.part_counts;
+        let mut rows = self
+            .about(gather, table, "SELECT FROM system.parts", &QUESTION, of)
+            .await?;
+        Ok(rows.pop().unwrap_or_default())
     }
 
     /// The folders that hold its parts, one per disk.

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rekeeper_shared::problem::Code;
+
 /// Why the state folder cannot be relied on.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -13,6 +15,9 @@ pub enum StateError {
     /// The disk refuses.
     #[error("{0} cannot be read or written")]
     Disk(PathBuf, #[source] io::Error),
+    /// There is no room on the disk; [`StateError::remedy`] says where.
+    #[error("{0} cannot be written: there is no room on its disk")]
+    Full(PathBuf, #[source] io::Error),
     /// A file is not what was written.
     #[error("{0} is damaged ({1}); restore it from a backup: it is not made anew")]
     Damaged(PathBuf, String),
@@ -34,12 +39,26 @@ pub enum StateError {
 }
 
 impl StateError {
-    /// What to do about a note that is damaged: what it said is found out again in other ways, once a person has taken
-    /// it away. None for anything else.
+    /// The code of a problem that has a remedy of its own.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Full(..) => Some(Code::StateDirFull),
+            Self::Note(..) => Some(Code::StateDamaged),
+            Self::Taken(_) | Self::Disk(..) | Self::Damaged(..) | Self::Differs(_) | Self::TwoFolders(..) => None,
+        }
+    }
+
+    /// What to do about a full disk, or about a note that is damaged: what it said is found out again in other ways, once
+    /// a person has taken it away. None for anything else.
     #[must_use]
     pub fn remedy(&self) -> Option<String> {
-        let Self::Note(file, _) = self else {
-            return None;
+        let file = match self {
+            Self::Full(file, _) => return Some(make_room(file)),
+            Self::Note(file, _) => file,
+            Self::Taken(_) | Self::Disk(..) | Self::Damaged(..) | Self::Differs(_) | Self::TwoFolders(..) => {
+                return None;
+            }
         };
         let away = away(file);
         let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
@@ -63,6 +82,16 @@ impl StateError {
         }
         .replace("NAME", &migration_of(file)))
     }
+}
+
+/// What to do when there is no room for a file.
+pub(crate) fn make_room(file: &Path) -> String {
+    let folder = file.parent().unwrap_or(file);
+    format!(
+        "make room on the disk of {} (folders of migrations that have ended may be moved away), then retry; no file is to be \
+         put back, and none is lost",
+        folder.display()
+    )
 }
 
 /// The command that takes a file away.

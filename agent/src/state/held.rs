@@ -13,7 +13,7 @@ use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::TableRef;
 
 use super::layout::entries;
-use super::{State, StateError, file_stem, lock, read_note, write_note};
+use super::{State, StateError, file_stem, lock, read_note};
 
 const EXTENSION: &str = "held";
 
@@ -70,7 +70,7 @@ impl State {
         let is_noted = matches!(read_note::<TableRef>(&file), Ok(Some(noted)) if noted == *table);
         if !is_noted {
             self.make_migration_folder(migration)?;
-            write_note(&file, table)?;
+            self.write_note(&file, table)?;
         }
         lock(&self.inner.held).insert(key(migration, table), Some(table.clone()));
         Ok(())

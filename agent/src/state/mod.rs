@@ -3,6 +3,7 @@
 //! ```text
 //! lock                                  held while an agent runs
 //! coordinator.json                      highest fencing token and attempts seen
+//! reserve                               room for these two (`room`)
 //! known-tables.json                     every table that the server has reported (`known`)
 //! migrations/<migration>/               of each migration:
 //!     <table>.manifest                  packed manifest of a table replica, written once
@@ -10,6 +11,7 @@
 //!     <table>.restore                   how far its restore has come
 //!     <table>.account                   packed account of its parts, once all of them are accounted for
 //!     <table>.held                      merges of it are to stay stopped
+//!     <table>.reserve                   room for the files above (`room`)
 //!     <attempt>.record                  packed part set of record of a replica set
 //!     <path>.<digest>.znodes            everything that was under a table's path before it was deleted
 //!     <attempt>.restart                 when a restart was ordered
@@ -25,6 +27,7 @@ mod error;
 mod held;
 mod layout;
 mod notes;
+mod room;
 mod sealed;
 mod seen;
 
@@ -39,8 +42,10 @@ use rekeeper_shared::document::{BadDocument, Manifest, Packed, as_packed, digest
 use rekeeper_shared::durable;
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::{SetRef, TableRef};
+use serde::Serialize;
 
 pub use error::StateError;
+pub(crate) use error::make_room;
 pub use held::Held;
 pub use notes::{Accounted, AttestedNote, RestartNote, RestoreNote};
 pub(crate) use sealed::{read_note, write_note};
@@ -97,7 +102,9 @@ impl State {
             merges: Mutex::default(),
             _lock: lock,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let state = Self { inner: Arc::new(inner) };
+        state.keep_own_room();
+        Ok(state)
     }
 
     /// The manifest of a table replica, if it was written.
@@ -142,7 +149,7 @@ impl State {
         manifest: &Packed,
     ) -> Result<(), StateError> {
         self.make_migration_folder(migration)?;
-        write(&self.manifest_file(migration, table), &manifest.bytes)
+        self.write(&self.manifest_file(migration, table), &manifest.bytes)
     }
 
     /// Renames a manifest that is damaged to `<its name>.damaged`.
@@ -173,7 +180,7 @@ impl State {
         account: &Packed,
     ) -> Result<(), StateError> {
         self.make_migration_folder(migration)?;
-        write(&self.account_file(migration, table), &account.bytes)
+        self.write(&self.account_file(migration, table), &account.bytes)
     }
 
     /// The part set of record that this agent saved in that attempt.
@@ -237,7 +244,15 @@ impl State {
                 Err(StateError::Differs(file.to_owned()))
             };
         }
-        write(file, &document.bytes)
+        self.write(file, &document.bytes)
+    }
+
+    fn write(&self, file: &Path, content: &[u8]) -> Result<(), StateError> {
+        room::write(&self.inner.folder, file, content)
+    }
+
+    fn write_note<T: Serialize>(&self, file: &Path, value: &T) -> Result<(), StateError> {
+        write_note(&self.inner.folder, file, value)
     }
 
     fn migration_folder(&self, migration: &MigrationName) -> PathBuf {
@@ -286,7 +301,7 @@ fn damaged(file: &Path, error: &BadDocument) -> StateError {
 }
 
 fn make_folder(folder: &Path) -> Result<(), StateError> {
-    let disk = |e| StateError::Disk(folder.to_owned(), e);
+    let disk = |e| room::refused(folder, e);
     match std::fs::DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {
             // A folder that a power cut takes away takes its files with it.
@@ -302,10 +317,6 @@ fn make_folder(folder: &Path) -> Result<(), StateError> {
 
 fn read(file: &Path) -> Result<Option<Vec<u8>>, StateError> {
     durable::read(file).map_err(|e| StateError::Disk(file.to_owned(), e))
-}
-
-fn write(file: &Path, content: &[u8]) -> Result<(), StateError> {
-    durable::write(file, content).map_err(|e| StateError::Disk(file.to_owned(), e))
 }
 
 /// Renames a file that is damaged, so that somebody can look at it.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 
-use super::{State, StateError, file_stem, read_note, write_note};
+use super::{State, StateError, file_stem, read_note};
 
 /// How far the restart of an attempt has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +109,7 @@ impl State {
         note: &AttestedNote,
     ) -> Result<(), StateError> {
         self.make_migration_folder(migration)?;
-        write_note(&self.attested_file(migration, table), note)
+        self.write_note(&self.attested_file(migration, table), note)
     }
 
     fn attested_file(&self, migration: &MigrationName, table: &TableRef) -> PathBuf {
@@ -131,7 +131,7 @@ impl State {
             ready_at: None,
         };
         self.make_migration_folder(migration)?;
-        write_note(&file, &note)?;
+        self.write_note(&file, &note)?;
         Ok(note)
     }
 
@@ -143,7 +143,7 @@ impl State {
         let mut note = self.restart_note(migration, attempt)?;
         if note.ready_at.is_none() {
             note.ready_at = Some(SystemTime::now());
-            write_note(&self.restart_file(migration, attempt), &note)?;
+            self.write_note(&self.restart_file(migration, attempt), &note)?;
         }
         Ok(note)
     }
@@ -167,7 +167,7 @@ impl State {
         note: &RestoreNote,
     ) -> Result<(), StateError> {
         self.make_migration_folder(migration)?;
-        write_note(&self.restore_file(migration, table), note)
+        self.write_note(&self.restore_file(migration, table), note)
     }
 
     fn restart_file(&self, migration: &MigrationName, attempt: u64) -> PathBuf {

@@ -12,7 +12,7 @@ use rekeeper_shared::document::digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{StateError, read, write};
+use super::{StateError, read, room};
 
 /// What a note begins with; the number is that of this form.
 const HEAD: &str = "rekeeper note 1 ";
@@ -29,13 +29,14 @@ pub(crate) fn read_note<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, S
     opened.map(Some).map_err(|why| StateError::Note(file.to_owned(), why))
 }
 
-/// Writes a note.
+/// Writes a note, which is somewhere in the state folder.
 ///
 /// # Errors
 /// When the disk refuses; what was there before is still there then.
-pub(crate) fn write_note<T: Serialize>(file: &Path, value: &T) -> Result<(), StateError> {
+pub(crate) fn write_note<T: Serialize>(state_dir: &Path, file: &Path, value: &T) -> Result<(), StateError> {
     let text = serde_json::to_string(value).map_err(|e| StateError::Disk(file.to_owned(), e.into()))?;
-    write(file, format!("{HEAD}{}\n{text}\n", sum(file, &text)).as_bytes())
+    let content = format!("{HEAD}{}\n{text}\n", sum(file, &text));
+    room::write(state_dir, file, content.as_bytes())
 }
 
 /// The text of a note, if it is what was written under this name.
@@ -66,7 +67,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.restore");
         assert_eq!(read_note::<Vec<u64>>(&file).unwrap(), None);
-        write_note(&file, &vec![1, 23]).unwrap();
+        write_note(folder.path(), &file, &vec![1, 23]).unwrap();
         assert_eq!(read_note::<Vec<u64>>(&file).unwrap(), Some(vec![1, 23]));
         let written = std::fs::read(&file).unwrap();
 

@@ -7,7 +7,7 @@ use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::SeenToken;
 use serde::{Deserialize, Serialize};
 
-use super::{State, StateError, lock, read_note, write_note};
+use super::{State, StateError, lock, read_note};
 
 pub(super) const FILE: &str = "coordinator.json";
 
@@ -113,7 +113,7 @@ impl State {
     fn replace(&self, seen: &mut Seen, change: impl FnOnce(&mut Seen)) -> Result<(), StateError> {
         let mut new = seen.clone();
         change(&mut new);
-        write_note(&self.inner.folder.join(FILE), &new)?;
+        self.write_note(&self.inner.folder.join(FILE), &new)?;
         *seen = new;
         Ok(())
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::look::{Found, look_in_turn};
 use super::wait::{POLL, until_alone};
-use super::{Context, StepResult, failed};
+use super::{Context, StepResult, failed, state_failed};
 use crate::clickhouse::{Class, Error, Statement, code};
 
 /// For how long a table that is still used is tried again in one attempt. The rest of its set may be detached already.
@@ -23,8 +23,10 @@ const FLUSH: Duration = Duration::from_secs(10);
 /// restart while its nodes are deleted under it; it is attached and detached again.
 ///
 /// # Errors
-/// DETACH_FAILED, TABLE_CHANGED; BUFFER_TABLE when a Buffer table writes into it that was not there when the checks were made.
+/// DETACH_FAILED, TABLE_CHANGED, STATE_DIR_FULL; BUFFER_TABLE when a Buffer table writes into it that was not there when the
+/// checks were made.
 pub async fn detach(context: &Context, table: &TableRef) -> StepResult {
+    keep_room(context, table).await?;
     let began = Instant::now();
     let mut detached_by_us = false;
     let mut last = String::from("it does not stay detached");
@@ -73,6 +75,15 @@ pub async fn detach(context: &Context, table: &TableRef) -> StepResult {
             return Err(Failure::passing(Code::DetachFailed, last));
         }
     }
+}
+
+/// For what has to be written of the table once its nodes are deleted: by then it cannot go back into service. A table
+/// that is detached already has no parts that the server would tell of.
+async fn keep_room(context: &Context, table: &TableRef) -> Result<(), Failure> {
+    let parts = context.clickhouse.count_active_parts(&table.name).await;
+    let (parts, name_bytes) = parts.map_err(failed(Code::DetachFailed))?;
+    let kept = context.state.keep_room(&context.migration, table, parts, name_bytes);
+    kept.map_err(state_failed(Code::DetachFailed))
 }
 
 /// What depends on the table (a dictionary that is loaded from it) does not forbid a detach that is undone later.

@@ -36,6 +36,7 @@ pub async fn finish(context: &Context, table: &TableRef) -> StepResult {
         // Restored replicas have the version of before the migration.
         agree(context, table, &ensemble, 0, Merges::Run).await?;
     }
+    context.state.give_room_back(&context.migration, table);
     match look(context, table, Code::MergesFailed).await? {
         Found::Attached(_) => Ok(Done::Plain.into()),
         Found::Detached { .. } => Err(detached()),

@@ -117,13 +117,14 @@ fn failed(code: Code) -> impl Fn(Error) -> Failure {
     move |error| error.into_failure(code)
 }
 
-/// A state folder that cannot be relied on as the failure of a step with that code; STATE_DAMAGED where there is a remedy.
-fn state_failed(code: Code) -> impl Fn(StateError) -> Failure {
+/// A state folder that cannot be relied on as the failure of a step with that code; STATE_DIR_FULL and STATE_DAMAGED where
+/// it is that.
+pub(crate) fn state_failed(code: Code) -> impl Fn(StateError) -> Failure {
     move |error| {
         let text = crate::words::in_full(&error);
-        match error.remedy() {
-            Some(remedy) => Failure::lasting(Code::StateDamaged, text).with_fix(format!("on this host: {remedy}")),
-            None => Failure::lasting(code, text),
+        match (error.code(), error.remedy()) {
+            (Some(own), Some(remedy)) => Failure::lasting(own, text).with_fix(format!("on this host: {remedy}")),
+            _ => Failure::lasting(code, text),
         }
     }
 }

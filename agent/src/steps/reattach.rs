@@ -22,7 +22,10 @@ pub async fn reattach(context: &Context, table: &TableRef) -> StepResult {
     until_alone(context, table, Code::AttachFailed).await?;
     let renamed: TableRef;
     let table = match find(context, table, Code::AttachFailed).await? {
-        Err(Changed::Gone { .. }) => return Ok(Done::Plain.into()),
+        Err(Changed::Gone { .. }) => {
+            context.state.give_room_back(&context.migration, table);
+            return Ok(Done::Plain.into());
+        }
         Err(Changed::Renamed { to, .. }) => {
             renamed = TableRef {
                 name: to,
@@ -45,7 +48,10 @@ pub async fn reattach(context: &Context, table: &TableRef) -> StepResult {
     }
     drop(turn);
     match until_in_service(context, table, PATIENCE, Code::AttachFailed).await? {
-        Ok(()) => Ok(Done::Plain.into()),
+        Ok(()) => {
+            context.state.give_room_back(&context.migration, table);
+            Ok(Done::Plain.into())
+        }
         Err(state) => Err(Failure::passing(
             Code::AttachFailed,
             format!("{} is attached and not in service: {state}", table.name),

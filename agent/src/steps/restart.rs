@@ -199,6 +199,7 @@ async fn own_output(context: &Context, what: &str, limit: Duration, code: Code) 
         }
     }
     file.set_len(0).map_err(cannot)?;
+    context.state.room_for_output(&file);
     Ok(file)
 }
 

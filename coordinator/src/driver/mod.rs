@@ -23,7 +23,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use rekeeper_shared::ids::{HostName, MigrationName};
 use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Event, Failure, Outcome, Target};
+use rekeeper_shared::step::{Done, Event, Failure, Outcome, StepKind, Target};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -47,6 +47,10 @@ const TURN: usize = 1_024;
 const TURN_BYTES: usize = 32 << 20;
 /// How long until waiting steps are looked at again, when nothing else happens.
 const TICK: Duration = Duration::from_millis(250);
+
+/// What is kept on the store's disk for each byte of a part set of record: a manifest and an account of each replica, in
+/// SQLite's log and in its file.
+const ROOM_OF_RECORD: u64 = 8;
 
 /// The driver: owns every migration.
 pub struct Driver<S> {
@@ -252,6 +256,11 @@ impl<S: Store> Driver<S> {
             tracing::error!(%host, migration = %name, attempt, "event of a step that was ordered of another host: ignored");
             return;
         }
+        if let Some(document) = &document
+            && matches!(outcome, Outcome::Done(Done::Recorded { .. }))
+        {
+            self.store.keep_room(ROOM_OF_RECORD * document.bytes.len() as u64);
+        }
         let Refused { why, outcome } = match ended(migration, attempt, outcome, document) {
             Ok(append) => {
                 self.agents.has_done(host, &name, attempt);
@@ -282,12 +291,16 @@ impl<S: Store> Driver<S> {
     /// Orders what may be ordered now, as far as hosts are connected and have room.
     fn propose(&mut self, turn: &mut Turn) {
         let now = Instant::now();
+        let has_room = self.store.has_room();
         for (name, migration) in &mut self.migrations {
             if migration.is_at_rest() || behind::behind(migration, &self.hosts).is_some() {
                 continue;
             }
             let mut load = Load::of_all(migration);
             for proposal in migration.progress.proposals(&migration.plan) {
+                if !has_room && waits_for_room(proposal.step) {
+                    continue;
+                }
                 let Some(chosen) = self.hosts.admit(migration, &proposal, &load, now) else {
                     continue;
                 };
@@ -339,6 +352,11 @@ impl<S: Store> Driver<S> {
         }
     }
 
+        if let Some(document) = &document
+            && matches!(outcome, Outcome::Done(Done::Recorded { .. }))
+        {
+            self.store.keep_room(ROOM_OF_RECORD * document.bytes.len() as u64);
+        }
     /// Where the command of an intent may be sent now, if anywhere; when not, it is sent again once its agent connects.
     fn receiver(&self, name: &MigrationName, intent: Intent) -> Option<ConnectionId> {
         let migration = self.migrations.get(name)?;

@@ -36,7 +36,7 @@ impl<S: Store> Driver<S> {
                     let connected =
                         |host: &HostName| self.hosts.get(host).is_some_and(super::hosts::Host::is_connected);
                     let mut view = migration.progress.status(&migration.plan, connected);
-                    view.waiting_for = waiting_for(migration, &self.hosts);
+                    view.waiting_for = waiting_for(migration, &self.hosts, self.store.has_room());
                     view.running = running(migration, &self.hosts);
                     view.waves = migration.waves();
                     name_the_absent(&mut view, migration, &self.hosts);
@@ -110,6 +110,9 @@ impl<S: Store> Driver<S> {
         };
         if let (Effect::Starts, Some(overlap)) = (effect, overlaps.first()) {
             return Err(OperatorError::Blocked(format!("{}: {}", overlap.code, overlap.message)));
+        }
+        if effect == Effect::Starts && !self.store.has_room() {
+            return Err(OperatorError::Blocked(no_room()));
         }
         let notice = told::taken(migration, standing, &order, effect)?;
         let record = Record::Ordered { by, order };
@@ -205,4 +208,12 @@ impl<S: Store> Driver<S> {
             ))
         })
     }
+}
+
+fn no_room() -> String {
+    format!(
+        "{}: there is no room on the disk of the coordinator's data_dir to keep for what has to be written later; make some, \
+         then give the command again",
+        Code::StateDirFull
+    )
 }

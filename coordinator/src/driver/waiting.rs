@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::StepKind;
 use rekeeper_shared::view::{RunningStep, State, StatusView};
 use tokio::time::Instant;
@@ -9,10 +10,11 @@ use tokio::time::Instant;
 use super::behind::{behind, unheard};
 use super::hosts::Hosts;
 use super::migration::Migration;
+use super::waits_for_room;
 use crate::progress::next::Proposal;
 
 /// What the migration waits for; none when it does not run.
-pub(super) fn waiting_for(migration: &Migration, hosts: &Hosts) -> Option<String> {
+pub(super) fn waiting_for(migration: &Migration, hosts: &Hosts, has_room: bool) -> Option<String> {
     let state = migration.progress.state(&migration.plan);
     let now = Instant::now();
     if !matches!(state, State::Running | State::Paused) {
@@ -46,6 +48,14 @@ pub(super) fn waiting_for(migration: &Migration, hosts: &Hosts) -> Option<String
         ));
     }
     let proposal = migration.progress.proposals(&migration.plan).into_iter().next()?;
+    if !has_room && waits_for_room(proposal.step) {
+        let target = proposal.members.first().map(|(target, _)| migration.name_of(*target));
+        let (code, target) = (Code::StateDirFull, target.unwrap_or_default());
+        return Some(format!(
+            "{} of {target}: {code}: no room on the disk of the coordinator's data_dir: ordered once there is, no limit",
+            proposal.step
+        ));
+    }
     Some(not_ordered(migration, hosts, &proposal, now))
 }
 

@@ -3,6 +3,7 @@
 //! One trait, so that another store can take the place of the embedded one ([`SqliteStore`]). What the records mean
 //! is not known here (see `progress`).
 
+mod room;
 mod schema;
 mod sqlite;
 mod writer;
@@ -40,6 +41,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// The document of that digest, checked against it; none when none was ever stored.
     fn document(&self, digest: &str) -> Pending<Option<Packed>>;
+
+    /// Whether room is kept on the disk for all that has to be written of the migrations under way. Where it is not, it is
+    /// kept as soon as there is any.
+    fn has_room(&self) -> bool;
+
+    /// Keeps so many bytes more.
+    fn keep_room(&self, more: u64);
 
     /// Resolves with the reason once the store has failed and takes nothing any more; the program has to stop then.
     fn failed(&self) -> BoxFuture<'static, String>;
@@ -111,6 +119,18 @@ pub enum StoreError {
         file: PathBuf,
         /// What was found.
         what: String,
+    },
+    /// There is no room on the disk.
+    #[error(
+        "STATE_DIR_FULL: there is no room on the disk of {} ({source}): make some, then start the coordinator again, which \
+         goes on where it was; nothing is lost, and no file is to be put back",
+        folder.display()
+    )]
+    Full {
+        /// The data_dir.
+        folder: PathBuf,
+        /// What the disk said.
+        source: rusqlite::Error,
     },
     /// The file cannot be opened.
     #[error("{} cannot be opened", file.display())]

@@ -148,12 +148,22 @@ fn take_token(connection: &mut Connection) -> rusqlite::Result<Begun> {
     })
 }
 
+/// Whether SQLite found no room on the disk. Nothing of what it was asked to write is there then; a sync that fails is
+/// another error.
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
 /// Tells a file that is no (whole) database from one that cannot be opened.
 pub(super) fn at_open(file: &Path, error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Damaged {
             file: file.to_owned(),
             what: error.to_string(),
+        },
+        _ if is_full(&error) => StoreError::Full {
+            folder: file.parent().unwrap_or(file).to_owned(),
+            source: error,
         },
         _ => StoreError::Open {
             file: file.to_owned(),

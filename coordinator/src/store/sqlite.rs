@@ -19,6 +19,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::de::IgnoredAny;
 use tokio::sync::{oneshot, watch};
 
+use super::room::Room;
 use super::writer::{Entry, NewPlan, Request, Write, Writer, checkpoint};
 use super::{Append, Pending, Store, StoreError, Stored, Written, schema};
 
@@ -46,6 +47,7 @@ pub struct SqliteStore {
     reader: Arc<Reader>,
     failed: watch::Receiver<Option<String>>,
     commits: Arc<AtomicU64>,
+    room: Arc<Room>,
     /// Held as long as the store is: the lock goes with the file.
     _lock: File,
 }
@@ -58,6 +60,7 @@ impl SqliteStore {
     /// When another process has it open, when a newer release wrote it, when it is damaged, or the disk refuses.
     pub fn open(data_dir: &Path) -> Result<(Self, Opened), StoreError> {
         let mut lock = lock(data_dir)?;
+        let room = Arc::new(Room::before_opening(data_dir));
         let file = data_dir.join(FILE);
         let known = known_store(&mut lock, data_dir)?;
         check_there(&file, known.as_deref())?;
@@ -75,7 +78,13 @@ impl SqliteStore {
         let (requests, queue) = mpsc::channel();
         let (failing, failed) = watch::channel(None);
         let commits = Arc::new(AtomicU64::new(0));
-        let writer = Writer::new(connection, last, Arc::clone(&commits), failing);
+        let writer = Writer::new(
+            connection,
+            last,
+            Arc::clone(&commits),
+            failing,
+            (data_dir.to_owned(), Arc::clone(&room)),
+        );
         let writer = thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(&queue))
@@ -101,8 +110,16 @@ impl SqliteStore {
             reader: Arc::new(Reader(Mutex::new(reader))),
             failed,
             commits,
+            room,
             _lock: lock,
         };
+        if !store.has_room() {
+            tracing::warn!(
+                data_dir = %data_dir.display(),
+                "STATE_DIR_FULL: no room can be kept for what has to be written later: nothing is detached or deleted until \
+                 there is some"
+            );
+        }
         Ok((store, opened))
     }
 
@@ -214,6 +231,14 @@ impl Store for SqliteStore {
         })
     }
 
+    fn has_room(&self) -> bool {
+        self.room.is_whole()
+    }
+
+    fn keep_room(&self, more: u64) {
+        self.room.more(more);
+    }
+
     fn failed(&self) -> BoxFuture<'static, String> {
         let mut failed = self.failed.clone();
         async move {
@@ -283,7 +308,7 @@ fn records(
         .collect()
 }
 
-fn last_records(connection: &Connection) -> rusqlite::Result<HashMap<MigrationName, u64>> {
+pub(super) fn last_records(connection: &Connection) -> rusqlite::Result<HashMap<MigrationName, u64>> {
     let mut statement = connection
         .prepare("SELECT name, (SELECT coalesce(max(seq), 0) FROM record WHERE migration = name) FROM migration")?;
     let rows = statement.query_map([], |row| {

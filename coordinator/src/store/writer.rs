@@ -1,6 +1,7 @@
 //! The one thread that writes (group commit): everything that waits goes into one transaction, which costs one fsync.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -11,7 +12,9 @@ use rekeeper_shared::ids::MigrationName;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tokio::sync::{oneshot, watch};
 
-use super::sqlite::record_sum;
+use super::room::Room;
+use super::schema::is_full;
+use super::sqlite::{last_records, record_sum};
 use super::{StoreError, Written};
 
 /// Writes that share a transaction at most; more wait for the next one, so that the first are not kept waiting long.
@@ -73,6 +76,8 @@ pub(super) struct Writer {
     last: HashMap<MigrationName, u64>,
     commits: Arc<AtomicU64>,
     failed: watch::Sender<Option<String>>,
+    /// The folder of the store, and what is kept on its disk.
+    room: (PathBuf, Arc<Room>),
     commits_since_checkpoint: usize,
     bytes_since_checkpoint: usize,
 }
@@ -84,12 +89,14 @@ impl Writer {
         last: HashMap<MigrationName, u64>,
         commits: Arc<AtomicU64>,
         failed: watch::Sender<Option<String>>,
+        room: (PathBuf, Arc<Room>),
     ) -> Self {
         Self {
             connection,
             last,
             commits,
             failed,
+            room,
             commits_since_checkpoint: 0,
             bytes_since_checkpoint: 0,
         }
@@ -124,7 +131,7 @@ impl Writer {
     /// Commits, then answers. Whoever has dropped the receiver does not want to know.
     fn serve(&mut self, writes: &[Write], replies: Vec<Reply>, bytes: usize) {
         if self.failed.borrow().is_none() {
-            match self.commit(writes) {
+            match self.commit_with_room(writes, bytes) {
                 Ok(results) => {
                     for (reply, result) in replies.into_iter().zip(results) {
                         drop(reply.send(result));
@@ -138,6 +145,25 @@ impl Writer {
         let reason = self.failed.borrow().clone().unwrap_or_default();
         for reply in replies {
             drop(reply.send(Err(StoreError::Failed(reason.clone()))));
+        }
+    }
+
+    /// Writes everything, where the disk is full with room that was kept.
+    fn commit_with_room(
+        &mut self,
+        writes: &[Write],
+        bytes: usize,
+    ) -> rusqlite::Result<Vec<Result<Vec<Written>, StoreError>>> {
+        loop {
+            match self.commit(writes) {
+                // The write was refused, and rolled back: nothing of it is in SQLite's log, and no sync has failed.
+                Err(error) if is_full(&error) && self.room.1.give(needed(bytes)) => {
+                    tracing::warn!(data_dir = %self.room.0.display(), "the disk is full: room was kept for this");
+                    // The numbers were counted up.
+                    self.last = last_records(&self.connection)?;
+                }
+                other => return other,
+            }
         }
     }
 
@@ -171,8 +197,18 @@ impl Writer {
         }
         self.commits_since_checkpoint = 0;
         self.bytes_since_checkpoint = 0;
-        if let Err(error) = checkpoint(&self.connection, "PASSIVE") {
-            self.fail("a checkpoint failed", &error);
+        loop {
+            match checkpoint(&self.connection, "PASSIVE") {
+                Ok(()) => return,
+                Err(error) if is_full(&error) => {
+                    if !self.room.1.give(needed(bytes)) {
+                        // All of it is in the log still, which is synced.
+                        tracing::warn!(data_dir = %self.room.0.display(), "the disk is full: SQLite's log is copied later");
+                        return;
+                    }
+                }
+                Err(error) => return self.fail("a checkpoint failed", &error),
+            }
         }
     }
 
@@ -184,10 +220,23 @@ impl Writer {
     /// records that it believes written) may be ahead of the disk, too. Only a new process, which reads what is
     /// really there, knows where the migration stands; agents keep what was not acknowledged and send it again.
     fn fail(&self, what: &str, error: &rusqlite::Error) {
-        let reason = format!("{what}: {error}");
+        let reason = if is_full(error) {
+            format!(
+                "STATE_DIR_FULL: {what}: there is no room on the disk of {} ({error}): make some, then start the coordinator \
+                 again, which goes on where it was; nothing that was acknowledged is lost, and no file is to be put back",
+                self.room.0.display()
+            )
+        } else {
+            format!("{what}: {error}")
+        };
         tracing::error!(error = %error, "{what}; the coordinator has to stop");
         self.failed.send_replace(Some(reason));
     }
+}
+
+/// What so many bytes may take: in SQLite's log, in its file, and the pages around them.
+fn needed(bytes: usize) -> u64 {
+    (1 << 20) + 2 * bytes as u64
 }
 
 fn append(

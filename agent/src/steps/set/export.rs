@@ -1,11 +1,13 @@
 //! What has to be there before the first node of a set is deleted: everything that is in them, in a file of the host.
 
 use rekeeper_shared::problem::Code;
+use rekeeper_shared::reserve::is_full;
 use rekeeper_shared::step::{Exported, Failure, SetRef};
 use tokio::sync::mpsc;
 
 use super::as_failure;
 use crate::export::{ExportError, Header, Reader, VERSION, Writer};
+use crate::state::make_room;
 use crate::steps::{Context, state_failed};
 use crate::zookeeper::{Stage, WalkError, ZooKeeper};
 
@@ -94,6 +96,10 @@ pub(super) async fn export(
 
 fn export_failed(error: &ExportError) -> Failure {
     let code = match error {
+        ExportError::Disk { file, source, .. } if is_full(source) => {
+            let fix = format!("on this host: {}", make_room(file));
+            return as_failure(Code::StateDirFull, false, error).with_fix(fix);
+        }
         ExportError::TooLarge { .. } => Code::ExportTooLarge,
         ExportError::Disk { .. } | ExportError::Damaged { .. } => Code::ExportFailed,
     };

@@ -8,7 +8,7 @@ use rekeeper_shared::union::{Union, decide};
 
 use super::export::export;
 use super::{clean_failed, zookeeper_failed};
-use crate::steps::{Context, Finished, StepResult};
+use crate::steps::{Context, Finished, StepResult, state_failed};
 use crate::words::in_full;
 use crate::zookeeper::{CleanError, ZooKeeper};
 
@@ -106,15 +106,18 @@ async fn under_marker(
     let state = context.state.clone();
     // A million parts take a while to pack and to write.
     let saved = tokio::task::spawn_blocking(move || {
-        let packed = pack(&document).map_err(|e| format!("the part set of record cannot be packed: {e}"))?;
+        let lasting = |text: String| Failure::lasting(code, text);
+        let packed = pack(&document).map_err(|e| lasting(format!("the part set of record cannot be packed: {e}")))?;
         let (migration, attempt) = (&document.migration, document.attempt);
         state
             .write_record(migration, attempt, &packed)
-            .map_err(|e| in_full(&e))?;
-        let read_back = state.record(migration, attempt).map_err(|e| in_full(&e))?;
+            .map_err(state_failed(code))?;
+        let read_back = state.record(migration, attempt).map_err(state_failed(code))?;
         match read_back {
             Some(found) if found == packed => Ok(packed),
-            _ => Err("the part set of record, read back from the state folder, is not what was written".to_owned()),
+            _ => Err(lasting(
+                "the part set of record, read back from the state folder, is not what was written".to_owned(),
+            )),
         }
     });
     match saved.await {
@@ -128,7 +131,7 @@ async fn under_marker(
                 export: export(context, set, zookeeper, stage).await?,
             }))
         }
-        Ok(Err(text)) => Err(Failure::lasting(code, text)),
+        Ok(Err(failure)) => Err(failure),
         Err(error) => Err(Failure::lasting(
             code,
             format!("saving the part set of record broke off: {error}"),
