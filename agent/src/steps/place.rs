@@ -28,9 +28,18 @@ impl ServerPlaces {
         Self { config, connections }
     }
 
+    /// What the file says now.
+    fn ensembles(&self, code: Code) -> Result<Ensembles, Failure> {
+        // A hook or the server may be writing the file right now: both do, one after the other, at every restart.
+        Ensembles::read(&self.config).map_err(|e| Failure::passing(code, in_full(&e)))
+    }
+
     /// The place of the ensemble of that name.
     pub(super) fn place(&self, ensemble: &str, code: Code) -> Result<Place, Failure> {
-        let ensembles = Ensembles::read(&self.config).map_err(|e| Failure::lasting(code, in_full(&e)))?;
+        self.place_in(&self.ensembles(code)?, ensemble, code)
+    }
+
+    fn place_in(&self, ensembles: &Ensembles, ensemble: &str, code: Code) -> Result<Place, Failure> {
         ensembles.place(ensemble).ok_or_else(|| {
             Failure::lasting(
                 code,
@@ -41,8 +50,9 @@ impl ServerPlaces {
 
     /// The session with the ensemble of that name.
     pub(super) async fn at(&self, ensemble: &str, code: Code) -> Result<ZooKeeper, Failure> {
-        let place = self.place(ensemble, code)?;
-        let ensembles = Ensembles::read(&self.config).map_err(|e| Failure::lasting(code, in_full(&e)))?;
+        // Once: place and credentials are those of one file.
+        let ensembles = self.ensembles(code)?;
+        let place = self.place_in(&ensembles, ensemble, code)?;
         let access = ensembles.access(&place);
         self.connections
             .get_patiently(&place, &access)
@@ -53,8 +63,7 @@ impl ServerPlaces {
     /// The session with a place of the plan, which may not be in the configuration any more; the credentials are the
     /// current ones.
     pub(super) async fn planned(&self, place: &Place, code: Code) -> Result<ZooKeeper, Failure> {
-        // A hook or the server may be writing the file right now.
-        let ensembles = Ensembles::read(&self.config).map_err(|e| Failure::passing(code, in_full(&e)))?;
+        let ensembles = self.ensembles(code)?;
         let access = ensembles.access(place);
         self.connections
             .get_patiently(place, &access)
@@ -175,5 +184,37 @@ pub(super) fn failed(code: Code) -> impl Fn(ZkError) -> Failure {
         } else {
             Failure::lasting(code, text)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = "<clickhouse><zookeeper><node><host>zk</host><port>2181</port></node></zookeeper></clickhouse>";
+
+    #[tokio::test]
+    async fn a_file_that_is_being_written_is_read_again_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("config.xml");
+        let places = ServerPlaces::new(config.clone(), Connections::new());
+        let passes = async || {
+            let failure = places.place("default", Code::WitnessFailed).unwrap_err();
+            assert!(failure.retry, "{}", failure.problem);
+            let failure = places.at("default", Code::WitnessFailed).await.unwrap_err();
+            assert!(failure.retry, "{}", failure.problem);
+        };
+        passes().await; // Missing.
+        std::fs::create_dir(&config).unwrap();
+        passes().await; // Cannot be read.
+        std::fs::remove_dir(&config).unwrap();
+        for length in 0..WHOLE.len() {
+            std::fs::write(&config, &WHOLE[..length]).unwrap();
+            passes().await;
+        }
+        std::fs::write(&config, WHOLE).unwrap();
+        assert_eq!(places.place("default", Code::WitnessFailed).unwrap().nodes, ["zk:2181"]);
+        // Another name in a whole file does not come by waiting.
+        assert!(!places.place("other", Code::WitnessFailed).unwrap_err().retry);
     }
 }
