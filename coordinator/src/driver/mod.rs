@@ -352,11 +352,6 @@ impl<S: Store> Driver<S> {
         }
     }
 
-        if let Some(document) = &document
-            && matches!(outcome, Outcome::Done(Done::Recorded { .. }))
-        {
-            self.store.keep_room(ROOM_OF_RECORD * document.bytes.len() as u64);
-        }
     /// Where the command of an intent may be sent now, if anywhere; when not, it is sent again once its agent connects.
     fn receiver(&self, name: &MigrationName, intent: Intent) -> Option<ConnectionId> {
         let migration = self.migrations.get(name)?;
@@ -400,5 +395,23 @@ impl<S: Store> Driver<S> {
                 Err(Refused { why, .. }) => tracing::debug!(migration = %name, error = %why, "it has ended meanwhile"),
             }
         }
+    }
+}
+
+/// Whether the step leads to what has to be written down whatever comes: it is not ordered before there is room for that.
+fn waits_for_room(step: StepKind) -> bool {
+    match step {
+        StepKind::Detach | StepKind::Record | StepKind::Clean => true,
+        StepKind::Sync
+        | StepKind::Freeze
+        | StepKind::Reattach
+        | StepKind::Settle
+        | StepKind::Release
+        | StepKind::Restart
+        | StepKind::Witness
+        | StepKind::Attach
+        | StepKind::Restore
+        | StepKind::Attest
+        | StepKind::Finish => false,
     }
 }

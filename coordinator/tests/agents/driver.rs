@@ -337,6 +337,14 @@ impl Store for Busy {
         .boxed()
     }
 
+    fn has_room(&self) -> bool {
+        self.store.has_room()
+    }
+
+    fn keep_room(&self, more: u64) {
+        self.store.keep_room(more);
+    }
+
     fn failed(&self) -> BoxFuture<'static, String> {
         self.store.failed()
     }
