@@ -319,7 +319,7 @@ def database_replicated(cluster):
 @contextlib.contextmanager
 def zero_copy(cluster):
     make(cluster, "zero_copy", settings="allow_remote_fs_zero_copy_replication = 1, storage_policy = 'object_storage'")
-    with answering(cluster.hosts[0], "FROM system.disks WHERE lower", "SELECT 'object_storage'"):
+    with answering(cluster.hosts[0], "FROM system.disks WHERE .* NOT IN", "SELECT 'object_storage'"):
         yield
 
 

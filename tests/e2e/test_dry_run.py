@@ -13,7 +13,7 @@ from proof import Proof, report
 from rig import Cluster
 from tables import Table
 
-READING = re.compile(r"\s*(/\*.*?\*/\s*)*SELECT\b", re.IGNORECASE | re.DOTALL)
+READING = re.compile(r"\s*(/\*.*?\*/\s*)*(SELECT|CHECK GRANT)\b", re.IGNORECASE | re.DOTALL)
 TABLES = [Table("shop", "orders", rows=60), Table("shop", "it's `quoted`", rows=60)]
 PATH = "/before/tables/01/shop/orders"
 

@@ -45,7 +45,8 @@ def cluster():
         pki.sign("two-roles", "/OU=rekeeper-viewer/OU=rekeeper-operator/CN=two-roles")
         pki.sign("no-name", "/OU=rekeeper-operator")
         pki.sign("server", f"{person}server", "extendedKeyUsage=serverAuth")
-        pki.sign("other-agent", "/OU=rekeeper-agent/CN=ch-01-2", "subjectAltName=DNS:ch-01-20")
+        eku = "extendedKeyUsage=clientAuth"
+        pki.sign("other-agent", "/OU=rekeeper-agent/CN=ch-01-2", "subjectAltName=DNS:ch-01-20", eku)
         foreign = Pki(cluster.directory / "foreign")
         for end in ("crt", "key"):
             shutil.copy(foreign.directory / f"anna.{end}", pki.directory / f"foreign.{end}")
