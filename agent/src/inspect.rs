@@ -2,22 +2,26 @@
 //! path. Changes nothing.
 
 mod around;
+mod configured;
 mod contents;
 mod disks;
 mod kept;
 mod neighbours;
+mod parts;
 mod user;
+mod zookeeper;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use rekeeper_shared::ids::{HostName, TableName};
 use rekeeper_shared::inventory::{Around, HostInventory, PartsGroup, TableInventory, ZookeeperFacts, is_too_old};
-use rekeeper_shared::place::{Place, ZkPath};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
+use self::configured::{Configured, Disks, Now};
 use self::neighbours::Neighbours;
+use self::parts::{Names, PartSums};
 use crate::clickhouse::{ClickHouse, Error};
 use crate::steps::collisions;
 use crate::words::in_full;
@@ -81,7 +85,7 @@ async fn look(
     let views = neighbours.views();
     let mut around = around::around(clickhouse, neighbours.all).await.map_err(failed)?;
     let identities = Identity::all(clickhouse).await.map_err(failed)?;
-    let facts = Facts::read(clickhouse, views).await.map_err(failed)?;
+    let facts = Facts::read(clickhouse, config, views).await.map_err(failed)?;
     // Everything but the identities is known by name only: a name that means another table now must not get its facts.
     let again = Identity::all(clickhouse).await.map_err(failed)?;
     for (name, identity) in &identities {
@@ -101,7 +105,7 @@ async fn look(
     disks::unwritable(clickhouse, &mut around.disks).await.map_err(failed)?;
     around.kept = kept::kept(clickhouse, config).await.map_err(failed)?;
     around.user = user::user(clickhouse, &mut tables).await.map_err(failed)?;
-    ask_zookeeper(&mut tables, ensembles.as_ref().ok(), unread.as_deref(), connections).await;
+    zookeeper::ask_zookeeper(&mut tables, ensembles.as_ref().ok(), unread.as_deref(), connections).await;
     Ok(HostInventory {
         host: host.clone(),
         clickhouse_version,
@@ -157,21 +161,6 @@ struct ReplicaRow {
     lost_part_count: u64,
 }
 
-#[derive(Default)]
-struct PartSums {
-    parts: u64,
-    rows: u64,
-    bytes: u64,
-    patch_parts: u64,
-}
-
-#[derive(Default)]
-struct Names {
-    active: Vec<String>,
-    outdated: Vec<String>,
-    detached: Vec<String>,
-}
-
 struct Facts {
     replicas: HashMap<TableName, ReplicaRow>,
     sums: HashMap<TableName, PartSums>,
@@ -184,10 +173,17 @@ struct Facts {
     bytes_on: HashMap<TableName, Vec<(String, u64)>>,
     stuck: HashMap<TableName, Vec<String>>,
     written_by: HashMap<TableName, Vec<String>>,
+    /// None when the file cannot be read.
+    configured: Option<Configured>,
+    running_disks: Disks,
 }
 
 impl Facts {
-    async fn read(clickhouse: &ClickHouse, written_by: HashMap<TableName, Vec<String>>) -> Result<Self, Error> {
+    async fn read(
+        clickhouse: &ClickHouse,
+        config: &Path,
+        written_by: HashMap<TableName, Vec<String>>,
+    ) -> Result<Self, Error> {
         let mut disks_of_policy: HashMap<String, Vec<String>> = HashMap::new();
         let volumes: Vec<(String, String)> = clickhouse
             .rows(
@@ -212,8 +208,8 @@ impl Facts {
             .await?;
         Ok(Self {
             replicas: replicas(clickhouse).await?,
-            sums: part_sums(clickhouse).await?,
-            names: names(clickhouse).await?,
+            sums: parts::part_sums(clickhouse).await?,
+            names: parts::names(clickhouse).await?,
             mutations: mutations(clickhouse).await?,
             disks_of_policy,
             remote_disks,
@@ -222,6 +218,8 @@ impl Facts {
             bytes_on: around::bytes_on(clickhouse).await?,
             stuck: around::stuck(clickhouse).await?,
             written_by,
+            configured: Configured::read(config),
+            running_disks: Disks::read(clickhouse).await?,
         })
     }
 
@@ -240,7 +238,19 @@ impl Facts {
                 names.detached.iter().map(String::as_str),
             )
         });
+        let now = Now {
+            name: &name,
+            uuid: &identity.uuid,
+            engine_full: &identity.engine_full,
+            path: &replica.path,
+            replica_name: &replica.replica_name,
+            policy: &identity.policy,
+            disks: &disks,
+        };
+        let configured = self.configured.as_ref();
+        let restart_changes = configured.map_or_else(Vec::new, |c| c.changes(&now, &self.running_disks));
         Some(TableInventory {
+            restart_changes,
             uuid: identity.uuid,
             engine: identity.engine,
             database_engine: identity.database_engine,
@@ -310,62 +320,6 @@ async fn replicas(clickhouse: &ClickHouse) -> Result<HashMap<TableName, ReplicaR
         .collect())
 }
 
-async fn part_sums(clickhouse: &ClickHouse) -> Result<HashMap<TableName, PartSums>, Error> {
-    let rows: Vec<(String, String, u64, u64, u64, u64)> = clickhouse
-        .rows(
-            "SELECT FROM system.parts",
-            "SELECT database, table, count(), toUInt64(sum(rows)), toUInt64(sum(bytes_on_disk)), \
-             countIf(startsWith(partition_id, 'patch-')) FROM system.parts WHERE active GROUP BY database, table",
-        )
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(database, table, parts, rows, bytes, patch_parts)| {
-            let sums = PartSums {
-                parts,
-                rows,
-                bytes,
-                patch_parts,
-            };
-            (TableName { database, table }, sums)
-        })
-        .collect())
-}
-
-/// All names of the tables that have anything under `detached/`.
-async fn names(clickhouse: &ClickHouse) -> Result<HashMap<TableName, Names>, Error> {
-    let detached: Vec<(String, String, String)> = clickhouse
-        .rows(
-            "SELECT FROM system.detached_parts",
-            "SELECT database, table, name FROM system.detached_parts",
-        )
-        .await?;
-    let mut names: HashMap<TableName, Names> = HashMap::new();
-    if detached.is_empty() {
-        return Ok(names);
-    }
-    for (database, table, name) in detached {
-        let of = names.entry(TableName { database, table }).or_default();
-        of.detached.push(name);
-    }
-    let parts: Vec<(String, String, String, u8)> = clickhouse
-        .rows(
-            "SELECT FROM system.parts",
-            "SELECT database, table, name, toUInt8(active) FROM system.parts \
-             WHERE (database, table) IN (SELECT database, table FROM system.detached_parts)",
-        )
-        .await?;
-    for (database, table, name, active) in parts {
-        let of = names.entry(TableName { database, table }).or_default();
-        if active != 0 {
-            of.active.push(name);
-        } else {
-            of.outdated.push(name);
-        }
-    }
-    Ok(names)
-}
-
 async fn mutations(clickhouse: &ClickHouse) -> Result<HashMap<TableName, Vec<String>>, Error> {
     let rows: Vec<(String, String, String)> = clickhouse
         .rows(
@@ -381,48 +335,6 @@ async fn mutations(clickhouse: &ClickHouse) -> Result<HashMap<TableName, Vec<Str
             .push(command);
     }
     Ok(mutations)
-}
-
-async fn ask_zookeeper(
-    tables: &mut [TableInventory],
-    ensembles: Option<&Ensembles>,
-    unread: Option<&str>,
-    connections: &Connections,
-) {
-    let mut by_place: BTreeMap<Place, Vec<(usize, ZkPath)>> = BTreeMap::new();
-    for (ix, table) in tables.iter_mut().enumerate() {
-        if let Some(reason) = unread {
-            table.zookeeper = ZookeeperFacts::Unreachable(reason.to_owned());
-        }
-        let Some(place) = &table.place else {
-            continue;
-        };
-        match ZkPath::parse(&table.zookeeper_path) {
-            Ok(path) => by_place.entry(place.clone()).or_default().push((ix, path)),
-            Err(error) => table.zookeeper = ZookeeperFacts::Unreachable(error.to_string()),
-        }
-    }
-    for (place, wanted) in by_place {
-        let access = ensembles.map(|e| e.access(&place)).unwrap_or_default();
-        let zookeeper = match connections.get(&place, &access).await {
-            Ok(zookeeper) => zookeeper,
-            Err(error) => {
-                for (ix, _) in wanted {
-                    tables[ix].zookeeper = ZookeeperFacts::Unreachable(in_full(&error));
-                }
-                continue;
-            }
-        };
-        let (indexes, paths): (Vec<usize>, Vec<ZkPath>) = wanted.into_iter().unzip();
-        let found = zookeeper.facts_of_paths(&paths).await;
-        for (ix, facts) in indexes.into_iter().zip(found) {
-            tables[ix].zookeeper = match facts {
-                Ok(Some(facts)) => ZookeeperFacts::Present(facts),
-                Ok(None) => ZookeeperFacts::Absent,
-                Err(error) => ZookeeperFacts::Unreachable(in_full(&error)),
-            };
-        }
-    }
 }
 
 #[cfg(test)]

@@ -241,6 +241,7 @@ mod tests {
                 bytes_on: vec![],
                 stuck: vec![],
                 not_granted: Vec::new(),
+                restart_changes: Vec::new(),
                 written_by: vec![],
                 zookeeper: ZookeeperFacts::Absent,
             }],

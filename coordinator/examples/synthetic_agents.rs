@@ -187,6 +187,7 @@ impl Agent {
             bytes_on: vec![("default".into(), parts * BYTES)],
             stuck: Vec::new(),
             not_granted: Vec::new(),
+            restart_changes: Vec::new(),
             written_by: Vec::new(),
             zookeeper: ZookeeperFacts::Present(PathFacts {
                 czxid: table as i64 + 1,

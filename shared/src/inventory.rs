@@ -229,6 +229,9 @@ pub struct TableInventory {
     /// Rights on it that the agent's user lacks.
     #[serde(default)]
     pub not_granted: Vec<String>,
+    /// What would be otherwise for it after the next start of the server, since the configuration was changed.
+    #[serde(default)]
+    pub restart_changes: Vec<String>,
     /// What ZooKeeper says of it.
     pub zookeeper: ZookeeperFacts,
 }

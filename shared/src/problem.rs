@@ -133,6 +133,11 @@ codes! {
         "a disk that holds parts of the table takes no writes, and a restore renames every part"
         "make the disk writable for the server and for the agent (also ReadWritePaths of its systemd unit), or move the parts \
          to another disk (ALTER TABLE ... MOVE PARTITION ... TO DISK), then give the command again";
+    ConfigurationChanged "CONFIGURATION_CHANGED" false
+        "the server's configuration was changed since its last start: when the table is attached again, or after a restart, it \
+         would be at another path, or without a disk of its own"
+        "put back in the configuration what the message names, or move the table by hand first; where the file in \
+         clickhouse.config of agent.yaml is not the preprocessed configuration, name that one and start the agent anew";
     PatchParts "PATCH_PARTS" false
         "the table has patch parts (lightweight UPDATE), which do not apply any more once part names have shifted"
         "ALTER TABLE ... APPLY PATCHES; wait until system.parts has no active part of the table with a partition_id that \

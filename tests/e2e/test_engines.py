@@ -1,9 +1,12 @@
 """What other versions of ClickHouse do otherwise than the one that the other modules run on: real servers, and that one."""
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
-from programs import DONE
+from clickhouse import StatementFailed
+from processes import wait_for
+from programs import BLOCKED, DONE
 from real_server import WHEELS
 from rig import Cluster
 
@@ -82,3 +85,33 @@ def test_a_foreign_database_blocks_nothing(cluster):
     finally:
         cluster.query_all("DROP DATABASE foreign")
     assert counts(cluster, table) == {10}
+
+
+def configure(host, text: str, says: str) -> None:
+    """Give the host that configuration, and wait until it is the one that the agent reads."""
+    host.config.write_text(text)
+
+    def is_read() -> bool:
+        with contextlib.suppress(StatementFailed):  # Another folder of a disk is refused, and noted nevertheless.
+            host.query("SYSTEM RELOAD CONFIG")
+        return says in host.active_config.read_text()
+
+    wait_for(is_read, lambda: f"the server to look at its configuration: {host.active_config.read_text()}")
+
+
+def test_a_configuration_that_was_changed_since_the_start(cluster):
+    """The next start would take the table elsewhere; servers take macros by themselves, and no other folder of a disk."""
+    table = create(cluster, "changed", "SETTINGS storage_policy = 'object_storage'")
+    host = table.first
+    former = host.config.read_text()
+    plan = ("plan", "changed", "--table", table.name, "--restart", "never", "-o", "json")
+    for old, new, says in [
+        ("<shard>", "<shard>x", "is /tables/x01/d/changed instead of /tables/01/d/changed"),
+        ("/object_storage/</path>", "/elsewhere/</path>", "disk object_storage is at"),
+    ]:
+        configure(host, former.replace(old, new), new)
+        found = cluster.rekeeper(*plan).expect(BLOCKED).json["blockers"]
+        assert {(finding["code"], finding["host"]) for finding in found} == {("CONFIGURATION_CHANGED", host.name)}
+        assert says in found[0]["message"]
+        configure(host, former, old)
+    migrate(cluster, table)

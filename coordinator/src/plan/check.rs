@@ -119,7 +119,7 @@ pub(super) fn check_tables(inventories: &[HostInventory], chosen: &[Chosen<'_>])
             ),
             ZookeeperFacts::Unreachable(why) => find(Code::ZookeeperUnreachable, why.clone()),
             ZookeeperFacts::Absent => {
-                find(Code::ReplicaUnknown, format!("{} is not there", table.zookeeper_path));
+                find(Code::ReplicaUnknown, absent(table));
             }
             ZookeeperFacts::Present(facts) => {
                 if let Some(first) = facts.forbidden.first() {
@@ -174,6 +174,13 @@ pub(super) fn check_tables(inventories: &[HostInventory], chosen: &[Chosen<'_>])
         if let Some(why) = unwritable(inventories, host, table) {
             find(Code::DiskUnwritable, why);
         }
+        if !table.restart_changes.is_empty() {
+            let text = format!(
+                "after the next start of its server: {}",
+                table.restart_changes.join("; ")
+            );
+            find(Code::ConfigurationChanged, text);
+        }
         if table.zero_copy {
             find(Code::ZeroCopy, "allow_remote_fs_zero_copy_replication is on".to_owned());
         }
@@ -217,6 +224,19 @@ fn unwritable(inventories: &[HostInventory], host: &HostName, table: &TableInven
         })
         .collect();
     (!found.is_empty()).then(|| found.join("; "))
+}
+
+/// The path is not where the configuration says, which may be another place than where the server is.
+fn absent(table: &TableInventory) -> String {
+    let place = table.place.as_ref().map(ToString::to_string).unwrap_or_default();
+    let text = format!("{} is not there, at {place}", table.zookeeper_path);
+    if table.readonly {
+        return text;
+    }
+    format!(
+        "{text}, although the table is in service: either it was deleted just now, or the configuration names {place} and the \
+         server was started with another ensemble or root"
+    )
 }
 
 fn or_no_reason(text: &str) -> &str {
