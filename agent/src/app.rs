@@ -130,14 +130,8 @@ impl ThisHost {
         let known = self
             .known
             .check_or_learn(&command.order, &self.clickhouse, &self.config);
-        known.await.map_err(|failure| {
-            failure.with_fix(format!(
-                "see on this host whether its server answers, and has the table (system.tables, system.detached_tables), \
-                 and let the agent read ClickHouse's metadata files (as root, or as ClickHouse's user), by which it knows a \
-                 detached table; then rekeeper retry {}",
-                command.migration
-            ))
-        })?;
+        // It has the remedy of its cause.
+        known.await?;
         let (migration, attempt) = (&command.migration, command.attempt);
         let context = Context {
             clickhouse: self.clickhouse.tagged(Tag::attempt(migration, attempt)),

@@ -140,16 +140,7 @@ impl Known {
             let fix = "see whether the agent can write into its state_dir (rights), then rekeeper retry";
             Failure::passing(Code::CommandRefused, in_full(&error)).with_fix(fix)
         })?;
-        self.check(order).map_err(|unknown| {
-            let why = match unread.is_empty() {
-                true => unknown,
-                false => format!("{unknown}; the agent cannot tell of {}", unread.join("; of ")),
-            };
-            Failure::lasting(Code::CommandRefused, why).with_fix(
-                "see whether this agent runs on the host that the plan means, and whether its server still has the table; if \
-                 it was dropped or renamed: rekeeper skip or plan anew",
-            )
-        })
+        self.check(order).map_err(|unknown| refused(unknown, &unread))
     }
 
     /// Whether an order is about a table of this host.
@@ -183,6 +174,24 @@ impl Known {
             order.kind()
         ))
     }
+}
+
+/// The refusal of an order, `unread` being the detached tables of which the agent cannot tell: one of them may be it.
+fn refused(unknown: String, unread: &[String]) -> Failure {
+    let (why, fix) = match unread {
+        [] => (
+            unknown,
+            "see whether this agent runs on the host that the plan means, and whether its server still has the table \
+             (system.tables, system.detached_tables); if it was dropped or renamed: rekeeper skip, or abort and plan anew; \
+             then rekeeper retry",
+        ),
+        unread => (
+            format!("{unknown}; the agent cannot tell of {}", unread.join("; of ")),
+            "let the agent read the metadata files that the message names (as root, or as ClickHouse's user), or bring the \
+             macro back that is missing: by them it knows a detached table; then rekeeper retry",
+        ),
+    };
+    Failure::lasting(Code::CommandRefused, why).with_fix(fix)
 }
 
 impl KnownTable {
@@ -266,6 +275,25 @@ mod tests {
             allowed: Allowed::default(),
             recorded: false,
         }
+    }
+
+    #[test]
+    fn a_refusal_has_the_remedy_of_its_cause() {
+        let missing = refused("not told".into(), &[]).problem;
+        assert!(
+            missing.fix.contains("rekeeper skip") && !missing.fix.contains("metadata files"),
+            "{missing:?}"
+        );
+        let unread = refused(
+            "not told".into(),
+            &["d.t, whose definition is in /m/t.sql: denied".into()],
+        )
+        .problem;
+        assert!(unread.message.contains("/m/t.sql: denied"), "{unread:?}");
+        assert!(
+            unread.fix.contains("metadata files") && !unread.fix.contains("skip"),
+            "{unread:?}"
+        );
     }
 
     #[test]

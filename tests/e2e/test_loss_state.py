@@ -245,6 +245,7 @@ def test_list_that_cannot_be_learned(cluster):
     print(problem)
     assert case.code == PROBLEMS and problem["code"] == "COMMAND_REFUSED"
     assert "unlearned.t" in problem["message"] and "{nowhere}" in problem["message"]
+    assert "bring the macro back" in problem["fix"], problem
     definition.write_text(text)
     case.retry()
     case.is_whole()
