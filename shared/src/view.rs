@@ -298,7 +298,8 @@ pub struct WaveStatus {
     /// How long its tables are expected to be unavailable, in seconds: the plan's forecast, corrected by what the waves
     /// before it took; none in a plan of an older release.
     pub expected_seconds: Option<u64>,
-    /// For how long any of them was unavailable while something was done for them, so far; none before that.
+    /// For how long any of them was unavailable while something was done for them and the migration was not paused, so far;
+    /// none before that.
     pub measured_seconds: Option<u64>,
     /// Bytes that followers fetch, at most, by the plan.
     pub fetch_bytes: u64,

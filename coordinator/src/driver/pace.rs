@@ -11,12 +11,12 @@ use crate::progress::Progress;
 const EACH: Duration = Duration::from_millis(250);
 
 /// For how long tables of each wave were unavailable while something was done for them. The time in which a migration
-/// stands at a barrier, or with a problem, says nothing about the next wave, and is left out.
+/// is paused, or stands at a barrier or with a problem, says nothing about the next wave, and is left out.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     waves: Vec<Wave>,
     looked: Option<SystemTime>,
-    was_idle: bool,
+    was_resting: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -29,17 +29,18 @@ impl Pace {
     /// Looks at what a record has made of the migration.
     pub(super) fn look(&mut self, plan: &Plan, progress: &Progress, now: SystemTime) {
         let since = self.looked.and_then(|looked| now.duration_since(looked).ok());
-        let is_idle = progress.in_flight.is_empty();
-        if since.is_some_and(|since| since < EACH) && is_idle == self.was_idle {
+        // Steps that were under way when it was paused end in that time.
+        let rests = progress.paused || progress.in_flight.is_empty();
+        if since.is_some_and(|since| since < EACH) && rests == self.was_resting {
             return;
         }
-        self.was_idle = is_idle;
+        self.was_resting = rests;
         self.waves.resize(plan.waves.len(), Wave::default());
         for (ix, wave) in self.waves.iter_mut().enumerate() {
             if wave.is_moving {
                 wave.took += since.unwrap_or_default();
             }
-            wave.is_moving = progress.wave_is_busy(plan, ix) && progress.wave_is_unavailable(plan, ix);
+            wave.is_moving = !rests && progress.wave_is_busy(plan, ix) && progress.wave_is_unavailable(plan, ix);
         }
         self.looked = Some(now);
     }
@@ -163,6 +164,17 @@ mod tests {
         pace.look(&plan, &progress, at(4));
         progress.in_flight.clear();
         pace.look(&plan, &progress, at(5));
+        // It is paused while a step is under way, which ends meanwhile; then it goes on.
+        progress.in_flight.insert(1, step(StepKind::Attach));
+        pace.look(&plan, &progress, at(5));
+        progress.paused = true;
+        pace.look(&plan, &progress, at(5));
+        assert_eq!(pace.measured(0, at(30)), Some(Duration::from_secs(5)));
+        progress.in_flight.clear();
+        pace.look(&plan, &progress, at(40));
+        progress.paused = false;
+        pace.look(&plan, &progress, at(50));
+        assert_eq!(pace.measured(0, at(60)), Some(Duration::from_secs(5)));
         // It stands at a barrier for a while.
         progress.in_flight.insert(1, step(StepKind::Restore));
         pace.look(&plan, &progress, at(100));
