@@ -5,6 +5,7 @@
 
 pub mod accounting;
 pub mod backoff;
+pub mod causes;
 pub mod config;
 pub mod document;
 pub mod durable;

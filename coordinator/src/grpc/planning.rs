@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
+use rekeeper_shared::causes::{Cause, Item, grouped};
 use rekeeper_shared::ids::{HostName, MigrationName};
 use rekeeper_shared::inventory::HostInventory;
 use rekeeper_shared::plan::{MeasuredWave, Plan, PlanRequest};
@@ -18,9 +19,11 @@ use crate::progress::Progress;
 
 /// How long an agent may take to inspect its host.
 const INSPECTION: Duration = Duration::from_secs(120);
-/// Findings in the message of a start that is blocked. It travels in a header of HTTP/2: with a finding for each of 1,000
+/// Causes in the message of a start that is blocked. It travels in a header of HTTP/2: with a finding for each of 1,000
 /// tables the connection was ended for "too_many_continuations", and nobody learned why.
 const SHOWN: usize = 20;
+/// Tables that are named with each.
+const NAMED: usize = 3;
 
 /// Makes a plan and saves it, unless something blocks it.
 pub(super) async fn plan(
@@ -97,10 +100,13 @@ pub(super) async fn check_again(
     Err(OperatorError::Blocked(message(&found)))
 }
 
-/// What blocks a start, a line for each finding, as far as it fits.
+/// What blocks a start, a line for each cause, as far as it fits.
 fn message(found: &[Finding]) -> String {
-    let mut lines: Vec<String> = found.iter().take(SHOWN).map(line).collect();
-    if let Some(more @ 1..) = found.len().checked_sub(SHOWN) {
+    let items: Vec<Item> = found.iter().map(Item::from).collect();
+    let blocks = grouped(&items);
+    let causes: Vec<&Cause<'_>> = blocks.iter().flat_map(|block| &block.causes).collect();
+    let mut lines: Vec<String> = causes.iter().take(SHOWN).map(|cause| line(cause)).collect();
+    if let Some(more @ 1..) = causes.len().checked_sub(SHOWN) {
         lines.push(format!("and {more} more; rekeeper plan under another name shows all"));
     }
     lines.join("\n")
@@ -118,18 +124,21 @@ fn skipped(plan: &Plan, progress: &Progress) -> BTreeSet<String> {
     &is_skipped(true) - &is_skipped(false)
 }
 
-fn line(finding: &Finding) -> String {
-    let host = finding
-        .host
-        .as_ref()
-        .map(|host| format!(" on {host}"))
-        .unwrap_or_default();
-    let table = finding
-        .table
-        .as_ref()
-        .map(|table| format!(" {table}"))
-        .unwrap_or_default();
-    format!("{}{table}{host}: {}; {}", finding.code, finding.message, finding.fix)
+fn line(cause: &Cause<'_>) -> String {
+    let first = cause.items[0];
+    let (places, more) = cause.places(NAMED);
+    let more = match more {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let space = if places.is_empty() { "" } else { " " };
+    format!(
+        "{}{space}{}{more}: {}; {}",
+        first.code,
+        places.join(", "),
+        first.message,
+        first.fix
+    )
 }
 
 /// What is known of a plan before anybody is asked.
@@ -212,14 +221,31 @@ async fn inspect(agents: &AgentsHandle, hosts: &[HostName]) -> (Vec<HostInventor
 
 #[cfg(test)]
 mod tests {
+    use rekeeper_shared::ids::TableName;
+
     use super::*;
 
     #[test]
     fn what_blocks_a_start_fits_into_a_header_however_much_it_is() {
-        let found = vec![Finding::new(Code::TableChanged, "x".repeat(100)); 10_000];
+        let change = |number: usize| Finding::new(Code::TableChanged, format!("{number} {}", "x".repeat(100)));
+        let found: Vec<Finding> = (0..10_000).map(change).collect();
         let all = message(&found);
         assert!(all.len() < 16 << 10, "{}", all.len());
         assert!(all.ends_with("and 9980 more; rekeeper plan under another name shows all"));
         assert_eq!(message(&found[..SHOWN]).lines().count(), SHOWN);
+    }
+
+    #[test]
+    fn what_blocks_many_tables_is_said_once() {
+        let table = |number: usize| TableName::new("d", format!("t{number}"));
+        let gone =
+            |number: usize| Finding::new(Code::ReplicaUnknown, format!("/t/t{number} is not there")).of(&table(number));
+        let found: Vec<Finding> = (0..1_000).map(gone).collect();
+        let told = message(&found);
+        assert!(
+            told.starts_with("REPLICA_UNKNOWN d.t0, d.t1, d.t2 and 997 more: /t/t0 is not there; "),
+            "{told}"
+        );
+        assert_eq!(told.lines().count(), 1);
     }
 }

@@ -1,5 +1,6 @@
 //! The canned documents.
 
+use rekeeper_shared::ids::TableName;
 use rekeeper_shared::problem::{Code, Finding, Problem};
 use rekeeper_shared::rehearsal::{Action, RehearsedStep};
 use rekeeper_shared::view::{
@@ -317,6 +318,42 @@ pub(crate) fn away() -> StatusView {
     view.hosts[1].away = Some("the agent of ch-01-2 is not connected, for 5m, no limit".into());
     view.hosts[2].skipped = true;
     view
+}
+
+/// What tables of two hosts suffer from together, and one by itself.
+pub(crate) fn one_cause(tables: usize) -> StatusView {
+    let mut rows: Vec<TableStatusView> = (0..tables)
+        .flat_map(|n| ["ch-01-1", "ch-01-2"].map(|host| table(host, &format!("t{n}"), TableStatus::ZkCleaned)))
+        .collect();
+    for row in &mut rows {
+        let mut problem = Problem::new(
+            Code::RestoreFailed,
+            format!("{} is there again, made by somebody", row.zookeeper_path),
+        );
+        problem.fix = format!(
+            "see who did, then retry; until then merges stay stopped (SYSTEM START MERGES `shop`.`{}`)",
+            row.table
+        );
+        row.problem = Some(problem);
+    }
+    rows[1].problem = Some(Problem::new(Code::RestoreFailed, "Code: 241. Memory limit exceeded"));
+    status(State::Failed, Phase::Restore, rows)
+}
+
+/// A plan whose tables have lost all that they had in ZooKeeper.
+pub(crate) fn wiped(tables: usize) -> PlanView {
+    let gone = |(n, host): (usize, &str)| {
+        let name = TableName::new("shop", format!("t{n}"));
+        let path = format!("/clickhouse/tables/01/t{n}");
+        Finding::new(Code::ReplicaUnknown, format!("{path} is not there"))
+            .on(&host.parse().unwrap())
+            .of(&name)
+    };
+    let places = (0..tables).flat_map(|n| ["ch-01-1", "ch-01-2"].map(|host| (n, host)));
+    PlanView {
+        blockers: places.map(gone).collect(),
+        ..plan(true)
+    }
 }
 
 /// More tables than anybody wants to read.

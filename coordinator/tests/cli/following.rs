@@ -68,7 +68,7 @@ fn start_tells_each_problem_and_exits_1() {
     let fake = with_statuses([documents::failed()]);
     let ran = run(&fake, &["start", "m1", "--yes"])
         .exits(1)
-        .says("NOT_SETTLED\n")
+        .says("NOT_SETTLED  1 table on 2 hosts\n")
         .says("fix: ")
         .says("rekeeper retry m1");
     snapshot("start-failed", &ran.stdout);

@@ -146,7 +146,7 @@ fn watch_shows_problems_and_what_is_under_way_before_anything_else() {
     let screen = console::strip_ansi_codes(screens(&drawn)[0]).replace('\r', "");
     snapshot("watch-terminal", &screen);
     assert!(
-        screen.contains("SYNC_FAILED  shop.t00000 on ch-00") && screen.contains("detach of shop.t"),
+        screen.contains("SYNC_FAILED  100 tables on 1 host: no answer") && screen.contains("detach of shop.t"),
         "{screen}"
     );
 }

@@ -44,6 +44,20 @@ fn who_was_refused_in_the_handshake() {
 }
 
 #[test]
+fn a_wiped_zookeeper_is_one_blocker_of_all_tables() {
+    let view = documents::wiped(5);
+    let fake = Fake::new(Canned {
+        plan: Some(view.clone()),
+        ..Canned::default()
+    });
+    let told = run(&fake, &["plan", "m1"]).exits(3).stdout;
+    snapshot("plan-wiped", &told);
+    assert_eq!(told.matches("REPLICA_UNKNOWN").count(), 1, "{told}");
+    let json = run(&fake, &["plan", "m1", "-o", "json"]).exits(3).stdout;
+    assert_eq!(serde_json::from_str::<PlanView>(&json).unwrap(), view);
+}
+
+#[test]
 fn plan() {
     let fake = Fake::new(Canned {
         plan: Some(documents::plan(false)),

@@ -115,6 +115,32 @@ fn problems() {
 }
 
 #[test]
+fn what_many_tables_suffer_from_is_said_once_and_kept_whole_for_scripts() {
+    let view = documents::one_cause(5);
+    let fake = with_status(view.clone());
+    let told = run(&fake, &["problems", "m1"]).exits(0).stdout;
+    snapshot("problems-one-cause", &told);
+    assert_eq!(told.matches("see who did").count(), 1, "{told}");
+    assert_eq!(told.matches("is there again").count(), 1, "{told}");
+    let status = run(&fake, &["status", "m1"]).exits(1).stdout;
+    assert_eq!(status.matches("see who did").count(), 1, "{status}");
+    let watched = run(&fake, &["status", "m1", "--watch"]).exits(1).stdout;
+    let line = "RESTORE_FAILED  5 tables on 2 hosts: /clickhouse/tables/01/t0 is there";
+    assert_eq!(watched.matches("RESTORE_FAILED").count(), 2, "{watched}");
+    assert!(watched.contains(line), "{watched}");
+    let json = run(&fake, &["problems", "m1", "-o", "json"]).exits(0).stdout;
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    assert_eq!(rows.len(), 10);
+    for (row, table) in rows.iter().zip(&view.tables) {
+        let problem = table.problem.as_ref().unwrap();
+        assert_eq!(
+            (&row["message"], &row["fix"]),
+            (&problem.message.as_str().into(), &problem.fix.as_str().into())
+        );
+    }
+}
+
+#[test]
 fn events() {
     let fake = Fake::new(Canned {
         events: documents::events(),

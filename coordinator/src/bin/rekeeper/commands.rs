@@ -15,7 +15,7 @@ use crate::events;
 use crate::failure::{Exit, Failure};
 use crate::follow::{Followed, follow};
 use crate::generate;
-use crate::output::problems::Limit;
+use crate::output::causes::Limit;
 use crate::output::text::Paint;
 use crate::output::{self, notice, print, render};
 use crate::progress::Progress;
@@ -115,7 +115,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
             let view = client.status(&args.name).await?;
             let rows = output::problems::rows(&view);
             print(&render(format, &rows, |rows| {
-                output::problems::table(rows, Limit::NONE, Paint::of_stdout())
+                output::causes::table(&output::problems::items(rows), Limit::NONE, "", Paint::of_stdout())
             })?)?;
             if rows.is_empty() {
                 notice(&format!("migration {} has no problems", args.name));
@@ -257,8 +257,8 @@ fn nothing_started() -> Exit {
 
 /// What people should know at the end: every problem, and what can be done now.
 fn conclude(view: &StatusView) {
-    let rows = output::problems::rows(view);
-    notice(output::problems::table(&rows, Limit::FEW, Paint::Plain).trim_end());
+    let items = output::problems::items(&output::problems::rows(view));
+    notice(output::causes::table(&items, Limit::FEW, "", Paint::Plain).trim_end());
     let name = &view.name;
     match view.state {
         State::Failed => {

@@ -1,5 +1,6 @@
 //! What people see. One submodule for each document's table form; JSON and YAML are the documents themselves.
 
+pub(crate) mod causes;
 pub(crate) mod dry_run;
 pub(crate) mod events;
 pub(crate) mod explain;

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use rekeeper_shared::causes::Item;
 use rekeeper_shared::ids::{HostName, TableName};
 use rekeeper_shared::problem::Finding;
 use rekeeper_shared::view::{PlanView, PlannedSetView, WaveView};
 
-use super::text::{self, Table, WIDTH};
+use super::causes;
+use super::text::{self, Paint, Table, WIDTH};
 
 /// Sets that are listed before it is said how to see all.
 const SETS: usize = 50;
@@ -131,16 +133,6 @@ fn findings(out: &mut String, title: &str, findings: &[Finding]) {
         return;
     }
     let _ = writeln!(out, "\n{title}: {}", findings.len());
-    for finding in findings {
-        let table = finding.table.as_deref().map(text::escape);
-        let place = match (&finding.host, table) {
-            (Some(host), Some(table)) => format!("  {table} on {host}"),
-            (Some(host), None) => format!("  {host}"),
-            (None, Some(table)) => format!("  {table}"),
-            (None, None) => String::new(),
-        };
-        let _ = writeln!(out, "  {}{place}", finding.code);
-        out.push_str(&text::wrap(&finding.message, "    ", WIDTH));
-        out.push_str(&text::wrap(&format!("fix: {}", finding.fix), "    ", WIDTH));
-    }
+    let items: Vec<Item> = findings.iter().map(Item::from).collect();
+    out.push_str(&causes::table(&items, causes::Limit::NONE, "  ", Paint::Plain));
 }

@@ -1,14 +1,10 @@
-//! The problems of a migration, each with its remedy.
+//! The problems of a migration, each with its remedy: one of each table. How they are told to people is in `causes`.
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
-
+use rekeeper_shared::causes::Item;
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::view::{Phase, StatusView, TableStatus, TableStatusView};
 use serde::Serialize;
-
-use super::text::{self, Paint, WIDTH};
 
 /// One table's problem, of `rekeeper problems -o json`.
 #[derive(Debug, Serialize)]
@@ -21,18 +17,23 @@ pub(crate) struct Row<'a> {
     fix: String,
     /// Statements on the table's host that bring it further by hand; `retry` goes on from there.
     by_hand: Vec<String>,
+    /// As statements name the table.
+    #[serde(skip)]
+    sql: String,
 }
 
-impl Row<'_> {
-    /// In one line, without the remedy.
-    pub(crate) fn line(&self, paint: Paint) -> String {
-        let place = text::escape(&format!("{} on {}", self.table, self.host));
-        format!(
-            "{}  {place}: {}",
-            paint.bad(self.code.as_str()),
-            text::escape(&self.message)
-        )
-    }
+/// The same for people, who are told once what several tables suffer from.
+pub(crate) fn items(rows: &[Row<'_>]) -> Vec<Item> {
+    let item = |row: &Row<'_>| Item {
+        code: row.code,
+        table: Some(row.table.clone()),
+        host: Some(row.host.to_owned()),
+        message: row.message.clone(),
+        fix: row.fix.clone(),
+        by_hand: row.by_hand.clone(),
+        own: vec![row.sql.clone(), row.zookeeper_path.to_owned()],
+    };
+    rows.iter().map(item).collect()
 }
 
 /// A row for every table that has a problem.
@@ -57,6 +58,7 @@ pub(crate) fn rows(status: &StatusView) -> Vec<Row<'_>> {
             Some(Row {
                 host: table.host.as_str(),
                 table: TableName::new(&table.database, &table.table).to_string(),
+                sql: TableName::new(&table.database, &table.table).sql(),
                 zookeeper_path: &table.zookeeper_path,
                 code: problem.code,
                 by_hand: by_hand(status, table, problem.code),
@@ -125,72 +127,4 @@ fn restore(name: &str) -> impl Iterator<Item = String> {
     ];
     let dropped = caches.map(|cache| format!("SYSTEM DROP {cache} CACHE"));
     statements.into_iter().chain(dropped)
-}
-
-/// How much of the problems is shown.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limit {
-    /// Different problems.
-    pub(crate) problems: usize,
-    /// Tables named with each.
-    pub(crate) tables: usize,
-}
-
-impl Limit {
-    /// Everything.
-    pub(crate) const NONE: Self = Self {
-        problems: usize::MAX,
-        tables: usize::MAX,
-    };
-    /// As much as a person reads among other things.
-    pub(crate) const FEW: Self = Self {
-        problems: 20,
-        tables: 20,
-    };
-}
-
-/// For people: what several tables suffer from is said once, with the tables it is about.
-pub(crate) fn table(rows: &[Row<'_>], limit: Limit, paint: Paint) -> String {
-    let mut groups: Vec<(&Row<'_>, Vec<String>)> = Vec::new();
-    let mut known: HashMap<(Code, &str, &str, &[String]), usize> = HashMap::new();
-    for row in rows {
-        let group = *known
-            .entry((row.code, &row.message, &row.fix, row.by_hand.as_slice()))
-            .or_insert_with(|| {
-                groups.push((row, Vec::new()));
-                groups.len() - 1
-            });
-        groups[group]
-            .1
-            .push(text::escape(&format!("{} on {}", row.table, row.host)));
-    }
-    let mut out = String::new();
-    for (row, places) in groups.iter().take(limit.problems) {
-        let _ = writeln!(out, "{}", paint.bad(row.code.as_str()));
-        for place in places.iter().take(limit.tables) {
-            let _ = writeln!(out, "  {place}");
-        }
-        if places.len() > limit.tables {
-            let _ = writeln!(
-                out,
-                "  ... and {} more",
-                text::count(places.len() - limit.tables, "table")
-            );
-        }
-        out.push_str(&text::wrap(&row.message, "    ", WIDTH));
-        out.push_str(&text::wrap(&format!("fix: {}", row.fix), "    ", WIDTH));
-        if !row.by_hand.is_empty() {
-            // Nothing is ordered any more of a host that was left out.
-            let then = if row.code == Code::HostLeft { "" } else { ", then retry" };
-            let _ = writeln!(out, "    by hand, on the host{then}:");
-        }
-        for statement in &row.by_hand {
-            let _ = writeln!(out, "      {};", text::escape(statement));
-        }
-    }
-    if groups.len() > limit.problems {
-        let more = text::count(groups.len() - limit.problems, "more problem");
-        let _ = writeln!(out, "... and {more}; `rekeeper problems` lists all");
-    }
-    out
 }

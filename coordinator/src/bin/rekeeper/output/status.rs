@@ -7,6 +7,7 @@ use rekeeper_shared::view::{
     Counts, HostStatus, MigrationLine, Phase, RunningStep, State, StatusView, TableStatus, Until,
 };
 
+use super::causes;
 use super::hosts::yes;
 use super::problems;
 use super::text::{self, Paint, Section, Table, WIDTH};
@@ -37,10 +38,10 @@ pub(crate) fn table(status: &StatusView) -> String {
     let mut out = summary(status);
     waves(&mut out, status);
     unsettled(&mut out, status);
-    let problems = problems::rows(status);
+    let problems = problems::items(&problems::rows(status));
     if !problems.is_empty() {
         let _ = writeln!(out, "\nProblems:");
-        out.push_str(&problems::table(&problems, problems::Limit::FEW, Paint::of_stdout()));
+        out.push_str(&causes::table(&problems, causes::Limit::FEW, "", Paint::of_stdout()));
     }
     if !status.tables.is_empty() {
         out.push('\n');
@@ -65,14 +66,14 @@ pub(crate) fn screen(status: &StatusView, columns: usize, lines: usize) -> Strin
     let paint = Paint::of_stdout();
     // No more than half of the screen, or a name that is very long would hide everything else.
     let head = text::fit(&head(status, columns), columns, lines.div_ceil(2));
-    let failed = problems::rows(status);
+    let failed = problems::items(&problems::rows(status));
     let problems = Section {
         head: format!(
             "Problems: {} (rekeeper problems {})",
             tables_of(failed.len()),
             status.name
         ),
-        lines: failed.iter().map(|row| row.line(paint)).collect(),
+        lines: causes::lines(&failed, paint),
     };
     let running = Section {
         head: format!("Under way: {}", text::count(status.running.len(), "step")),
