@@ -6,6 +6,7 @@ mod configured;
 mod contents;
 mod disks;
 mod kept;
+mod long;
 mod neighbours;
 mod parts;
 mod user;
@@ -96,6 +97,7 @@ async fn look(
             ));
         }
     }
+    around.long = long::long(clickhouse, &identities).await.map_err(failed)?;
     let ensembles = Ensembles::read(config);
     let mut tables: Vec<TableInventory> = identities
         .into_iter()

@@ -50,6 +50,22 @@ pub struct Around {
     /// Settings of clients by which the server forgets rows that it has acknowledged.
     #[serde(default)]
     pub careless: Vec<Careless>,
+    /// Statements that have run for more than 30 seconds and may read one of its tables.
+    #[serde(default)]
+    pub long: Vec<LongStatement>,
+}
+
+/// A statement that has run for long already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LongStatement {
+    /// Its id.
+    pub query_id: String,
+    /// For how many seconds it has run.
+    pub seconds: u64,
+    /// The beginning of its text.
+    pub query: String,
+    /// The replicated tables that it may read.
+    pub tables: Vec<TableName>,
 }
 
 /// Something beside replicated tables that a server keeps in ZooKeeper.

@@ -220,6 +220,10 @@ codes! {
         "a Distributed table has blocks that are not sent yet, for a planned table or one that may be"
         "nothing to do: they lie on the disk, and what is refused is sent again; to have them written before, SYSTEM FLUSH \
          DISTRIBUTED it";
+    LongStatements "LONG_STATEMENTS" false
+        "a statement has run for more than 30 seconds and may read a planned table: DETACH waits for those that do, and a table \
+         that was restored is not called RESTORED before those that began meanwhile have ended"
+        "let it end before the start, or KILL QUERY it; meanwhile start none that runs for long";
     UsersInZookeeper "USERS_IN_ZOOKEEPER" false
         "users and their rights are kept in ZooKeeper: they are not moved"
         "export them (SHOW ACCESS) before the servers are moved to another ensemble or root, and create them there";
@@ -332,7 +336,7 @@ codes! {
     OldReaders "OLD_READERS" false
         "statements that began before the parts got their new names still run: as long as they do, the server's caches \
          may give wrong answers"
-        "let them end, or KILL QUERY them, then retry";
+        "let them end, or KILL QUERY them, then retry; a statement that cannot read the table is not waited for";
     MergesFailed "MERGES_FAILED" false
         "merges could not be started again"
         "SYSTEM START MERGES on the table, then retry";

@@ -253,6 +253,47 @@ def two():
         yield cluster
 
 
+LONG = (
+    "SELECT count(), sum(sleepEachRow(0.05)) FROM aside.unplanned SETTINGS max_threads = 1, max_block_size = 10,"
+    " function_sleep_max_microseconds_per_block = 0"
+)
+
+
+@pytest.fixture
+def long_statement(two):
+    """A SELECT on the first host that runs all through, and reads a table that is not planned; when it began."""
+    host = two.hosts[0]
+    host.query("CREATE DATABASE aside")
+    place = "'/tables/{shard}/aside/unplanned', '{replica}'"
+    host.query(f"CREATE TABLE aside.unplanned (id UInt64) ENGINE = ReplicatedMergeTree({place}) ORDER BY id")
+    host.query("INSERT INTO aside.unplanned SELECT number FROM numbers(3000)")
+
+    def read() -> None:
+        with contextlib.suppress(StatementFailed, OSError, http.client.HTTPException):
+            host.query(LONG)
+
+    thread, began = threading.Thread(target=read, daemon=True), time.monotonic()
+    thread.start()
+    running = "SELECT query_id FROM system.processes WHERE startsWith(query, 'SELECT count(), sum(sleep')"
+    wait_for(lambda: host.query(running), "the long statement to run")
+    yield began
+    assert thread.is_alive(), "the long statement did not run all through"
+    ((query_id,),) = host.query(running)
+    host.query(f"KILL QUERY WHERE query_id = '{query_id}' SYNC")
+    thread.join()
+
+
+def test_a_long_statement_holds_up_only_what_it_may_read(two, long_statement):
+    """The plan of a table that it reads names it; a table that it does not read is restored while it runs."""
+    create(two.hosts, "beside", "wide")
+    two.rekeeper("plan", "beside", "--database", "beside", "--restart", "never").expect(DONE)
+    two.rekeeper("start", "beside", "--yes", timeout=60).expect(DONE)
+    time.sleep(max(0, long_statement + 31 - time.monotonic()))
+    found = two.rekeeper("plan", "aside", "--database", "aside", "-o", "json").expect(DONE).json["warnings"]
+    (told,) = [finding for finding in found if finding["code"] == "LONG_STATEMENTS"]
+    assert told["host"] == two.hosts[0].name and "aside.unplanned: SELECT count(), sum(sleep" in told["message"]
+
+
 def restored_at(cluster: Cluster, name: str) -> dict[tuple[str, str], float]:
     """When each table replica was told RESTORED."""
     done = [e for e in cluster.rekeeper.events(name) if (e["kind"], e["step"]) == ("done", "restore")]

@@ -79,6 +79,26 @@ impl ClickHouse {
         Ok(all.filter(|r| !r.is_of_rekeeper()).collect())
     }
 
+    /// The names of everything by which a statement can read tables that it does not name: views, Merge, Distributed and
+    /// the like, tables that feed views, and functions of SQL with a SELECT.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn read_through(&self) -> Result<Vec<String>, Error> {
+        // Tables of other databases are asked of other servers, which may not answer.
+        self.rows(
+            "SELECT FROM system.tables",
+            "SELECT DISTINCT name FROM system.tables \
+             WHERE database IN (SELECT name FROM system.databases WHERE engine IN ('Atomic', 'Ordinary', 'Replicated')) \
+             AND database != 'system' AND ((engine NOT LIKE '%MergeTree' AND engine NOT IN \
+             ('Memory', 'Log', 'StripeLog', 'TinyLog', 'Set', 'Join', 'Null', 'KeeperMap', 'EmbeddedRocksDB')) \
+             OR notEmpty(dependencies_table)) \
+             UNION ALL SELECT name FROM system.functions \
+             WHERE toString(origin) = 'SQLUserDefined' AND positionCaseInsensitive(create_query, 'SELECT') > 0",
+        )
+        .await
+    }
+
     async fn processes(&self) -> Result<Vec<Running>, Error> {
         let query = |_| -> BoxFuture<'_, Result<Vec<((), Running)>, Error>> {
             Box::pin(async move {

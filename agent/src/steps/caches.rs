@@ -11,13 +11,14 @@ use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
 
 use super::failed;
+use super::readers::may_read;
 use super::restore::{CODE, Work};
 use super::wait::polls;
 use crate::clickhouse::{Cache, Running, code};
 use crate::clock::Moment;
 
-/// How long statements of others may run on.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// How long statements of others may run on, in one attempt.
+const PATIENCE: Duration = Duration::from_secs(1_800);
 /// How exact the times of two clocks on one machine are taken to be; a statement also looks its tables up a while after
 /// it began.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -43,14 +44,15 @@ impl Work<'_> {
     /// from now on are the right ones. Who was given wrong ones until then may still note in the query condition cache
     /// what they made of them; hence the second round.
     pub(super) async fn until_caches_are_right(&self) -> Result<(), Failure> {
-        self.until_readers_end().await?;
+        let until = Instant::now() + PATIENCE;
+        self.until_readers_end(until).await?;
         self.drop_caches(&Cache::ALL).await?;
-        self.until_readers_end().await?;
+        self.until_readers_end(until).await?;
         self.drop_caches(&[Cache::QueryCondition]).await
     }
 
-    /// Waits until every statement of others has ended that runs now and may read the table.
-    async fn until_readers_end(&self) -> Result<(), Failure> {
+    /// Waits until every statement of others has ended that runs now and may read the table, but not beyond `until`.
+    async fn until_readers_end(&self, until: Instant) -> Result<(), Failure> {
         let attached_at = self.restore_note()?.attached_at;
         let (began, mut polls) = (Instant::now(), polls());
         loop {
@@ -61,24 +63,40 @@ impl Work<'_> {
             // None when it is not known, or the machine was started since: then nobody is excepted.
             let attached = attached_at.as_ref().and_then(Moment::elapsed);
             running.retain(|statement| may_hold_old_parts(statement, waited, attached));
-            let Some(first) = running.iter().max_by_key(|statement| statement.elapsed) else {
+            let readers = self.readers_among(running).await?;
+            let Some((oldest, why)) = readers.iter().max_by_key(|(statement, _)| statement.elapsed) else {
                 return Ok(());
             };
             let text = format!(
                 "{} statements run that may have begun to read {} before its parts got their new names; the oldest, for \
-                 {} s, has the query_id {}: {}",
-                running.len(),
+                 {} s, has the query_id {} ({why}): {}",
+                readers.len(),
                 self.table.name,
-                first.elapsed.as_secs(),
-                first.query_id,
-                first.query.chars().take(SHOWN).collect::<String>()
+                oldest.elapsed.as_secs(),
+                oldest.query_id,
+                oldest.query.chars().take(SHOWN).collect::<String>()
             );
-            if waited >= PATIENCE {
-                return Err(Failure::passing(Code::OldReaders, text));
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Failure::lasting(Code::OldReaders, text));
             }
-            self.doing(format!("waits: {text}"));
+            self.doing(format!("waits for {} s more at most: {text}", left.as_secs()));
             tokio::time::sleep(polls.next_delay()).await;
         }
+    }
+
+    /// Those that may read the table, each with the reason.
+    async fn readers_among(&self, running: Vec<Running>) -> Result<Vec<(Running, String)>, Failure> {
+        if running.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Each time, since views are made all the time.
+        let through = self.context.clickhouse.read_through().await.map_err(failed(CODE))?;
+        let readers = running.into_iter().filter_map(|statement| {
+            let why = may_read(&statement.query, &self.table.name, &through)?;
+            Some((statement, why))
+        });
+        Ok(readers.collect())
     }
 }
 

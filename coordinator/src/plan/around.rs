@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rekeeper_shared::ids::HostName;
+use rekeeper_shared::ids::{HostName, TableName};
 use rekeeper_shared::inventory::{HostInventory, Kept, KeptKind, TableInventory, ZookeeperFacts};
 use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
 use rekeeper_shared::problem::{Code, Finding};
@@ -54,6 +54,29 @@ pub(super) fn check_around(inventories: &[HostInventory], chosen: &[Chosen<'_>])
                 Code::DdlPending,
                 format!("{} not finished (first: {first})", around.ddl_pending.len()),
             );
+        }
+        for statement in &around.long {
+            let planned = |table: &&TableName| {
+                chosen
+                    .iter()
+                    .any(|(host, c)| **host == inventory.host && c.name == **table)
+            };
+            let mut planned = statement.tables.iter().filter(planned);
+            if let Some(first) = planned.next() {
+                let more = planned.count();
+                let more = if more == 0 {
+                    String::new()
+                } else {
+                    format!(" and {more} more")
+                };
+                find(
+                    Code::LongStatements,
+                    format!(
+                        "{} has run for {} s and may read {first}{more}: {}",
+                        statement.query_id, statement.seconds, statement.query
+                    ),
+                );
+            }
         }
         found.extend(check_readers(inventory, chosen));
     }
