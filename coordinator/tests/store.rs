@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use rand::RngExt as _;
 use rekeeper_coordinator::progress::{Intent, Record};
-use rekeeper_coordinator::store::{Append, SqliteStore, Store as _, StoreError};
+use rekeeper_coordinator::store::{Append, Pending, SqliteStore, Store as _, StoreError};
 use rekeeper_shared::document::{self, Packed};
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::plan::{Plan, PlanRequest};
@@ -18,6 +18,12 @@ use rekeeper_shared::step::{StepKind, Target};
 
 const FOLDER: &str = "REKEEPER_TEST_STORE";
 const FILE: &str = "rekeeper.sqlite";
+
+/// Saves a small plan.
+fn save(store: &SqliteStore, name: &str) -> Pending<()> {
+    let plan = plan(name);
+    store.save_plan(&plan, document::pack(&plan).unwrap())
+}
 
 fn plan(name: &str) -> Plan {
     Plan {
@@ -79,8 +85,8 @@ fn no_store_is_made_below_a_folder_that_is_not_there() {
 async fn what_was_written_is_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = SqliteStore::open(&folder.path().join("new")).unwrap();
-    store.save_plan(&plan("b")).await.unwrap();
-    store.save_plan(&plan("a")).await.unwrap();
+    save(&store, "b").await.unwrap();
+    save(&store, "a").await.unwrap();
     assert_eq!(store.plans().await.unwrap(), [plan("b"), plan("a")]);
 
     let packed = some_document(1);
@@ -110,11 +116,11 @@ async fn what_was_written_is_read_back() {
 async fn what_cannot_be_written_leaves_the_rest_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = SqliteStore::open(folder.path()).unwrap();
-    store.save_plan(&plan("a")).await.unwrap();
+    save(&store, "a").await.unwrap();
     // Queued together, so that some of them share a transaction.
     let (good, again, unknown, last) = (
         store.append(vec![append("a", 1)]),
-        store.save_plan(&plan("a")),
+        save(&store, "a"),
         store.append(vec![append("a", 99), append("no", 1)]),
         store.append(vec![append("a", 2)]),
     );
@@ -145,7 +151,7 @@ async fn each_opening_takes_a_higher_token_and_only_one_is_open() {
 async fn appends_that_wait_share_a_commit() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = SqliteStore::open(folder.path()).unwrap();
-    store.save_plan(&plan("a")).await.unwrap();
+    save(&store, "a").await.unwrap();
     let agents = (0..64).map(|_| async {
         for attempt in 0..25 {
             store.append(vec![append("a", attempt)]).await.unwrap();
@@ -168,7 +174,7 @@ async fn appends_that_wait_share_a_commit() {
 async fn an_append_that_nobody_waits_for_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = SqliteStore::open(folder.path()).unwrap();
-    store.save_plan(&plan("a")).await.unwrap();
+    save(&store, "a").await.unwrap();
     drop(store.append(vec![append("a", 1)]));
     drop(store);
     let (store, _) = SqliteStore::open(folder.path()).unwrap();
@@ -181,7 +187,7 @@ async fn what_was_changed_behind_its_back_is_noticed() {
     let packed = some_document(1);
     {
         let (store, _) = SqliteStore::open(folder.path()).unwrap();
-        store.save_plan(&plan("a")).await.unwrap();
+        save(&store, "a").await.unwrap();
         let mut with_document = append("a", 1);
         with_document.document = Some(packed.clone());
         store
@@ -218,7 +224,7 @@ async fn a_file_that_is_no_whole_store_is_refused() {
     let torn = tempfile::tempdir().unwrap();
     {
         let (store, _) = SqliteStore::open(torn.path()).unwrap();
-        store.save_plan(&plan("a")).await.unwrap();
+        save(&store, "a").await.unwrap();
         let group = (0..2_000).map(|attempt| append("a", attempt)).collect();
         store.append(group).await.unwrap();
     }
@@ -254,7 +260,7 @@ async fn process_that_appends() {
     let (store, opened) = SqliteStore::open(Path::new(&folder)).unwrap();
     println!("token {}", opened.token);
     for name in ["a", "b"] {
-        match store.save_plan(&plan(name)).await {
+        match save(&store, name).await {
             Ok(()) | Err(StoreError::NameTaken(_)) => {}
             Err(error) => panic!("{error}"),
         }
@@ -293,7 +299,7 @@ async fn process_that_appends() {
     println!("failed {}", store.failed().await);
     let later = store.append(vec![append("a", 0)]).await.unwrap_err();
     assert!(matches!(later, StoreError::Failed(_)), "{later}");
-    assert!(matches!(store.save_plan(&plan("c")).await, Err(StoreError::Failed(_))));
+    assert!(matches!(save(store, "c").await, Err(StoreError::Failed(_))));
 }
 
 /// Everything that the process has acknowledged, by migration and number: attempt and digest.
@@ -440,7 +446,7 @@ async fn a_record_that_was_changed_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let a: MigrationName = "a".parse().unwrap();
     let (store, _) = SqliteStore::open(folder.path()).unwrap();
-    store.save_plan(&plan("a")).await.unwrap();
+    save(&store, "a").await.unwrap();
     store.append(vec![append("a", 1), append("a", 2)]).await.unwrap();
     drop(store);
     for change in [

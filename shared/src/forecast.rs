@@ -19,6 +19,9 @@ const RESTART_TABLE_MS: u64 = 5;
 /// What a follower fetches: a network of 1 Gbit/s. Not measured, since hosts of the rig share a machine.
 const FETCH_BYTES_PER_MS: u64 = 100_000;
 
+/// Replicas of a table that are looked at as the one to be restored first.
+const REFERENCES: usize = 64;
+
 /// What one host of a wave has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HostLoad {
@@ -84,7 +87,9 @@ pub fn fetched(replicas: &[&TableInventory]) -> Vec<u64> {
         let of = |replica: &&TableInventory| missing(&reference.contents, &replica.contents);
         replicas.iter().map(of).collect()
     };
-    let candidates = replicas.iter().map(|reference| with_reference(reference));
+    // No table has so many; a host that says so is not to cost the square of it.
+    let candidates = replicas.iter().take(REFERENCES);
+    let candidates = candidates.map(|reference| with_reference(reference));
     candidates
         .max_by_key(|bytes| bytes.iter().sum::<u64>())
         .unwrap_or_default()

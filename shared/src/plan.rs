@@ -1,5 +1,7 @@
 //! The plan as data: what will be done, immutable once made.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{HostName, MigrationName, TableName};
@@ -166,14 +168,9 @@ impl Plan {
     /// The hosts of a set, each once, in the set's order.
     #[must_use]
     pub fn set_hosts(&self, set: SetIx) -> Vec<HostIx> {
-        let mut hosts: Vec<HostIx> = Vec::new();
-        for &table in &self.sets[set].tables {
-            let host = self.tables[table].host;
-            if !hosts.contains(&host) {
-                hosts.push(host);
-            }
-        }
-        hosts
+        let mut seen = BTreeSet::new();
+        let hosts = self.sets[set].tables.iter().map(|&table| self.tables[table].host);
+        hosts.filter(|host| seen.insert(*host)).collect()
     }
 
     /// The sets that have a table replica on the host.

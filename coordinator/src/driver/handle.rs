@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rekeeper_shared::document::Packed;
 use rekeeper_shared::ids::{HostName, MigrationName};
 use rekeeper_shared::plan::{MeasuredWave, Plan};
 use rekeeper_shared::problem::Finding;
@@ -49,8 +50,8 @@ pub enum Request {
     Overlaps(MigrationName, Vec<HostName>, oneshot::Sender<Vec<Finding>>),
     /// What the waves of all migrations took that are through.
     Measured(oneshot::Sender<Vec<MeasuredWave>>),
-    /// Save a plan.
-    Save(Box<Plan>, oneshot::Sender<Result<(), OperatorError>>),
+    /// Save a plan, which is packed already: that takes a while, and everybody would wait.
+    Save(Box<Plan>, Packed, oneshot::Sender<Result<(), OperatorError>>),
     /// Order something of a migration; the answer is for people.
     Order {
         /// The migration.
@@ -151,12 +152,12 @@ impl DriverHandle {
         self.ask(Request::Measured).await
     }
 
-    /// Saves a plan.
+    /// Saves a plan, as it is and packed.
     ///
     /// # Errors
     /// [`OperatorError::Exists`].
-    pub async fn save(&self, plan: Plan) -> Result<(), OperatorError> {
-        self.ask(|answer| Request::Save(Box::new(plan), answer)).await?
+    pub async fn save(&self, plan: Plan, packed: Packed) -> Result<(), OperatorError> {
+        self.ask(|answer| Request::Save(Box::new(plan), packed, answer)).await?
     }
 
     /// Orders something; answers a notice for people, empty when there is nothing to say.

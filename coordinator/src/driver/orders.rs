@@ -56,8 +56,8 @@ impl<S: Store> Driver<S> {
             Request::Measured(answer) => {
                 drop(answer.send(self.migrations.values().flat_map(Migration::measured).collect()));
             }
-            Request::Save(plan, answer) => {
-                let saved = match self.store.save_plan(&plan).await {
+            Request::Save(plan, packed, answer) => {
+                let saved = match self.store.save_plan(&plan, packed).await {
                     Ok(()) => {
                         self.migrations.insert(plan.name.clone(), Migration::new(*plan));
                         Ok(())

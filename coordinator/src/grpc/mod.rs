@@ -112,7 +112,8 @@ impl<S: Store> Operator for OperatorService<S> {
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<View>, Status> {
         let by = caller(&request);
         let (name, request) = plan_request(request.into_inner())?;
-        view(&planning::plan(&self.driver, &self.agents, &name, &request, by).await?)
+        let view = planning::plan(&self.driver, &self.agents, &name, &request, by).await?;
+        Ok(Response::new(view))
     }
 
     async fn start(&self, request: Request<v1::StartRequest>) -> Result<Response<Accepted>, Status> {
@@ -234,7 +235,16 @@ impl<S: Store> OperatorService<S> {
     }
 }
 
+/// Hosts that a plan may name.
+const HOSTS: usize = 10_000;
+
 fn plan_request(wire: v1::PlanRequest) -> Result<(MigrationName, PlanRequest), Status> {
+    if wire.hosts.len() > HOSTS {
+        let given = wire.hosts.len();
+        return Err(Status::invalid_argument(format!(
+            "{given} times --host, and {HOSTS} are possible"
+        )));
+    }
     let hosts = wire
         .hosts
         .iter()
@@ -282,6 +292,11 @@ fn parse_until(text: &str) -> Result<Until, Status> {
 }
 
 fn view(document: &impl Serialize) -> Result<Response<View>, Status> {
-    let json = serde_json::to_string(document).map_err(|e| Status::internal(e.to_string()))?;
-    Ok(Response::new(View { json }))
+    let view = json(document).map_err(|e| Status::internal(e.to_string()))?;
+    Ok(Response::new(view))
+}
+
+fn json(document: &impl Serialize) -> serde_json::Result<View> {
+    let json = serde_json::to_string(document)?;
+    Ok(View { json })
 }

@@ -1,17 +1,20 @@
 //! Plans are made of fresh inventories: the agents are asked, all at once.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
+use rekeeper_proto::v1::View;
 use rekeeper_shared::causes::{Cause, Item, grouped};
+use rekeeper_shared::document::pack;
 use rekeeper_shared::ids::{HostName, MigrationName};
 use rekeeper_shared::inventory::HostInventory;
 use rekeeper_shared::plan::{MeasuredWave, Plan, PlanRequest};
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::remedy;
-use rekeeper_shared::view::PlanView;
 
+use super::json;
 use crate::agents::{AgentsHandle, NotInspected};
 use crate::driver::{DriverHandle, OperatorError};
 use crate::plan::{Circumstances, Draft, build};
@@ -32,29 +35,43 @@ pub(super) async fn plan(
     name: &MigrationName,
     request: &PlanRequest,
     by: String,
-) -> Result<PlanView, OperatorError> {
+) -> Result<View, OperatorError> {
     if driver.plan(name).await?.is_some() {
         return Err(OperatorError::Exists(name.clone()));
     }
     name.check_new()
         .map_err(|refused| OperatorError::Invalid(refused.to_string()))?;
-    let hosts = if request.hosts.is_empty() {
+    let hosts: Vec<HostName> = if request.hosts.is_empty() {
         let connected = agents.connected().into_iter().map(|connected| connected.hello.host);
         let mut hosts: BTreeSet<HostName> = connected.collect();
         // An agent that does not obey this coordinator is gone at once, and a reason all the same.
         hosts.extend(behind(driver, name).await?);
         hosts.into_iter().collect()
     } else {
-        request.hosts.clone()
+        let hosts: BTreeSet<HostName> = request.hosts.iter().cloned().collect();
+        hosts.into_iter().collect()
     };
     let overlaps = driver.overlaps(name, hosts.clone()).await?;
     let measured = driver.measured().await?;
     let draft = draft(agents, name, request, &hosts, Known { by, overlaps, measured }).await?;
-    let view = draft.view();
-    if view.blockers.is_empty() {
-        driver.save(draft.plan).await?;
+    let (view, saved) = beside(move || {
+        let view = json(&draft.view());
+        let packed = draft.blockers.is_empty().then(|| pack(&draft.plan));
+        (view, packed.map(|packed| (draft.plan, packed)))
+    })
+    .await?;
+    if let Some((plan, packed)) = saved {
+        let unpackable = |e: std::io::Error| OperatorError::Invalid(format!("the plan cannot be stored: {e}"));
+        driver.save(plan, packed.map_err(unpackable)?).await?;
     }
-    Ok(view)
+    view.map_err(|e| OperatorError::Invalid(format!("the plan cannot be shown: {e}")))
+}
+
+/// Beside the runtime: with very many tables it takes seconds, in which its threads are to answer others.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, OperatorError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| OperatorError::Stopping)
 }
 
 /// The hosts whose agents have seen more than this coordinator knows.
@@ -71,7 +88,7 @@ async fn behind(driver: &DriverHandle, name: &MigrationName) -> Result<Vec<HostN
 pub(super) async fn check_again(
     driver: &DriverHandle,
     agents: &AgentsHandle,
-    plan: &Plan,
+    plan: &Arc<Plan>,
     progress: &Progress,
 ) -> Result<(), OperatorError> {
     let hosts: Vec<HostName> = plan.hosts.iter().map(|host| host.name.clone()).collect();
@@ -88,16 +105,18 @@ pub(super) async fn check_again(
             other => other,
         })?;
     let skipped = skipped(plan, progress);
-    let stops = |finding: &Finding| finding.table.as_ref().is_none_or(|table| !skipped.contains(table));
-    let mut found: Vec<Finding> = draft.blockers.iter().filter(|f| stops(f)).cloned().collect();
-    if found.is_empty() {
-        found = draft.differences_from(plan);
-        found.retain(stops);
-    }
-    if found.is_empty() {
-        return Ok(());
-    }
-    Err(OperatorError::Blocked(message(&found)))
+    let plan = Arc::clone(plan);
+    let blocked = beside(move || {
+        let stops = |finding: &Finding| finding.table.as_ref().is_none_or(|table| !skipped.contains(table));
+        let mut found: Vec<Finding> = draft.blockers.iter().filter(|f| stops(f)).cloned().collect();
+        if found.is_empty() {
+            found = draft.differences_from(&plan);
+            found.retain(stops);
+        }
+        (!found.is_empty()).then(|| message(&found))
+    })
+    .await?;
+    blocked.map_or(Ok(()), |why| Err(OperatorError::Blocked(why)))
 }
 
 /// What blocks a start, a line for each cause, as far as it fits.
@@ -166,19 +185,17 @@ async fn draft(
         finding.code != Code::AgentNotConnected || !known.overlaps.iter().any(is_behind)
     });
     let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    build(
-        name,
-        request,
-        &inventories,
-        Circumstances {
-            by: known.by,
-            now,
-            findings,
-            overlaps: known.overlaps,
-            measured: known.measured,
-        },
-    )
-    .map_err(OperatorError::Invalid)
+    let circumstances = Circumstances {
+        by: known.by,
+        now,
+        findings,
+        overlaps: known.overlaps,
+        measured: known.measured,
+    };
+    let (name, request) = (name.clone(), request.clone());
+    beside(move || build(&name, &request, &inventories, circumstances))
+        .await?
+        .map_err(OperatorError::Invalid)
 }
 
 async fn inspect(agents: &AgentsHandle, hosts: &[HostName]) -> (Vec<HostInventory>, Vec<Finding>) {

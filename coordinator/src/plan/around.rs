@@ -2,28 +2,36 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rekeeper_shared::ids::{HostName, TableName};
+use rekeeper_shared::ids::HostName;
 use rekeeper_shared::inventory::{HostInventory, Kept, KeptKind, TableInventory, ZookeeperFacts};
 use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
 use rekeeper_shared::problem::{Code, Finding};
 
 use super::check::Chosen;
-use super::neighbours::{check_readers, may_send_to};
+use super::neighbours::{check_readers, pending};
+use super::planned::Planned;
 
 /// Looks at the hosts of the plan, and around its tables.
-pub(super) fn check_around(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Vec<Finding> {
-    let hosts: BTreeSet<&HostName> = chosen.iter().map(|(host, _)| *host).collect();
+pub(super) fn check_around(
+    inventories: &[HostInventory],
+    chosen: &[Chosen<'_>],
+    planned: &Planned<'_>,
+) -> Vec<Finding> {
     let mut found = detached(
         inventories
             .iter()
-            .filter(|i| hosts.is_empty() || hosts.contains(&i.host)),
+            .filter(|i| chosen.is_empty() || planned.on(&i.host).is_some()),
     );
-    for inventory in inventories.iter().filter(|i| hosts.contains(&i.host)) {
+    let mut needed_on = planned_bytes(chosen);
+    for inventory in inventories {
+        let Some(here) = planned.on(&inventory.host) else {
+            continue;
+        };
         let around = &inventory.around;
         let mut find = |code: Code, message: String| found.push(Finding::new(code, message).on(&inventory.host));
-        for (disk, needed) in planned_bytes(inventory, chosen) {
-            let free = around.disks.iter().find(|d| d.name == disk).map(|d| d.free);
-            if let Some(free) = free.filter(|free| *free < needed) {
+        let free: BTreeMap<&str, u64> = around.disks.iter().map(|d| (d.name.as_str(), d.free)).collect();
+        for (disk, needed) in needed_on.remove(&inventory.host).unwrap_or_default() {
+            if let Some(&free) = free.get(disk).filter(|free| **free < needed) {
                 find(
                     Code::DiskSpace,
                     format!(
@@ -34,10 +42,7 @@ pub(super) fn check_around(inventories: &[HostInventory], chosen: &[Chosen<'_>])
                 );
             }
         }
-        for (table, blocks) in &around.distributed_pending {
-            if !may_send_to(inventory, table, chosen) {
-                continue;
-            }
+        for (table, blocks) in pending(inventory, planned) {
             find(
                 Code::DistributedPending,
                 format!("{blocks} blocks of {table} are not sent yet"),
@@ -56,12 +61,7 @@ pub(super) fn check_around(inventories: &[HostInventory], chosen: &[Chosen<'_>])
             );
         }
         for statement in &around.long {
-            let planned = |table: &&TableName| {
-                chosen
-                    .iter()
-                    .any(|(host, c)| **host == inventory.host && c.name == **table)
-            };
-            let mut planned = statement.tables.iter().filter(planned);
+            let mut planned = statement.tables.iter().filter(|table| here.contains(table));
             if let Some(first) = planned.next() {
                 let more = planned.count();
                 let more = if more == 0 {
@@ -78,7 +78,7 @@ pub(super) fn check_around(inventories: &[HostInventory], chosen: &[Chosen<'_>])
                 );
             }
         }
-        found.extend(check_readers(inventory, chosen));
+        found.extend(check_readers(inventory, here));
     }
     for (host, table) in chosen {
         let mut find = |code: Code, message: String| found.push(Finding::new(code, message).on(host).of(&table.name));
@@ -131,18 +131,15 @@ fn versions(chosen: &[Chosen<'_>]) -> Vec<Finding> {
 }
 
 /// What a hook does with the rest of its server, or does not do. It is known that there is one, not what it changes.
-pub(super) fn check_hooks(request: &PlanRequest, inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Vec<Finding> {
+pub(super) fn check_hooks(request: &PlanRequest, inventories: &[HostInventory], planned: &Planned<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for inventory in inventories.iter().filter(|i| i.around.has_hook) {
-        let is_chosen = |table: &TableInventory| {
-            let mut of_host = chosen.iter().filter(|(host, _)| **host == inventory.host);
-            of_host.any(|(_, chosen)| chosen.name == table.name)
+        let Some(here) = planned.on(&inventory.host) else {
+            continue;
         };
         let ensemble = |table: &TableInventory| table.place.as_ref().map(|place| place.ensemble.clone());
-        let (planned, others): (Vec<_>, Vec<_>) = inventory.tables.iter().partition(|table| is_chosen(table));
-        if planned.is_empty() {
-            continue;
-        }
+        let is_chosen = |table: &&TableInventory| here.contains(&table.name);
+        let (planned, others): (Vec<_>, Vec<_>) = inventory.tables.iter().partition(is_chosen);
         if request.restart == RestartPolicy::Never {
             let text = "hooks.before_restart is set in agent.yaml, and no server is restarted";
             found.push(Finding::new(Code::HookNotRun, text).on(&inventory.host));
@@ -202,9 +199,10 @@ fn left_behind(kept: &[Kept]) -> String {
 }
 
 /// Some of the names, and how many more there are.
-pub(super) fn some_of(names: &[String]) -> String {
+pub(super) fn some_of(names: &[impl ToString]) -> String {
     const SHOWN: usize = 20;
-    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let shown: Vec<String> = names.iter().take(SHOWN).map(ToString::to_string).collect();
+    let shown = shown.join(", ");
     match names.len().checked_sub(SHOWN) {
         Some(more @ 1..) => format!("{shown} and {more} more"),
         Some(0) | None => shown,
@@ -222,12 +220,14 @@ fn detached<'a>(inventories: impl Iterator<Item = &'a HostInventory>) -> Vec<Fin
     inventories.flat_map(of).collect()
 }
 
-/// Bytes that the chosen tables of a host hold on each disk.
-fn planned_bytes<'a>(inventory: &HostInventory, chosen: &[Chosen<'a>]) -> BTreeMap<&'a str, u64> {
-    let mut sums = BTreeMap::new();
-    for (_, table) in chosen.iter().filter(|(host, _)| **host == inventory.host) {
+/// Bytes that the chosen tables of each host hold on each disk.
+fn planned_bytes<'a>(chosen: &[Chosen<'a>]) -> BTreeMap<&'a HostName, BTreeMap<&'a str, u64>> {
+    let mut sums: BTreeMap<&HostName, BTreeMap<&str, u64>> = BTreeMap::new();
+    for (host, table) in chosen {
+        let of_host = sums.entry(host).or_default();
         for (disk, bytes) in &table.bytes_on {
-            *sums.entry(disk.as_str()).or_default() += bytes;
+            let sum = of_host.entry(disk).or_default();
+            *sum = sum.saturating_add(*bytes);
         }
     }
     sums

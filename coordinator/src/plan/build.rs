@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use rekeeper_shared::ids::{HostName, MigrationName, TableName};
 use rekeeper_shared::inventory::{HostInventory, is_too_old};
 use rekeeper_shared::place::{Place, ZkPath};
-use rekeeper_shared::plan::{MeasuredWave, Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, TableIx};
+use rekeeper_shared::plan::{HostIx, MeasuredWave, Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, TableIx};
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::view::{PlanView, PlannedReplicaView, PlannedSetView, WaveView};
 
-use super::around::{check_around, check_hooks};
+use super::around::{check_around, check_hooks, some_of};
 use super::check::{Allowances, Chosen, SetKey, check_restart, check_sets, check_tables, check_versions, set_key};
 use super::forecast::forecasts;
 use super::neighbours::check_writers;
 use super::pattern::Selection;
+use super::planned::{Planned, by_host};
 use super::ties::ties;
 use super::user::check_users;
 
@@ -51,7 +52,7 @@ pub fn build(
     inventories: &[HostInventory],
     mut circumstances: Circumstances,
 ) -> Result<Draft, String> {
-    let selection = Selection::parse(request).map_err(|e| e.to_string())?;
+    let selection = Selection::parse(request)?;
     let allowances = Allowances::parse(&request.allow)?;
     let every: Vec<_> = inventories.iter().flat_map(|i| &i.tables).collect();
     // What is too old to be inspected has no tables to choose from.
@@ -62,7 +63,7 @@ pub fn build(
     if inspected_all && !unmatched.is_empty() {
         return Err(format!(
             "no attached replicated table matches {}; nothing was planned{}",
-            unmatched.join(", "),
+            some_of(&unmatched),
             unseen(inventories)
         ));
     }
@@ -79,7 +80,8 @@ pub fn build(
     }
     let (too_old, mut warnings) = check_versions(inventories, &chosen);
     let mut blockers = std::mem::take(&mut circumstances.findings);
-    let is_chosen = |host: &HostName| chosen.is_empty() || chosen.iter().any(|(chosen, _)| *chosen == host);
+    let planned = Planned::of(&chosen);
+    let is_chosen = |host: &HostName| chosen.is_empty() || planned.on(host).is_some();
     let overlaps = circumstances.overlaps.drain(..);
     blockers.extend(overlaps.filter(|finding| finding.host.as_ref().is_none_or(is_chosen)));
     blockers.extend(too_old);
@@ -87,7 +89,7 @@ pub fn build(
     blockers.extend(check_restart(request, inventories, &chosen));
     blockers.extend(check_tables(inventories, &chosen));
     blockers.extend(check_sets(inventories, &chosen));
-    blockers.extend(check_writers(request, inventories, &chosen));
+    blockers.extend(check_writers(request, inventories, &planned));
     let (allowed, mut blockers): (Vec<_>, Vec<_>) = blockers
         .into_iter()
         .partition(|finding| allowances.allows(finding.code, finding.table.as_deref()));
@@ -98,8 +100,8 @@ pub fn build(
             Code::DeduplicationForgotten.cause(),
         ));
     }
-    warnings.extend(check_around(inventories, &chosen));
-    warnings.extend(check_hooks(request, inventories, &chosen));
+    warnings.extend(check_around(inventories, &chosen, &planned));
+    warnings.extend(check_hooks(request, inventories, &planned));
     warnings.sort();
     blockers.sort();
     let plan = assemble(
@@ -109,6 +111,7 @@ pub fn build(
             circumstances,
             warnings,
         },
+        &planned_hosts(inventories, &planned),
         inventories,
         &chosen,
     );
@@ -127,7 +130,7 @@ fn unseen(inventories: &[HostInventory]) -> String {
     }
     format!(
         "; detached permanently are {} (`rekeeper explain {}`)",
-        unseen.join(", "),
+        some_of(&unseen),
         Code::TableDetached
     )
 }
@@ -139,21 +142,22 @@ struct Header<'a> {
     warnings: Vec<Finding>,
 }
 
+/// The hosts with chosen tables, sorted by name.
+fn planned_hosts(inventories: &[HostInventory], planned: &Planned<'_>) -> Vec<PlannedHost> {
+    let inventories = by_host(inventories);
+    let of = |name: &HostName| {
+        let inventory = inventories.get(name);
+        PlannedHost {
+            name: name.clone(),
+            clickhouse_version: inventory.map(|i| i.clickhouse_version.clone()).unwrap_or_default(),
+            has_hook: inventory.is_some_and(|i| i.around.has_hook),
+        }
+    };
+    planned.hosts().map(of).collect()
+}
+
 /// Puts the chosen tables into sets and the hosts into waves.
-fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Plan {
-    let names: BTreeSet<&HostName> = chosen.iter().map(|(host, _)| *host).collect();
-    let hosts: Vec<PlannedHost> = names
-        .iter()
-        .map(|name| PlannedHost {
-            name: (*name).clone(),
-            clickhouse_version: inventories
-                .iter()
-                .find(|i| i.host == **name)
-                .map(|i| i.clickhouse_version.clone())
-                .unwrap_or_default(),
-            has_hook: inventories.iter().any(|i| i.host == **name && i.around.has_hook),
-        })
-        .collect();
+fn assemble(header: Header<'_>, hosts: &[PlannedHost], inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Plan {
     let mut by_set: BTreeMap<SetKey, (Place, ZkPath, Vec<Chosen<'_>>)> = BTreeMap::new();
     for &(host, table) in chosen {
         let (Some((key, _)), Some(place), Ok(path)) =
@@ -173,7 +177,7 @@ fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<
         members.sort_by(|(host, table), (other_host, other)| (host, &table.name).cmp(&(other_host, &other.name)));
         let first: TableIx = tables.len();
         for (host, table) in members {
-            let Some(host) = hosts.iter().position(|h| h.name == *host) else {
+            let Ok(host) = hosts.binary_search_by(|h| h.name.cmp(host)) else {
                 continue;
             };
             tables.push(PlannedTable {
@@ -194,16 +198,15 @@ fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<
     }
     let hosts_of = |set: &PlannedSet| set.tables.iter().map(|&t| tables[t].host).collect::<Vec<_>>();
     let waves = super::waves::waves(hosts.len(), sets.iter().map(hosts_of));
-    let wave_of = |set: &PlannedSet| waves.iter().position(|wave| wave.contains(&tables[set.tables[0]].host));
+    let wave_of = wave_of(&waves, hosts.len());
     let mut warnings = header.warnings;
     let names_of = |set: &PlannedSet| set.tables.iter().map(|&t| &tables[t].name).collect::<BTreeSet<_>>();
     let tied: Vec<(Vec<usize>, BTreeSet<&TableName>)> = sets.iter().map(|set| (hosts_of(set), names_of(set))).collect();
     let ties = ties(&waves, &tied);
-    warnings.extend(ties.iter().map(|tie| tie.finding(&hosts)));
+    warnings.extend(ties.iter().map(|tie| tie.finding(hosts)));
     warnings.sort();
-    let of_sets: Vec<usize> = sets.iter().map(|set| wave_of(set).unwrap_or_default()).collect();
-    for (set, wave) in sets.iter_mut().zip(of_sets) {
-        set.wave = wave;
+    for set in &mut sets {
+        set.wave = wave_of[tables[set.tables[0]].host];
     }
     let Header {
         name,
@@ -216,7 +219,7 @@ fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<
         created: circumstances.now,
         created_by: circumstances.by,
         request: request.clone(),
-        hosts,
+        hosts: hosts.to_vec(),
         tables,
         sets,
         waves,
@@ -228,19 +231,38 @@ fn assemble(header: Header<'_>, inventories: &[HostInventory], chosen: &[Chosen<
     plan
 }
 
-fn forecast_view(plan: &Plan, wave: usize) -> WaveView {
+/// The wave of each host.
+pub(super) fn wave_of(waves: &[Vec<HostIx>], hosts: usize) -> Vec<usize> {
+    let mut of = vec![0; hosts];
+    for (wave, members) in waves.iter().enumerate() {
+        for &host in members {
+            of[host] = wave;
+        }
+    }
+    of
+}
+
+/// The views of all waves.
+fn forecast_views(plan: &Plan) -> Vec<WaveView> {
+    let mut sets = vec![(0, 0); plan.waves.len()];
+    for set in &plan.sets {
+        let (of_sets, tables) = &mut sets[set.wave];
+        *of_sets += 1;
+        *tables += set.tables.len() as u64;
+    }
+    let of = |(wave, (sets, tables))| forecast_view(plan, wave, sets, tables);
+    sets.into_iter().enumerate().map(of).collect()
+}
+
+fn forecast_view(plan: &Plan, wave: usize, replica_sets: u64, tables: u64) -> WaveView {
     let forecast = plan.forecasts.get(wave);
     WaveView {
         hosts: plan.waves[wave]
             .iter()
             .map(|&host| plan.hosts[host].name.clone())
             .collect(),
-        replica_sets: plan.sets.iter().filter(|set| set.wave == wave).count() as u64,
-        tables: plan
-            .tables
-            .iter()
-            .filter(|table| plan.sets[table.set].wave == wave)
-            .count() as u64,
+        replica_sets,
+        tables,
         tied_by: forecast.map_or_else(Vec::new, |f| f.tied_by.iter().map(ToString::to_string).collect()),
         shared_tables: forecast.map_or(0, |f| f.shared_tables),
         shared_example: forecast
@@ -266,12 +288,7 @@ impl Draft {
                 .iter()
                 .map(|wave| wave.iter().map(|&host| plan.hosts[host].name.clone()).collect())
                 .collect(),
-            forecast: plan
-                .waves
-                .iter()
-                .enumerate()
-                .map(|(wave, _)| forecast_view(plan, wave))
-                .collect(),
+            forecast: forecast_views(plan),
             replica_sets: plan
                 .sets
                 .iter()

@@ -10,9 +10,20 @@ use rekeeper_shared::plan::{Plan, PlanRequest, RestartPolicy, SetIx, TableIx};
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::settle::Allowed;
 
+/// Allowances that a plan may have.
+const ALLOWANCES: usize = 10_000;
+
 /// `--allow CODE[:db.table]`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Allowances(Vec<(Code, Option<String>)>);
+pub struct Allowances(BTreeMap<Code, AllowedFor>);
+
+/// What a code is allowed for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct AllowedFor {
+    all: bool,
+    /// `db.table`.
+    tables: BTreeSet<String>,
+}
 
 impl Allowances {
     /// Parses what was given with `--allow`.
@@ -20,7 +31,11 @@ impl Allowances {
     /// # Errors
     /// What is wrong with the first bad one, for people.
     pub fn parse(texts: &[String]) -> Result<Self, String> {
-        let parse = |text: &String| {
+        if texts.len() > ALLOWANCES {
+            return Err(format!("{} times --allow, and {ALLOWANCES} are possible", texts.len()));
+        }
+        let mut allowances = Self::default();
+        for text in texts {
             let (code, table) = match text.split_once(':') {
                 Some((code, table)) => (code, Some(table.to_owned())),
                 None => (text.as_str(), None),
@@ -29,17 +44,20 @@ impl Allowances {
             if !code.may_be_allowed() {
                 return Err(format!("--allow {text}: {code} cannot be allowed; {}", code.fix()));
             }
-            Ok((code, table))
-        };
-        texts.iter().map(parse).collect::<Result<_, _>>().map(Self)
+            let allowed = allowances.0.entry(code).or_default();
+            match table {
+                Some(table) => drop(allowed.tables.insert(table)),
+                None => allowed.all = true,
+            }
+        }
+        Ok(allowances)
     }
 
     /// Whether the code is allowed for the table (`db.table`).
     #[must_use]
     pub fn allows(&self, code: Code, table: Option<&str>) -> bool {
-        self.0
-            .iter()
-            .any(|(allowed, only)| *allowed == code && (only.is_none() || only.as_deref() == table))
+        let allowed = self.0.get(&code);
+        allowed.is_some_and(|allowed| allowed.all || table.is_some_and(|table| allowed.tables.contains(table)))
     }
 }
 
@@ -100,6 +118,7 @@ pub(super) fn set_key(table: &TableInventory) -> Option<(SetKey, &PathFacts)> {
 
 /// Checks each chosen table by itself.
 pub(super) fn check_tables(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Vec<Finding> {
+    let unwritable_of = unwritable_disks(inventories);
     let mut found = Vec::new();
     for (host, table) in chosen {
         let mut find = |code: Code, message: String| found.push(Finding::new(code, message).on(host).of(&table.name));
@@ -171,7 +190,7 @@ pub(super) fn check_tables(inventories: &[HostInventory], chosen: &[Chosen<'_>])
                 find(code, format!("not finished: {}", commands.join("; ")));
             }
         }
-        if let Some(why) = unwritable(inventories, host, table) {
+        if let Some(why) = unwritable_of.get(host).and_then(|disks| unwritable(disks, table)) {
             find(Code::DiskUnwritable, why);
         }
         if !table.restart_changes.is_empty() {
@@ -209,19 +228,23 @@ fn not_chosen(table: &TableInventory, replica: &str, host: &HostName, other: &Ta
         .with_fix(fix)
 }
 
+/// The disks of each host that take no writes, and why.
+fn unwritable_disks(inventories: &[HostInventory]) -> BTreeMap<&HostName, BTreeMap<&str, &str>> {
+    let mut found = BTreeMap::new();
+    for inventory in inventories {
+        let disks = inventory.around.disks.iter();
+        let disks = disks.filter_map(|disk| Some((disk.name.as_str(), disk.unwritable.as_deref()?)));
+        found.insert(&inventory.host, disks.collect());
+    }
+    found
+}
+
 /// The disks with parts of the table that take no writes.
-fn unwritable(inventories: &[HostInventory], host: &HostName, table: &TableInventory) -> Option<String> {
-    let inventory = inventories.iter().find(|inventory| inventory.host == *host)?;
-    let has_parts = |name: &str| table.bytes_on.iter().any(|(disk, _)| disk == name);
-    let disks = inventory.around.disks.iter().filter(|disk| has_parts(&disk.name));
-    let found: Vec<String> = disks
-        .filter_map(|disk| {
-            Some(format!(
-                "disk {} has parts of it ({})",
-                disk.name,
-                disk.unwritable.as_ref()?
-            ))
-        })
+fn unwritable(disks: &BTreeMap<&str, &str>, table: &TableInventory) -> Option<String> {
+    let with_parts: BTreeSet<&str> = table.bytes_on.iter().map(|(disk, _)| disk.as_str()).collect();
+    let found: Vec<String> = with_parts
+        .into_iter()
+        .filter_map(|disk| Some(format!("disk {disk} has parts of it ({})", disks.get(disk)?)))
         .collect();
     (!found.is_empty()).then(|| found.join("; "))
 }
@@ -310,15 +333,12 @@ pub(super) fn check_sets(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -
             found.push(Finding::new(Code::DefinitionsDiffer, message).on(host).of(&table.name));
         }
     }
-    // Sorted by path, what lies below a path follows it directly.
-    let paths: Vec<(&SetKey, &Chosen<'_>)> = sets.iter().map(|(key, (_, tables))| (key, &tables[0])).collect();
-    for (at, (outer, _)) in paths.iter().enumerate() {
-        let prefix = format!("{}/", outer.full_path);
-        for (inner, (host, table)) in paths[at + 1..]
-            .iter()
-            .filter(|(inner, _)| inner.full_path.starts_with(&prefix))
-        {
-            let message = format!("{} lies below {}", inner.full_path, outer.full_path);
+    let paths: BTreeSet<&str> = sets.keys().map(|key| key.full_path.as_str()).collect();
+    for (inner, (_, tables)) in &sets {
+        let (host, table) = tables[0];
+        let above = inner.full_path.match_indices('/').map(|(at, _)| &inner.full_path[..at]);
+        if let Some(outer) = above.rev().find(|outer| paths.contains(outer)) {
+            let message = format!("{} lies below {outer}", inner.full_path);
             found.push(Finding::new(Code::PathNested, message).on(host).of(&table.name));
         }
     }

@@ -8,6 +8,7 @@ use rekeeper_shared::inventory::{HostInventory, TableInventory};
 use rekeeper_shared::plan::{HostIx, MeasuredWave, Plan, RestartPolicy, WaveForecast};
 
 use super::check::Chosen;
+use super::planned::by_host;
 use super::ties::Tie;
 
 /// One forecast for each wave.
@@ -41,23 +42,30 @@ pub(super) fn forecasts(
             load.fetch_bytes += bytes;
         }
     }
+    let inventories = by_host(inventories);
     for (&host, load) in &mut loads {
-        let inventory = inventories.iter().find(|i| i.host == plan.hosts[host].name);
+        let inventory = inventories.get(&plan.hosts[host].name);
         load.all_tables = inventory.map_or(0, |i| i.tables.len() as u64);
         load.restart = plan.request.restart == RestartPolicy::Once;
     }
+    let mut shared_in: Vec<BTreeSet<&TableName>> = vec![BTreeSet::new(); plan.waves.len()];
+    for (set, of) in plan.sets.iter().enumerate() {
+        if plan.set_hosts(set).len() > 1 {
+            shared_in[of.wave].insert(&plan.tables[of.tables[0]].name);
+        }
+    }
+    let mut tied_in: BTreeMap<&Vec<HostIx>, Vec<TableName>> = BTreeMap::new();
+    for tie in ties {
+        tied_in.entry(tie.hosts()).or_default().push(tie.table().clone());
+    }
     let of_wave = |(wave, hosts): (usize, &Vec<HostIx>)| {
         let loads: Vec<HostLoad> = hosts.iter().filter_map(|host| loads.get(host).copied()).collect();
-        let shared: BTreeSet<&TableName> = (0..plan.sets.len())
-            .filter(|&set| plan.sets[set].wave == wave && plan.set_hosts(set).len() > 1)
-            .map(|set| &plan.tables[plan.sets[set].tables[0]].name)
-            .collect();
-        let tied_by = ties.iter().filter(|tie| tie.hosts() == hosts);
+        let shared = &shared_in[wave];
         let names: BTreeSet<&HostName> = hosts.iter().map(|&host| &plan.hosts[host].name).collect();
         let pace = pace(&names, plan.request.restart, measured);
         let assumed_seconds = unavailable_seconds(&loads);
         WaveForecast {
-            tied_by: tied_by.map(|tie| tie.table().clone()).collect(),
+            tied_by: tied_in.get(hosts).cloned().unwrap_or_default(),
             shared_tables: shared.len() as u64,
             shared_example: shared.first().map(|&name| name.clone()),
             fetch_bytes: loads.iter().map(|load| load.fetch_bytes).sum(),

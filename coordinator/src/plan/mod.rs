@@ -6,6 +6,7 @@ mod check;
 mod forecast;
 mod neighbours;
 mod pattern;
+mod planned;
 mod ties;
 mod user;
 mod waves;

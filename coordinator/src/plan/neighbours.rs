@@ -2,14 +2,15 @@
 //!
 //! What each kind does was measured or read; docs/writers.md says which.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::inventory::{Careless, CarelessSetting, HostInventory, Neighbour, Relation, buffer_remedy};
 use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
 use rekeeper_shared::problem::{Code, Finding};
 
-use super::check::Chosen;
+use super::planned::{Names, Planned};
 
 /// Engines that take something from outside, and do not come back to it for ever when it cannot be written.
 const GIVE_UP: [&str; 5] = ["NATS", "RabbitMQ", "S3Queue", "AzureQueue", "WindowView"];
@@ -18,41 +19,31 @@ const GIVE_UP: [&str; 5] = ["NATS", "RabbitMQ", "S3Queue", "AzureQueue", "Window
 pub(super) fn check_writers(
     request: &PlanRequest,
     inventories: &[HostInventory],
-    chosen: &[Chosen<'_>],
+    planned: &Planned<'_>,
 ) -> Vec<Finding> {
-    let everywhere: BTreeSet<&TableName> = chosen.iter().map(|(_, table)| &table.name).collect();
     let restarted = request.restart == RestartPolicy::Once;
     let mut found = Vec::new();
     for inventory in inventories {
-        let planned: BTreeSet<&TableName> = chosen
-            .iter()
-            .filter(|(host, _)| **host == inventory.host)
-            .map(|(_, table)| &table.name)
-            .collect();
-        if planned.is_empty() {
+        let Some(here) = planned.on(&inventory.host) else {
             continue; // Its server goes on, and what it cannot send it keeps.
-        }
-        let ways = Ways::into(&inventory.around.neighbours, &planned, &everywhere);
+        };
+        let ways = Ways::into(&inventory.around.neighbours, here, planned.everywhere());
         for way in ways.all() {
             let finding = match way.writer.engine.as_str() {
-                "Buffer" if way.is_direct() || restarted => buffer(way),
-                engine if GIVE_UP.contains(&engine) => gives_up(way),
+                "Buffer" if way.is_direct() || restarted => buffer(way, ways.words(way)),
+                engine if GIVE_UP.contains(&engine) => gives_up(way, ways.words(way)),
                 _ => continue,
             };
             found.push(finding.on(&inventory.host).of(way.into));
         }
-        found.extend(careless(inventory, &planned));
+        found.extend(careless(inventory, here));
     }
     found
 }
 
 /// What reads from the planned tables: for each host one warning, so that many tables give no long list.
-pub(super) fn check_readers(inventory: &HostInventory, chosen: &[Chosen<'_>]) -> Option<Finding> {
-    let is_planned = |name: &TableName| {
-        let mut of_host = chosen.iter().filter(|(host, _)| **host == inventory.host);
-        of_host.any(|(_, table)| table.name == *name)
-    };
-    let reads = |it: &&Neighbour| it.relation == Relation::ReadsFrom && is_planned(&it.of);
+pub(super) fn check_readers(inventory: &HostInventory, planned: &BTreeSet<&TableName>) -> Option<Finding> {
+    let reads = |it: &&Neighbour| it.relation == Relation::ReadsFrom && planned.contains(&it.of);
     let readers: BTreeSet<String> = inventory
         .around
         .neighbours
@@ -65,16 +56,20 @@ pub(super) fn check_readers(inventory: &HostInventory, chosen: &[Chosen<'_>]) ->
         .then(|| Finding::new(Code::ReadMeanwhile, super::around::some_of(&readers)).on(&inventory.host))
 }
 
-/// Whether a Distributed table of the host may write into one of the tables: which server it sends to is not known here.
-pub(super) fn may_send_to(inventory: &HostInventory, table: &TableName, chosen: &[Chosen<'_>]) -> bool {
-    let mut of = inventory
-        .around
-        .neighbours
-        .iter()
-        .filter(|it| it.name == *table)
-        .peekable();
-    // One whose target cannot be told may send to any.
-    of.peek().is_none() || of.any(|it| chosen.iter().any(|(_, planned)| is_meant(&it.of, &planned.name)))
+/// The Distributed tables of the host with blocks that are not sent and may go into a planned table, and how many: which
+/// server it sends to is not known here.
+pub(super) fn pending<'a>(inventory: &'a HostInventory, planned: &Planned<'_>) -> Vec<&'a (TableName, u64)> {
+    let mut targets: BTreeMap<&TableName, Vec<&TableName>> = BTreeMap::new();
+    for it in &inventory.around.neighbours {
+        targets.entry(&it.name).or_default().push(&it.of);
+    }
+    let may_send = |table: &TableName| match targets.get(table) {
+        Some(of) => of.iter().any(|of| planned.everywhere().meant(of).is_some()),
+        // One whose target cannot be told may send to any.
+        None => true,
+    };
+    let all = inventory.around.distributed_pending.iter();
+    all.filter(|(table, _)| may_send(table)).collect()
 }
 
 /// A dictionary of the configuration has no database.
@@ -85,33 +80,18 @@ fn label(name: &TableName) -> String {
     name.to_string()
 }
 
-/// Whether a name in a Distributed table is that of the table; without a database the other server has one by default.
-fn is_meant(named: &TableName, table: &TableName) -> bool {
-    named.table == table.table && (named.database.is_empty() || named.database == table.database)
-}
-
 /// How something writes into a planned table.
 struct Way<'a> {
     writer: &'a Neighbour,
     /// The planned table.
     into: &'a TableName,
-    /// What is between the two, the nearest to the writer first.
-    through: Vec<&'a TableName>,
+    /// What is between the two and next to the writer, if anything is; it has a way of its own.
+    next: Option<&'a TableName>,
 }
 
 impl Way<'_> {
     fn is_direct(&self) -> bool {
-        self.through.is_empty()
-    }
-
-    fn words(&self) -> String {
-        let through: Vec<String> = self.through.iter().map(|name| name.to_string()).collect();
-        let through = if through.is_empty() {
-            String::new()
-        } else {
-            format!(" through {}", through.join(" and "))
-        };
-        format!("{} {} writes into it{through}", self.writer.engine, self.writer.name)
+        self.next.is_none()
     }
 }
 
@@ -119,35 +99,34 @@ impl Way<'_> {
 struct Ways<'a>(BTreeMap<&'a TableName, Way<'a>>);
 
 impl<'a> Ways<'a> {
-    fn into(neighbours: &'a [Neighbour], here: &BTreeSet<&'a TableName>, everywhere: &BTreeSet<&'a TableName>) -> Self {
-        let writers = || neighbours.iter().filter(|it| it.relation == Relation::WritesInto);
+    fn into(neighbours: &'a [Neighbour], here: &BTreeSet<&'a TableName>, everywhere: &Names<'a>) -> Self {
+        let mut writers: BTreeMap<&TableName, Vec<&Neighbour>> = BTreeMap::new();
         let mut found = BTreeMap::new();
-        let mut next = Vec::new();
-        for writer in writers() {
-            let elsewhere = || everywhere.iter().find(|table| is_meant(&writer.of, table));
-            let into = match here.get(&writer.of) {
-                None if writer.engine == "Distributed" => elsewhere(),
+        let mut next = VecDeque::new();
+        for writer in neighbours.iter().filter(|it| it.relation == Relation::WritesInto) {
+            writers.entry(&writer.of).or_default().push(writer);
+            let into = match here.get(&writer.of).copied() {
+                None if writer.engine == "Distributed" => everywhere.meant(&writer.of),
                 direct => direct,
             };
-            if let Some(&into) = into {
-                let way = Way {
+            if let Some(into) = into {
+                next.push_back((&writer.name, into));
+                found.entry(&writer.name).or_insert(Way {
                     writer,
                     into,
-                    through: Vec::new(),
-                };
-                next.push((&writer.name, into, Vec::new()));
-                found.entry(&writer.name).or_insert(way);
+                    next: None,
+                });
             }
         }
-        while !next.is_empty() {
-            for (to, into, through) in std::mem::take(&mut next) {
-                for writer in writers()
-                    .filter(|it| it.of == *to && !found.contains_key(&it.name))
-                    .collect::<Vec<_>>()
-                {
-                    let through: Vec<&TableName> = std::iter::once(to).chain(through.iter().copied()).collect();
-                    next.push((&writer.name, into, through.clone()));
-                    found.insert(&writer.name, Way { writer, into, through });
+        while let Some((to, into)) = next.pop_front() {
+            for &writer in writers.get(to).into_iter().flatten() {
+                if let Entry::Vacant(vacant) = found.entry(&writer.name) {
+                    next.push_back((&writer.name, into));
+                    vacant.insert(Way {
+                        writer,
+                        into,
+                        next: Some(to),
+                    });
                 }
             }
         }
@@ -157,16 +136,31 @@ impl<'a> Ways<'a> {
     fn all(&self) -> impl Iterator<Item = &Way<'a>> {
         self.0.values()
     }
+
+    /// What a way is, for people; of a long one only as much as can be read.
+    fn words(&self, way: &Way<'a>) -> String {
+        const SHOWN: usize = 20;
+        let after = |name: &&'a TableName| self.0.get(*name).and_then(|way| way.next);
+        let mut through = std::iter::successors(way.next, after);
+        let shown: Vec<String> = through.by_ref().take(SHOWN).map(|name| name.to_string()).collect();
+        let more = if through.next().is_some() { " and more" } else { "" };
+        let through = if shown.is_empty() {
+            String::new()
+        } else {
+            format!(" through {}{more}", shown.join(" and "))
+        };
+        format!("{} {} writes into it{through}", way.writer.engine, way.writer.name)
+    }
 }
 
-fn buffer(way: &Way<'_>) -> Finding {
-    let mut finding = Finding::new(Code::BufferTable, way.words());
+fn buffer(way: &Way<'_>, words: String) -> Finding {
+    let mut finding = Finding::new(Code::BufferTable, words);
     finding.fix = buffer_remedy(&way.writer.name, "give the command again");
     finding
 }
 
-fn gives_up(way: &Way<'_>) -> Finding {
-    let mut finding = Finding::new(Code::FeedGivesUp, way.words());
+fn gives_up(way: &Way<'_>, words: String) -> Finding {
+    let mut finding = Finding::new(Code::FeedGivesUp, words);
     if way.writer.engine != "WindowView" {
         let name = way.writer.name.sql();
         finding.fix = format!(
@@ -181,11 +175,10 @@ fn gives_up(way: &Way<'_>) -> Finding {
 
 /// Settings that concern the planned tables of a host.
 fn careless(inventory: &HostInventory, planned: &BTreeSet<&TableName>) -> Vec<Finding> {
-    let is_target = |name: &TableName| {
-        let mut all = inventory.around.neighbours.iter();
-        all.any(|it| it.engine == "MaterializedView" && it.relation == Relation::WritesInto && it.of == *name)
-    };
-    let targets: Vec<&TableName> = planned.iter().copied().filter(|name| is_target(name)).collect();
+    let views = inventory.around.neighbours.iter();
+    let views = views.filter(|it| it.engine == "MaterializedView" && it.relation == Relation::WritesInto);
+    let of_views: BTreeSet<&TableName> = views.map(|it| &it.of).collect();
+    let targets: Vec<&TableName> = planned.intersection(&of_views).copied().collect();
     let mut by: BTreeMap<(Code, Option<&TableName>), BTreeSet<&str>> = BTreeMap::new();
     for Careless {
         setting,
@@ -253,9 +246,12 @@ mod tests {
         ];
         let (t, elsewhere) = (TableName::new("d", "t"), TableName::new("d", "elsewhere"));
         let here = BTreeSet::from([&t]);
-        let everywhere = BTreeSet::from([&t, &elsewhere]);
+        let everywhere = Names::of([&t, &elsewhere]);
         let ways = Ways::into(&neighbours, &here, &everywhere);
-        let words: Vec<String> = ways.all().map(|way| format!("{}: {}", way.into, way.words())).collect();
+        let words: Vec<String> = ways
+            .all()
+            .map(|way| format!("{}: {}", way.into, ways.words(way)))
+            .collect();
         assert_eq!(
             words,
             [
@@ -271,10 +267,17 @@ mod tests {
     }
 
     #[test]
-    fn a_distributed_table_without_a_database_may_mean_any() {
-        let table = TableName::new("d", "t");
-        assert!(is_meant(&TableName::new("", "t"), &table));
-        assert!(is_meant(&table, &table));
-        assert!(!is_meant(&TableName::new("e", "t"), &table));
+    fn of_a_long_way_as_much_is_told_as_can_be_read() {
+        let neighbours: Vec<Neighbour> = (1..100)
+            .map(|step| writes(&format!("b{step}"), "Buffer", &format!("b{}", step - 1)))
+            .collect();
+        let first = TableName::new("d", "b0");
+        let ways = Ways::into(&neighbours, &BTreeSet::from([&first]), &Names::of([&first]));
+        let last = ways.words(&ways.0[&TableName::new("d", "b99")]);
+        assert!(
+            last.starts_with("Buffer d.b99 writes into it through d.b98 and d.b97"),
+            "{last}"
+        );
+        assert!(last.ends_with("and d.b79 and more"), "{last}");
     }
 }

@@ -1,16 +1,25 @@
 //! `db`, `db.table` and patterns: `*` and `?` never cross the dot, backticks quote.
 
-use std::str::CharIndices;
+use std::collections::BTreeSet;
+use std::str::{CharIndices, Chars};
 
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::inventory::TableInventory;
 use rekeeper_shared::plan::PlanRequest;
 
+/// Bytes of a pattern, and how many one plan takes: of each kind what a list of all tables by name needs, and of those
+/// that are compared with every table, fewer.
+const LENGTH: usize = 4_096;
+const PATTERNS: usize = 100_000;
+const GLOBS: usize = 256;
+/// Characters of a bad pattern that are told.
+const SHOWN: usize = 128;
+
 /// A text that is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no pattern: {what}; write db, db.table, or with backticks `my db`.`my table`")]
 pub struct BadPattern {
-    /// The text.
+    /// The text, as much of it as is told.
     pub text: String,
     /// What is wrong with it.
     pub what: &'static str,
@@ -29,12 +38,15 @@ impl Pattern {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// [`BadPattern`] for an empty part, more than one dot, or a backtick that is not closed.
+    /// [`BadPattern`] for an empty part, more than one dot, a backtick that is not closed, or more than 4,096 bytes.
     pub fn parse(text: &str) -> Result<Self, BadPattern> {
         let bad = |what| BadPattern {
-            text: text.to_owned(),
+            text: text.chars().take(SHOWN).collect(),
             what,
         };
+        if text.len() > LENGTH {
+            return Err(bad("it has more than 4096 bytes"));
+        }
         let mut parts = Vec::new();
         let mut rest = text;
         loop {
@@ -62,6 +74,21 @@ impl Pattern {
     pub fn matches(&self, name: &TableName) -> bool {
         self.database.matches(&name.database) && self.table.as_ref().is_none_or(|t| t.matches(&name.table))
     }
+
+    /// What it means when it has no wildcard.
+    fn exact(&self) -> Option<Exact> {
+        let database = self.database.exact()?;
+        Some(match &self.table {
+            None => Exact::Database(database),
+            Some(table) => Exact::Table(TableName::new(database, table.exact()?)),
+        })
+    }
+}
+
+/// What a pattern without a wildcard means.
+enum Exact {
+    Database(String),
+    Table(TableName),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,25 +131,42 @@ impl Glob {
         Ok((Self(tokens), &text[end..]))
     }
 
+    /// The text, when it has no wildcard.
+    fn exact(&self) -> Option<String> {
+        let chars = self.0.iter().map(|token| match token {
+            Token::Char(c) => Some(*c),
+            Token::One | Token::Any => None,
+        });
+        chars.collect()
+    }
+
     fn matches(&self, text: &str) -> bool {
-        let text: Vec<char> = text.chars().collect();
-        // reachable[i]: the tokens so far can match the first i characters.
-        let mut reachable = vec![false; text.len() + 1];
-        reachable[0] = true;
-        for token in &self.0 {
-            let mut next = vec![false; text.len() + 1];
-            let mut seen = false;
-            for at in 0..=text.len() {
-                seen |= reachable[at];
-                next[at] = match token {
-                    Token::Any => seen,
-                    Token::One => at > 0 && reachable[at - 1],
-                    Token::Char(c) => at > 0 && reachable[at - 1] && text[at - 1] == *c,
-                };
+        let (mut at, mut rest) = (0, text.chars());
+        // What follows the last `*` that was met, and the text that it has not taken yet: one before need take no more.
+        let mut any: Option<(usize, Chars<'_>)> = None;
+        loop {
+            let mut ahead = rest.clone();
+            let goes_on = match (self.0.get(at), ahead.next()) {
+                (None, None) => return true,
+                (Some(Token::Any), _) => {
+                    any = Some((at + 1, rest.clone()));
+                    at += 1;
+                    continue;
+                }
+                (Some(Token::One), Some(_)) => true,
+                (Some(Token::Char(wanted)), Some(c)) => *wanted == c,
+                (None, Some(_)) | (Some(Token::One | Token::Char(_)), None) => false,
+            };
+            if goes_on {
+                (at, rest) = (at + 1, ahead);
+                continue;
             }
-            reachable = next;
+            let Some((after, left)) = &mut any else { return false };
+            if left.next().is_none() {
+                return false;
+            }
+            (at, rest) = (*after, left.clone());
         }
-        reachable[text.len()]
     }
 }
 
@@ -160,47 +204,99 @@ fn escaped(chars: &mut CharIndices<'_>) -> Result<char, &'static str> {
 /// Which tables a plan takes: each option narrows, repeats of one option unite, `--exclude` wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
-    databases: Vec<Pattern>,
-    tables: Vec<Pattern>,
-    exclude: Vec<Pattern>,
+    databases: Patterns,
+    tables: Patterns,
+    exclude: Patterns,
     disk: Option<String>,
+}
+
+/// The patterns of one option. Those without a wildcard are found, and not looked through for each table.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Patterns {
+    given: Vec<Pattern>,
+    databases: BTreeSet<String>,
+    tables: BTreeSet<TableName>,
+    globs: Vec<Pattern>,
+}
+
+impl Patterns {
+    fn parse(texts: &[String]) -> Result<Self, BadPattern> {
+        let mut patterns = Self::default();
+        for text in texts {
+            let pattern = Pattern::parse(text)?;
+            match pattern.exact() {
+                Some(Exact::Database(database)) => drop(patterns.databases.insert(database)),
+                Some(Exact::Table(table)) => drop(patterns.tables.insert(table)),
+                None => patterns.globs.push(pattern.clone()),
+            }
+            patterns.given.push(pattern);
+        }
+        Ok(patterns)
+    }
+
+    fn match_any(&self, name: &TableName) -> bool {
+        self.tables.contains(name)
+            || self.databases.contains(&name.database)
+            || self.globs.iter().any(|pattern| pattern.matches(name))
+    }
 }
 
 impl Selection {
     /// Reads the patterns of a request.
     ///
     /// # Errors
-    /// The first [`BadPattern`].
-    pub fn parse(request: &PlanRequest) -> Result<Self, BadPattern> {
-        let parse = |texts: &[String]| texts.iter().map(|t| Pattern::parse(t)).collect::<Result<Vec<_>, _>>();
-        Ok(Self {
+    /// What is wrong with the first bad one, or that there are too many of them; for people.
+    pub fn parse(request: &PlanRequest) -> Result<Self, String> {
+        let texts = [&request.databases, &request.tables, &request.exclude];
+        let given: usize = texts.iter().map(|texts| texts.len()).sum();
+        if given > PATTERNS {
+            return Err(format!(
+                "{given} patterns (--database, --table, --exclude), and a plan takes {PATTERNS}: name databases, or use `*`"
+            ));
+        }
+        let parse = |texts: &[String]| Patterns::parse(texts).map_err(|bad| bad.to_string());
+        let selection = Self {
             databases: parse(&request.databases)?,
             tables: parse(&request.tables)?,
             exclude: parse(&request.exclude)?,
             disk: request.disk.clone(),
-        })
+        };
+        let globs: usize = selection.all().map(|patterns| patterns.globs.len()).sum();
+        if globs > GLOBS {
+            return Err(format!(
+                "{globs} patterns with `*` or `?`, and a plan takes {GLOBS} of them: use wider ones, or names"
+            ));
+        }
+        Ok(selection)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Patterns> {
+        [&self.databases, &self.tables, &self.exclude].into_iter()
     }
 
     /// Whether the table is taken.
     #[must_use]
     pub fn takes(&self, table: &TableInventory) -> bool {
-        let any = |patterns: &[Pattern]| patterns.is_empty() || patterns.iter().any(|p| p.matches(&table.name));
+        let any = |patterns: &Patterns| patterns.given.is_empty() || patterns.match_any(&table.name);
         any(&self.databases)
             && any(&self.tables)
-            && !self.exclude.iter().any(|p| p.matches(&table.name))
+            && !self.exclude.match_any(&table.name)
             && self.disk.as_ref().is_none_or(|disk| table.disks.contains(disk))
     }
 
     /// The patterns that no table matches, as given; `--exclude` ones as well, since they are a mistake just as likely.
     #[must_use]
     pub fn unmatched<'a>(&'a self, tables: &[&TableInventory]) -> Vec<&'a str> {
-        self.databases
-            .iter()
-            .chain(&self.tables)
-            .chain(&self.exclude)
-            .filter(|pattern| !tables.iter().any(|table| pattern.matches(&table.name)))
-            .map(|pattern| pattern.text.as_str())
-            .collect()
+        let names: BTreeSet<&TableName> = tables.iter().map(|table| &table.name).collect();
+        let databases: BTreeSet<&str> = names.iter().map(|name| name.database.as_str()).collect();
+        let matches_one = |pattern: &&Pattern| match pattern.exact() {
+            Some(Exact::Database(database)) => databases.contains(database.as_str()),
+            Some(Exact::Table(table)) => names.contains(&table),
+            None => names.iter().any(|name| pattern.matches(name)),
+        };
+        let given = self.all().flat_map(|patterns| &patterns.given);
+        let unmatched = given.filter(|pattern| !matches_one(pattern));
+        unmatched.map(|pattern| pattern.text.as_str()).collect()
     }
 }
 
@@ -224,6 +320,41 @@ mod tests {
         assert!(matches("`a.b`.`c*`", "a.b", "c*"));
         assert!(!matches("`c*`", "cd", "t"));
         assert!(matches("db.`it\\`s`", "db", "it`s"));
+    }
+
+    #[test]
+    fn stars_take_as_much_as_leaves_something_for_the_rest() {
+        for (pattern, table, is_it) in [
+            ("d.*", "", true),
+            ("d.a*b*c", "aXbXbYc", true),
+            ("d.a*b*c", "aXbXcY", false),
+            ("d.**a", "bca", true),
+            ("d.*a?", "aaab", true),
+            ("d.*a?", "aaa", true),
+            ("d.?*?", "a", false),
+            ("d.*ab", "aab", true),
+            ("d.é*", "és", true),
+        ] {
+            assert_eq!(matches(pattern, "d", table), is_it, "{pattern} {table}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_short_and_not_too_many() {
+        let request = |tables: Vec<String>| PlanRequest {
+            tables,
+            ..PlanRequest::default()
+        };
+        let refused = |tables| Selection::parse(&request(tables)).unwrap_err();
+        let long = refused(vec!["x".repeat(5_000)]);
+        assert!(long.contains("more than 4096 bytes") && long.len() < 400, "{long}");
+        assert!(refused(vec!["a".into(); PATTERNS + 1]).contains("100001 patterns"));
+        let globs = refused((0..=GLOBS).map(|number| format!("a{number}*")).collect());
+        assert!(globs.contains("257 patterns with `*`"), "{globs}");
+        let names = (0..PATTERNS).map(|number| format!("d.t{number}")).collect();
+        let selection = Selection::parse(&request(names)).unwrap();
+        assert!(selection.tables.match_any(&TableName::new("d", "t99999")));
+        assert!(!selection.tables.match_any(&TableName::new("d", "t100000")));
     }
 
     #[test]

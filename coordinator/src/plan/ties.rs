@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rekeeper_shared::ids::TableName;
+use rekeeper_shared::ids::{HostName, TableName};
 use rekeeper_shared::plan::{HostIx, PlannedHost};
 use rekeeper_shared::problem::{Code, Finding};
 
+use super::around::some_of;
+use super::build::wave_of;
 use super::waves::waves;
 
 /// A table without which a wave would fall apart.
@@ -16,6 +18,10 @@ pub(super) struct Tie {
     /// Into how many waves.
     parts: usize,
 }
+
+/// What is compared at most, tables with sets of hosts: where shards do not share their hosts alike, there may be as many of
+/// both as there are tables, and what would not be found then is only a hint.
+const LOOKED_AT: usize = 4_000_000;
 
 /// Looks for such tables; of each set its hosts and the names of its tables.
 pub(super) fn ties(waves_now: &[Vec<HostIx>], sets: &[(Vec<HostIx>, BTreeSet<&TableName>)]) -> Vec<Tie> {
@@ -32,30 +38,39 @@ pub(super) fn ties(waves_now: &[Vec<HostIx>], sets: &[(Vec<HostIx>, BTreeSet<&Ta
         .filter(|(hosts, names)| hosts.len() > 1 && names.len() == 1)
         .flat_map(|(_, names)| names.iter().copied())
         .collect();
+    if candidates.len().saturating_mul(kinds.len()) > LOOKED_AT {
+        tracing::warn!(
+            tables = candidates.len(),
+            "too many to tell which tables tie waves together"
+        );
+        return Vec::new();
+    }
+    let hosts = waves_now.iter().map(Vec::len).sum();
+    let wave_of = wave_of(waves_now, hosts);
     let mut found = Vec::new();
     for table in candidates {
-        let hosts = waves_now.iter().map(Vec::len).sum();
         let others = kinds
             .iter()
             .filter(|(_, names)| names.len() > 1 || !names.contains(table));
-        let without = waves(hosts, others.map(|(hosts, _)| hosts.clone()));
-        for wave in waves_now {
-            // A host on which nothing else is planned would not move at all.
-            let moves = |part: &&Vec<HostIx>| {
-                let mut others = kinds
-                    .iter()
-                    .filter(|(_, names)| names.iter().any(|name| *name != table));
-                part.iter().all(|host| wave.contains(host)) && others.any(|(on, _)| on.contains(&part[0]))
-            };
-            let parts = without.iter().filter(moves).count();
-            if parts > 1 {
-                found.push(Tie {
-                    table: table.clone(),
-                    hosts: wave.clone(),
-                    parts,
-                });
-            }
+        let mut moves = vec![false; hosts];
+        let without = waves(
+            hosts,
+            others.map(|(on, _)| {
+                on.iter().for_each(|&host| moves[host] = true);
+                on.clone()
+            }),
+        );
+        // Each part is in one wave. A host on which nothing else is planned would not move at all.
+        let mut parts: BTreeMap<usize, usize> = BTreeMap::new();
+        for part in without.iter().filter(|part| moves[part[0]]) {
+            *parts.entry(wave_of[part[0]]).or_default() += 1;
         }
+        let tied = parts.into_iter().filter(|(_, parts)| *parts > 1);
+        found.extend(tied.map(|(wave, parts)| Tie {
+            table: table.clone(),
+            hosts: waves_now[wave].clone(),
+            parts,
+        }));
     }
     found
 }
@@ -72,11 +87,11 @@ impl Tie {
     }
 
     pub(super) fn finding(&self, hosts: &[PlannedHost]) -> Finding {
-        let names: Vec<&str> = self.hosts.iter().map(|&host| hosts[host].name.as_str()).collect();
+        let names: Vec<&HostName> = self.hosts.iter().map(|&host| &hosts[host].name).collect();
         let message = format!(
             "ties {} hosts into one wave ({}), which would be {} waves without it",
             names.len(),
-            names.join(", "),
+            some_of(&names),
             self.parts
         );
         Finding::new(Code::WaveTied, message).of(&self.table)

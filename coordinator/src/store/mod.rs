@@ -30,8 +30,8 @@ pub trait Store: Send + Sync + 'static {
     /// Every plan that was saved, the oldest first.
     fn plans(&self) -> Pending<Vec<Plan>>;
 
-    /// Saves a new plan; [`StoreError::NameTaken`] when there is one of that name.
-    fn save_plan(&self, plan: &Plan) -> Pending<()>;
+    /// Saves a new plan, which is what is packed; [`StoreError::NameTaken`] when there is one of that name.
+    fn save_plan(&self, plan: &Plan, packed: Packed) -> Pending<()>;
 
     /// The records of a migration with a higher number than `after`, at most `limit`, in order and without a gap.
     fn records(&self, migration: &MigrationName, after: u64, limit: usize) -> Pending<Vec<Stored>>;

@@ -181,15 +181,12 @@ impl Store for SqliteStore {
         })
     }
 
-    fn save_plan(&self, plan: &Plan) -> Pending<()> {
-        let packed = document::pack(plan).map_err(|source| StoreError::Pack { what: "a plan", source });
-        let written = self.write(packed.map(|packed| {
-            Write::Plan(NewPlan {
-                name: plan.name.clone(),
-                created: plan.created.clone(),
-                packed,
-            })
-        }));
+    fn save_plan(&self, plan: &Plan, packed: Packed) -> Pending<()> {
+        let written = self.write(Ok(Write::Plan(NewPlan {
+            name: plan.name.clone(),
+            created: plan.created.clone(),
+            packed,
+        })));
         async move { written.await.map(|_| ()) }.boxed()
     }
 

@@ -116,7 +116,8 @@ impl Whole {
     }
 
     async fn begin(&self) {
-        self.driver.save(plan()).await.unwrap();
+        let packed = document::pack(&plan()).unwrap();
+        self.driver.save(plan(), packed).await.unwrap();
         let start = OperatorOrder::Start { until: None };
         self.driver.order(&migration(), "anna".into(), start).await.unwrap();
     }
@@ -316,8 +317,8 @@ impl Store for Busy {
         self.store.plans()
     }
 
-    fn save_plan(&self, plan: &Plan) -> Pending<()> {
-        self.store.save_plan(plan)
+    fn save_plan(&self, plan: &Plan, packed: Packed) -> Pending<()> {
+        self.store.save_plan(plan, packed)
     }
 
     fn records(&self, migration: &MigrationName, after: u64, limit: usize) -> Pending<Vec<Stored>> {

@@ -4,7 +4,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../support/cluster.rs"]
+mod cluster;
 mod flood;
+mod large;
 mod program;
 
 use std::time::Duration;

@@ -38,6 +38,8 @@ impl Program {
             .arg("--config")
             .arg(&config)
             .env("REKEEPER_LOG", "info")
+            // Whoever keeps a thread of the runtime busy keeps everybody waiting.
+            .env("TOKIO_WORKER_THREADS", "1")
             .env("REKEEPER_LOG_FORMAT", "json")
             .stderr(Stdio::piped())
             .spawn()
@@ -69,7 +71,7 @@ impl Program {
         Channel::from_shared(url).unwrap().connect().await.unwrap()
     }
 
-    async fn operator(channel: Channel) -> OperatorClient<Channel> {
+    pub(crate) async fn operator(channel: Channel) -> OperatorClient<Channel> {
         OperatorClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
@@ -79,6 +81,13 @@ impl Program {
         let mut operator = Self::operator(self.channel().await).await;
         let answer = operator.status(StatusRequest { name }).await?;
         Ok(answer.into_inner().json)
+    }
+
+    /// Asks who is there, and how long the answer takes.
+    pub(crate) async fn hosts(&self, operator: &mut OperatorClient<Channel>) -> Duration {
+        let asked = std::time::Instant::now();
+        operator.hosts(HostsRequest {}).await.unwrap();
+        asked.elapsed()
     }
 
     /// Plans everything of everybody who is connected.
