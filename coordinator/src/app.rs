@@ -41,7 +41,12 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     let server = agents::server_builder()
         .add_service(service.into_server())
         .add_service(Guarded::new(Measured::new(service_of_people, Calls::OfPeople, budget)))
-        .serve_with_incoming(tls::incoming(listener, config.security, refusals));
+        .serve_with_incoming(tls::incoming(
+            listener,
+            config.security,
+            config.limits.admission(),
+            refusals,
+        ));
     tokio::select! {
         ended = driver => ended.context("the store failed: what cannot be written down is not done")?,
         served = server => served.context("serving")?,

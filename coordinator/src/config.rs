@@ -200,6 +200,10 @@ mod tests {
             ("limits: {caller_bytes: 70000}\n", "limits.caller_bytes:"),
             ("limits: {total_bytes: 70000}\n", "limits.total_bytes:"),
             ("limits: {caller_calls: 0}\n", "limits.caller_calls:"),
+            ("limits: {caller_connections: 0}\n", "limits.caller_connections:"),
+            ("limits: {address_handshakes: 600}\n", "limits.handshakes:"),
+            ("limits: {address_handshakes: 0}\n", "limits.address_handshakes:"),
+            ("limits: {handshake_seconds: 0}\n", "limits.handshake_seconds:"),
         ] {
             let found = problems(&with(limits));
             assert!(found.iter().any(|problem| problem.starts_with(field)), "{found:?}");

@@ -5,6 +5,9 @@ mod budget;
 mod frames;
 mod measured;
 
+use std::time::Duration;
+
+use rekeeper_proto::tls::Admission;
 use serde::Deserialize;
 
 pub use budget::{Budget, Held, Hold};
@@ -28,10 +31,19 @@ pub struct Limits {
     pub total_bytes: usize,
     /// Most calls that one caller has open.
     pub caller_calls: usize,
+    /// Most connections of one certificate.
+    pub caller_connections: usize,
+    /// Most TLS handshakes that are under way.
+    pub handshakes: usize,
+    /// Most of them of one address.
+    pub address_handshakes: usize,
+    /// How long one may take.
+    pub handshake_seconds: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
+        let admission = Admission::default();
         Self {
             hello_bytes: 64 << 10,
             call_bytes: 1 << 20,
@@ -40,6 +52,10 @@ impl Default for Limits {
             caller_bytes: 64 << 20,
             total_bytes: 256 << 20,
             caller_calls: 64,
+            caller_connections: admission.connections,
+            handshakes: admission.handshakes,
+            address_handshakes: admission.of_address,
+            handshake_seconds: admission.within.as_secs(),
         }
     }
 }
@@ -49,6 +65,17 @@ const LEAST_BYTES: usize = 1 << 10;
 const MOST_MESSAGE: usize = rekeeper_proto::MAX_MESSAGE_BYTES;
 
 impl Limits {
+    /// Those of connections that have not said anything yet.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        Admission {
+            handshakes: self.handshakes,
+            of_address: self.address_handshakes,
+            within: Duration::from_secs(self.handshake_seconds),
+            connections: self.caller_connections,
+        }
+    }
+
     /// What cannot work, for people.
     pub fn check(&self, problems: &mut Vec<String>) {
         let mut wrong = |field: &str, what: String| problems.push(format!("limits.{field}: {what}"));
@@ -79,8 +106,21 @@ impl Limits {
         if self.inventory_bytes < 1 << 20 {
             wrong("inventory_bytes", "it is 1048576 or more".to_owned());
         }
-        if self.caller_calls == 0 {
-            wrong("caller_calls", "it is 1 or more".to_owned());
+        for (field, number) in [
+            ("caller_calls", self.caller_calls),
+            ("caller_connections", self.caller_connections),
+            ("address_handshakes", self.address_handshakes),
+        ] {
+            if number == 0 {
+                wrong(field, "it is 1 or more".to_owned());
+            }
+        }
+        if self.handshakes < self.address_handshakes {
+            let least = self.address_handshakes;
+            wrong("handshakes", format!("it is address_handshakes ({least}) or more"));
+        }
+        if !(1..=60).contains(&self.handshake_seconds) {
+            wrong("handshake_seconds", "it is from 1 to 60".to_owned());
         }
     }
 }

@@ -16,7 +16,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -24,13 +24,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use super::certificate::{Facts, Identity, Unfit};
+use super::crowd::{Admission, Connected as Open, Handshakes, Place};
 use super::files::ServerFiles;
 use super::refusals::Refusals;
 use super::{PROTOCOL, provider, words};
 
-/// How long a caller may take for its handshake, and how many may be at it at a time.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const HANDSHAKES: usize = 512;
 /// How long a caller that was refused has to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Callers try again and again: the same refusal is logged once in this time.
@@ -66,19 +64,20 @@ pub struct Peer {
     pub who: Arc<Who>,
 }
 
-/// Connections as they come. One that does not get through its handshake is refused with a line in the log, and is
-/// among `refusals`.
+/// Connections as they come, as many as are admitted. One that does not get through its handshake is refused with a line in
+/// the log, and is among `refusals`.
 #[must_use]
 pub fn incoming(
     listener: TcpListener,
     security: Security,
+    admission: Admission,
     refusals: Refusals,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (taken, connections) = mpsc::channel(16);
     tokio::spawn(async move {
         let gone = taken.clone();
         tokio::select! {
-            () = take(listener, security, refusals, taken) => {}
+            () = take(listener, security, admission, refusals, taken) => {}
             () = gone.closed() => {}
         }
     });
@@ -88,10 +87,12 @@ pub fn incoming(
 async fn take(
     listener: TcpListener,
     security: Security,
+    admission: Admission,
     refusals: Refusals,
     taken: mpsc::Sender<io::Result<Connection>>,
 ) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let handshakes = Handshakes::new(admission);
+    let connected = Open::default();
     let refused = Refused {
         seldom: Arc::default(),
         refusals,
@@ -119,23 +120,33 @@ async fn take(
                         who: Arc::new(Who::Anyone),
                     },
                     stream: Stream::Plain(tcp),
+                    place: None,
                 };
                 if taken.send(Ok(connection)).await.is_err() {
                     return;
                 }
             }
             Security::Tls(files) => {
-                let Ok(turn) = Arc::clone(&handshakes).acquire_owned().await else {
-                    return;
-                };
+                let (turn, crowded) = handshakes.begin(address.ip());
+                if let Some(crowded) = crowded {
+                    refused.crowd(crowded);
+                }
+                let number = turn.number();
                 let (files, refused, taken) = (files.clone(), refused.clone(), taken.clone());
-                tokio::spawn(async move {
-                    let shaken = handshake(tcp, address, &files, &refused).await;
+                let connected = connected.clone();
+                let task = tokio::spawn(async move {
+                    let shaken = handshake(tcp, address, &files, admission.within, &refused).await;
                     drop(turn);
-                    if let Some(connection) = shaken {
-                        drop(taken.send(Ok(connection)).await);
+                    let Some(mut connection) = shaken else { return };
+                    match connection.enter(&connected, admission.connections) {
+                        Ok(()) => drop(taken.send(Ok(connection)).await),
+                        Err(why) => {
+                            refused.note(address, &why);
+                            drop(timeout(FAREWELL, connection.farewell(&why)).await);
+                        }
                     }
                 });
+                handshakes.is_done_by(number, task.abort_handle());
             }
         }
     }
@@ -149,6 +160,15 @@ struct Refused {
 }
 
 impl Refused {
+    /// Too many handshakes are under way, most of them of this address: the oldest of them gave way.
+    fn crowd(&self, of: IpAddr) {
+        self.note(
+            SocketAddr::new(of, 0),
+            "the oldest of its many TLS handshakes that do not end gave way to another one (limits.handshakes and \
+             limits.address_handshakes in coordinator.yaml)",
+        );
+    }
+
     fn note(&self, address: SocketAddr, reason: &str) {
         self.refusals.note(address.ip(), reason, SystemTime::now());
         if self.seldom.is_due(address.ip(), reason) {
@@ -157,7 +177,13 @@ impl Refused {
     }
 }
 
-async fn handshake(tcp: TcpStream, address: SocketAddr, files: &ServerFiles, refused: &Refused) -> Option<Connection> {
+async fn handshake(
+    tcp: TcpStream,
+    address: SocketAddr,
+    files: &ServerFiles,
+    within: Duration,
+    refused: &Refused,
+) -> Option<Connection> {
     let presented = Arc::new(Mutex::new(None));
     let config = match config(files, Arc::clone(&presented)) {
         Ok(config) => config,
@@ -167,7 +193,7 @@ async fn handshake(tcp: TcpStream, address: SocketAddr, files: &ServerFiles, ref
         }
     };
     let accept = TlsAcceptor::from(Arc::new(config)).accept(tcp).into_fallible();
-    let Ok(accepted) = timeout(HANDSHAKE_TIMEOUT, accept).await else {
+    let Ok(accepted) = timeout(within, accept).await else {
         tracing::debug!(%address, "a caller did not finish its TLS handshake in time");
         return None;
     };
@@ -184,6 +210,7 @@ async fn handshake(tcp: TcpStream, address: SocketAddr, files: &ServerFiles, ref
                     who: Arc::new(who),
                 },
                 stream: Stream::Tls(Box::new(stream)),
+                place: None,
             })
         }
         Err((error, mut tcp)) => {
@@ -303,6 +330,53 @@ impl Seldom {
 pub struct Connection {
     peer: Peer,
     stream: Stream,
+    /// Among those of its certificate.
+    place: Option<Place>,
+}
+
+impl Connection {
+    /// Whether it is one of so many of its certificate; the bearers of certificates that say too little are those of one.
+    fn enter(&mut self, connected: &Open, most: usize) -> Result<(), String> {
+        let name = match self.peer.who.as_ref() {
+            Who::Bearer(identity) => identity.to_string(),
+            Who::Unfit(_) | Who::Anyone => String::new(),
+        };
+        self.place = connected.enter(name.clone(), most);
+        if self.place.is_some() {
+            return Ok(());
+        }
+        let who = if name.is_empty() {
+            "callers without a role"
+        } else {
+            &name
+        };
+        Err(format!(
+            "{who} has {most} connections open already, as many as one certificate may have (limits.caller_connections in \
+             coordinator.yaml)"
+        ))
+    }
+
+    /// Ends it in the words of HTTP/2: its settings, then GOAWAY for ENHANCE_YOUR_CALM.
+    async fn farewell(&mut self, why: &str) -> io::Result<()> {
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        const NO_STREAM: [u8; 4] = [0; 4];
+        const ENHANCE_YOUR_CALM: [u8; 4] = [0, 0, 0, 0xb];
+        let length = u32::try_from(8 + why.len()).map_err(io::Error::other)?.to_be_bytes();
+        let head = [length[1], length[2], length[3], 7, 0];
+        let goaway: [&[u8]; 6] = [
+            &SETTINGS,
+            &head,
+            &NO_STREAM,
+            &NO_STREAM,
+            &ENHANCE_YOUR_CALM,
+            why.as_bytes(),
+        ];
+        self.write_all(&goaway.concat()).await?;
+        self.shutdown().await?;
+        let mut rest = [0; 1024];
+        while self.read(&mut rest).await? > 0 {}
+        Ok(())
+    }
 }
 
 #[derive(Debug)]

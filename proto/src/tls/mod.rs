@@ -6,6 +6,7 @@
 
 mod accept;
 mod certificate;
+mod crowd;
 mod dial;
 mod files;
 mod refusals;
@@ -17,6 +18,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use accept::{Connection, Peer, Security, Seldom, Who, incoming};
 pub use certificate::{Facts, Identity, Role, Unfit};
+pub use crowd::Admission;
 pub use dial::{DialError, Dialer};
 pub use files::{ClientFiles, Own, ServerFiles, authorities, client_config};
 pub use refusals::{Refusal, Refusals};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt as _;
 use tonic::codegen::Service as _;
 use tonic::transport::server::Connected as _;
@@ -70,6 +70,10 @@ struct Coordinator {
 
 impl Coordinator {
     async fn start(security: Security) -> Self {
+        Self::admitting(security, Admission::default()).await
+    }
+
+    async fn admitting(security: Security, admission: Admission) -> Self {
         let log = Log::default();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(log.clone())
@@ -82,11 +86,13 @@ impl Coordinator {
         let refusals = Refusals::default();
         let noted = refusals.clone();
         tokio::spawn(async move {
-            let mut connections = incoming(listener, security, noted);
+            let mut connections = incoming(listener, security, admission, noted);
+            let mut open = Vec::new();
             while let Some(Ok(mut connection)) = connections.next().await {
                 drop(tell.send(connection.connect_info().who.as_ref().clone()).await);
                 connection.write_all(b"hi").await.unwrap();
                 connection.flush().await.unwrap();
+                open.push(connection);
             }
         });
         Self {
@@ -256,9 +262,7 @@ async fn with_and_without_tls_do_not_meet() {
     drop(plain);
 
     let coordinator = Coordinator::start(server(&folder, Make::server())).await;
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", coordinator.port))
-        .await
-        .unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", coordinator.port)).await.unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     coordinator
         .log
@@ -396,4 +400,68 @@ fn the_same_refusal_is_logged_once_in_a_while() {
     let [here, there] = [1, 2].map(|last| std::net::IpAddr::from([127, 0, 0, last]));
     assert!(seldom.is_due(here, "a") && seldom.is_due(here, "b") && seldom.is_due(there, "a"));
     assert!(!seldom.is_due(here, "a"));
+}
+
+#[tokio::test]
+async fn who_never_ends_a_handshake_keeps_nobody_out() {
+    let folder = Authority::new();
+    let mut coordinator = Coordinator::start(server(&folder, Make::server())).await;
+    let files = caller(&folder, &folder, Make::agent("ch-1"));
+    let mut silent = Vec::new();
+    for _ in 0..600 {
+        silent.push(TcpStream::connect(("127.0.0.1", coordinator.port)).await.unwrap());
+    }
+    // Long before the first of them is out of time.
+    let dialed = coordinator.dialed("127.0.0.1", &files);
+    let said = tokio::time::timeout(Duration::from_secs(5), dialed).await;
+    said.expect("an honest agent is kept out").unwrap();
+    coordinator.taken.recv().await.unwrap();
+    coordinator.log.until_it_says("limits.address_handshakes").await;
+    let told = coordinator.refusals.list(SystemTime::now());
+    assert!(told.len() == 1 && told[0].count >= 500, "{told:?}");
+}
+
+#[tokio::test]
+async fn who_does_not_end_its_handshake_in_time_is_given_up() {
+    let folder = Authority::new();
+    let admission = Admission {
+        within: Duration::from_millis(100),
+        ..Admission::default()
+    };
+    let coordinator = Coordinator::admitting(server(&folder, Make::server()), admission).await;
+    let mut silent = TcpStream::connect(("127.0.0.1", coordinator.port)).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), silent.read(&mut [0; 1])).await;
+    assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_has_so_many_connections_and_no_more() {
+    let folder = Authority::new();
+    let admission = Admission {
+        connections: 2,
+        ..Admission::default()
+    };
+    let mut coordinator = Coordinator::admitting(server(&folder, Make::server()), admission).await;
+    let files = caller(&folder, &folder, Make::person("anna", "rekeeper-viewer"));
+    let uri: tonic::codegen::http::Uri = format!("https://127.0.0.1:{}", coordinator.port).parse().unwrap();
+    let mut open = Vec::new();
+    for number in 0..3 {
+        let call = Dialer::new(files.clone(), FIELDS).call(uri.clone()).await;
+        open.push(call.unwrap().into_inner());
+        if number < 2 {
+            coordinator.taken.recv().await.unwrap();
+        }
+    }
+    let mut told = Vec::new();
+    let mut third = open.pop().unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), third.read_to_end(&mut told)).await;
+    ended.expect("the third connection stays").unwrap();
+    let told = String::from_utf8_lossy(&told);
+    assert!(
+        told.contains("anna (viewer) has 2 connections open already"),
+        "{told:?}"
+    );
+    coordinator.log.until_it_says("limits.caller_connections").await;
+    let others = caller(&folder, &folder, Make::person("bert", "rekeeper-viewer"));
+    coordinator.dialed("127.0.0.1", &others).await.unwrap();
 }
