@@ -189,13 +189,15 @@ impl ThisHost {
                 };
                 steps::restore(context, &order).await
             }
+            Order::Clear(table) => steps::clear(context, table).await,
             Order::Finish(table) => steps::finish(context, table).await,
         }
     }
 
     /// People have to know that merges of the table are stopped, and how they are started.
     fn with_merges(&self, command: &Command, mut failure: Failure) -> Failure {
-        if let Order::Attach { table, .. } | Order::Restore { table, .. } | Order::Finish(table) = &command.order
+        if let Order::Attach { table, .. } | Order::Restore { table, .. } | Order::Clear(table) | Order::Finish(table) =
+            &command.order
             && self.state.holds_merges(&command.migration, table)
         {
             failure.problem.fix.push_str(&format!(

@@ -72,11 +72,14 @@ struct Inner {
 struct Classes {
     tables: Semaphore,
     restores: Semaphore,
+    clears: Semaphore,
     sets: Semaphore,
     restart: Semaphore,
 }
 
 const SETS_AT_A_TIME: usize = 8;
+/// Mostly they wait, all by the same question.
+const CLEARS_AT_A_TIME: usize = 256;
 /// Steps on tables that run at a time for each of them that may burden the server (`parallel` of the configuration):
 /// the others look at their tables meanwhile, which costs little because they do it together.
 const STEPS_PER_TURN: usize = 8;
@@ -115,6 +118,7 @@ impl Executor {
             classes: Classes {
                 tables: limit(parallel.detach),
                 restores: limit(parallel.restore),
+                clears: Semaphore::new(CLEARS_AT_A_TIME),
                 sets: Semaphore::new(SETS_AT_A_TIME),
                 restart: Semaphore::new(1),
             },
@@ -289,6 +293,7 @@ impl Classes {
                 &self.tables
             }
             StepKind::Restore => &self.restores,
+            StepKind::Clear => &self.clears,
             StepKind::Freeze
             | StepKind::Settle
             | StepKind::Record
@@ -307,6 +312,7 @@ impl Key {
             Order::Sync(table)
             | Order::Detach(table)
             | Order::Reattach(table)
+            | Order::Clear(table)
             | Order::Finish(table)
             | Order::Attest { table, .. }
             | Order::Attach { table, .. }
@@ -331,6 +337,7 @@ fn describe(order: &Order) -> String {
         Order::Sync(table)
         | Order::Detach(table)
         | Order::Reattach(table)
+        | Order::Clear(table)
         | Order::Finish(table)
         | Order::Attest { table, .. }
         | Order::Attach { table, .. }
@@ -355,7 +362,7 @@ fn code_of(kind: StepKind) -> Code {
         StepKind::Release => Code::ReleaseFailed,
         StepKind::Restart => Code::RestartFailed,
         StepKind::Witness => Code::WitnessFailed,
-        StepKind::Restore => Code::RestoreFailed,
+        StepKind::Restore | StepKind::Clear => Code::RestoreFailed,
         StepKind::Finish => Code::MergesFailed,
     }
 }

@@ -151,9 +151,11 @@ impl Known {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let any = |is: &dyn Fn(&KnownTable) -> bool| tables.iter().any(is);
         let is_known = match order {
-            Order::Sync(table) | Order::Detach(table) | Order::Reattach(table) | Order::Finish(table) => {
-                any(&|known| known.is_table(table))
-            }
+            Order::Sync(table)
+            | Order::Detach(table)
+            | Order::Reattach(table)
+            | Order::Clear(table)
+            | Order::Finish(table) => any(&|known| known.is_table(table)),
             Order::Attest { table, set, .. } => {
                 any(&|known| known.is_table(table) && known.is_of_set(set)) && set.path == table.path
             }

@@ -41,6 +41,8 @@ pub enum StepKind {
     Attach,
     /// Table: SYSTEM RESTORE REPLICA and everything until all parts are accounted for.
     Restore,
+    /// Table: caches dropped, once no statement runs any more that knows its parts by former names.
+    Clear,
     /// Table: SYSTEM START MERGES.
     Finish,
 }
@@ -61,6 +63,7 @@ impl fmt::Display for StepKind {
             Self::Witness => "witness",
             Self::Attach => "attach",
             Self::Restore => "restore",
+            Self::Clear => "clear",
             Self::Finish => "finish",
         })
     }
@@ -149,6 +152,8 @@ pub enum Order {
         /// The names of all replicas of the set.
         replicas: Vec<String>,
     },
+    /// See [`StepKind::Clear`].
+    Clear(TableRef),
     /// See [`StepKind::Finish`].
     Finish(TableRef),
 }
@@ -171,6 +176,7 @@ impl Order {
             Self::Witness(_) => StepKind::Witness,
             Self::Attach { .. } => StepKind::Attach,
             Self::Restore { .. } => StepKind::Restore,
+            Self::Clear(_) => StepKind::Clear,
             Self::Finish(_) => StepKind::Finish,
         }
     }

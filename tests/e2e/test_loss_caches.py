@@ -296,7 +296,7 @@ def test_a_long_statement_holds_up_only_what_it_may_read(two, long_statement):
 
 def restored_at(cluster: Cluster, name: str) -> dict[tuple[str, str], float]:
     """When each table replica was told RESTORED."""
-    done = [e for e in cluster.rekeeper.events(name) if (e["kind"], e["step"]) == ("done", "restore")]
+    done = [e for e in cluster.rekeeper.events(name) if (e["kind"], e["step"]) == ("done", "clear")]
     return {(e["host"], e["target"]): datetime.fromisoformat(e["time"]).timestamp() for e in done}
 
 

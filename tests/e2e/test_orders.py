@@ -15,7 +15,7 @@ from zookeeper_proxy import ZooKeeperProxy
 TABLES = [Table("shop", "held", rows=60, inserts=6), Table("shop", "other", rows=60)]
 PATHS = [PATH, "/tables/01/shop/other"]
 LASTING = {"code": 497, "message": "Not enough privileges"}
-BEYOND = {"clean", "restart", "witness", "attach", "restore", "finish"}
+BEYOND = {"clean", "restart", "witness", "attach", "restore", "clear", "finish"}
 
 
 @pytest.fixture(scope="module")

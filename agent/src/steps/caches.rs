@@ -1,4 +1,4 @@
-//! The caches of the server, which know parts by names that belong to other parts after a restore.
+//! Clear: the caches of the server, which know parts by names that belong to other parts after a restore.
 //!
 //! Dropping them once is not enough. A statement that began before the parts got their new names holds the old ones,
 //! and fills the caches for as long as it runs. Measured on 26.9: a SELECT that began between ATTACH and RESTORE and ended
@@ -7,14 +7,15 @@
 use std::time::Duration;
 
 use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::step::{Done, Failure, TableRef};
 use tokio::time::Instant;
 
-use super::failed;
+use super::look::{Found, look};
 use super::readers::may_read;
-use super::restore::{CODE, Work};
 use super::wait::polls;
-use crate::clickhouse::{Cache, Running, code};
+use super::{Context, StepResult, failed, state_failed};
+use crate::clickhouse::code::SYNTAX_ERROR;
+use crate::clickhouse::{Cache, Running};
 use crate::clock::Moment;
 
 /// How long statements of others may run on, in one attempt.
@@ -25,79 +26,105 @@ const MARGIN: Duration = Duration::from_secs(10);
 /// How much of a statement is shown.
 const SHOWN: usize = 120;
 
-impl Work<'_> {
-    pub(super) async fn drop_caches(&self, caches: &[Cache]) -> Result<(), Failure> {
-        for cache in caches {
-            match self.context.clickhouse.drop_cache(*cache).await {
-                Ok(()) => {}
-                // An older server, which does not have this cache.
-                Err(error) if matches!(error.code(), Some(code::SYNTAX_ERROR)) => {}
-                Err(error) => return Err(failed(CODE)(error)),
-            }
-        }
-        Ok(())
+/// Drops the caches so that no answer is wrong from now on. A step of its own, so that the other replicas are restored while
+/// this one waits for who reads it.
+///
+/// # Errors
+/// OLD_READERS, RESTORE_FAILED, TABLE_CHANGED.
+pub async fn clear(context: &Context, table: &TableRef) -> StepResult {
+    let code = Code::RestoreFailed;
+    match look(context, table, code).await? {
+        Found::Attached(_) => until_caches_are_right(context, table, code).await?,
+        Found::Detached { .. } => return Err(Failure::lasting(code, format!("{} is detached", table.name))),
     }
+    Ok(Done::Plain.into())
+}
 
-    /// Drops the caches so that nothing of former names comes back. By now every part has the name that it keeps.
-    ///
-    /// When nobody is left who began before this, nobody holds an old part, and marks, indexes and blocks that are read
-    /// from now on are the right ones. Who was given wrong ones until then may still note in the query condition cache
-    /// what they made of them; hence the second round.
-    pub(super) async fn until_caches_are_right(&self) -> Result<(), Failure> {
-        let until = Instant::now() + PATIENCE;
-        self.until_readers_end(until).await?;
-        self.drop_caches(&Cache::ALL).await?;
-        self.until_readers_end(until).await?;
-        self.drop_caches(&[Cache::QueryCondition]).await
-    }
-
-    /// Waits until every statement of others has ended that runs now and may read the table, but not beyond `until`.
-    async fn until_readers_end(&self, until: Instant) -> Result<(), Failure> {
-        let attached_at = self.restore_note()?.attached_at;
-        let (began, mut polls) = (Instant::now(), polls());
-        loop {
-            // Before the question and after the answer, which may take a while: so nobody is excepted too early.
-            let waited = began.elapsed();
-            let running = self.context.clickhouse.running_of_others().await;
-            let mut running = running.map_err(failed(CODE))?;
-            // None when it is not known, or the machine was started since: then nobody is excepted.
-            let attached = attached_at.as_ref().and_then(Moment::elapsed);
-            running.retain(|statement| may_hold_old_parts(statement, waited, attached));
-            let readers = self.readers_among(running).await?;
-            let Some((oldest, why)) = readers.iter().max_by_key(|(statement, _)| statement.elapsed) else {
-                return Ok(());
-            };
-            let text = format!(
-                "{} statements run that may have begun to read {} before its parts got their new names; the oldest, for \
-                 {} s, has the query_id {} ({why}): {}",
-                readers.len(),
-                self.table.name,
-                oldest.elapsed.as_secs(),
-                oldest.query_id,
-                oldest.query.chars().take(SHOWN).collect::<String>()
-            );
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Failure::lasting(Code::OldReaders, text));
-            }
-            self.doing(format!("waits for {} s more at most: {text}", left.as_secs()));
-            tokio::time::sleep(polls.next_delay()).await;
+/// Drops these caches, whatever tables they are of.
+pub(super) async fn drop_caches(context: &Context, caches: &[Cache], code: Code) -> Result<(), Failure> {
+    for cache in caches {
+        match context.clickhouse.drop_cache(*cache).await {
+            Ok(()) => {}
+            // An older server, which does not have this cache.
+            Err(error) if matches!(error.code(), Some(SYNTAX_ERROR)) => {}
+            Err(error) => return Err(failed(code)(error)),
         }
     }
+    Ok(())
+}
 
-    /// Those that may read the table, each with the reason.
-    async fn readers_among(&self, running: Vec<Running>) -> Result<Vec<(Running, String)>, Failure> {
-        if running.is_empty() {
-            return Ok(Vec::new());
+/// Drops the caches so that nothing of former names comes back. By now every part has the name that it keeps.
+///
+/// When nobody is left who began before this, nobody holds an old part, and marks, indexes and blocks that are read
+/// from now on are the right ones. Who was given wrong ones until then may still note in the query condition cache
+/// what they made of them; hence the second round.
+async fn until_caches_are_right(context: &Context, table: &TableRef, code: Code) -> Result<(), Failure> {
+    let until = Instant::now() + PATIENCE;
+    until_readers_end(context, table, until, code).await?;
+    drop_caches(context, &Cache::ALL, code).await?;
+    until_readers_end(context, table, until, code).await?;
+    drop_caches(context, &[Cache::QueryCondition], code).await
+}
+
+/// Waits until every statement of others has ended that runs now and may read the table, but not beyond `until`.
+async fn until_readers_end(context: &Context, table: &TableRef, until: Instant, code: Code) -> Result<(), Failure> {
+    let attached_at = context
+        .state
+        .restore_note(&context.migration, table)
+        .map_err(state_failed(code))?
+        .attached_at;
+    let (began, mut polls) = (Instant::now(), polls());
+    loop {
+        // Before the question and after the answer, which may take a while: so nobody is excepted too early.
+        let waited = began.elapsed();
+        let running = context.clickhouse.running_of_others().await;
+        let mut running = running.map_err(failed(code))?;
+        // None when it is not known, or the machine was started since: then nobody is excepted.
+        let attached = attached_at.as_ref().and_then(Moment::elapsed);
+        running.retain(|statement| may_hold_old_parts(statement, waited, attached));
+        let readers = readers_among(context, table, running, code).await?;
+        let Some((oldest, why)) = readers.iter().max_by_key(|(statement, _)| statement.elapsed) else {
+            return Ok(());
+        };
+        let text = format!(
+            "{} statements run that may have begun to read {} before its parts got their new names; the oldest, for \
+             {} s, has the query_id {} ({why}): {}",
+            readers.len(),
+            table.name,
+            oldest.elapsed.as_secs(),
+            oldest.query_id,
+            oldest.query.chars().take(SHOWN).collect::<String>()
+        );
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Failure::lasting(Code::OldReaders, text));
         }
-        // Each time, since views are made all the time.
-        let through = self.context.clickhouse.read_through().await.map_err(failed(CODE))?;
-        let readers = running.into_iter().filter_map(|statement| {
-            let why = may_read(&statement.query, &self.table.name, &through)?;
-            Some((statement, why))
-        });
-        Ok(readers.collect())
+        context.doing(format!(
+            "{}: waits for {} s more at most: {text}",
+            table.name,
+            left.as_secs()
+        ));
+        tokio::time::sleep(polls.next_delay()).await;
     }
+}
+
+/// Those that may read the table, each with the reason.
+async fn readers_among(
+    context: &Context,
+    table: &TableRef,
+    running: Vec<Running>,
+    code: Code,
+) -> Result<Vec<(Running, String)>, Failure> {
+    if running.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Each time, since views are made all the time.
+    let through = context.clickhouse.read_through().await.map_err(failed(code))?;
+    let readers = running.into_iter().filter_map(|statement| {
+        let why = may_read(&statement.query, &table.name, &through)?;
+        Some((statement, why))
+    });
+    Ok(readers.collect())
 }
 
 /// Whether a statement that was looked at `waited` after the wait began, or a little later, ran already then and began

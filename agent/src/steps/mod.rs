@@ -45,6 +45,7 @@ use rekeeper_shared::step::{Done, Failure};
 
 pub use attach::attach;
 pub use attest::attest;
+pub use caches::clear;
 pub use detach::detach;
 pub use finish::finish;
 pub use names::collisions;

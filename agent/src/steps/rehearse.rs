@@ -42,6 +42,7 @@ pub async fn rehearse(
         Order::Sync(table) => statements([Statement::SyncReplicaLightweight(&table.name)]),
         Order::Detach(table) => statements([Statement::FlushAsyncInserts, Statement::DetachPermanently(&table.name)]),
         Order::Reattach(table) => statements([Statement::AttachTable(&table.name)]),
+        Order::Clear(_) => statements(Cache::ALL.map(Statement::DropCache)),
         Order::Finish(table) => statements([Statement::StartMerges(&table.name)]),
         Order::Attach { table, .. } => {
             statements([Statement::AttachTable(&table.name), Statement::StopMerges(&table.name)])

@@ -15,6 +15,7 @@ use rekeeper_shared::step::{Done, Failure, Restored, Role, TableRef, Witness};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::caches::drop_caches;
 use super::following::Following;
 use super::manifest::on_record;
 use super::names::kept_name;
@@ -142,8 +143,8 @@ impl<'a> Work<'a> {
             Role::Follower { .. } => Some(self.context.clickhouse.restore_turn().await),
         };
         self.until_writable().await?;
-        // At once, so that wrong answers are short; and once more at the end, when none can come back.
-        self.drop_caches(&Cache::ALL).await?;
+        // At once, so that wrong answers are short; and once more by Clear, when none can come back.
+        drop_caches(self.context, &Cache::ALL, CODE).await?;
         if let Role::Reference = self.order.role {
             self.alone().await?;
         }
@@ -157,7 +158,7 @@ impl<'a> Work<'a> {
             Role::Follower { .. } => {
                 self.follow().await?;
                 drop(turn);
-                self.drop_caches(&Cache::ALL).await?;
+                drop_caches(self.context, &Cache::ALL, CODE).await?;
                 leftovers::attach(self).await?;
             }
         }
@@ -167,7 +168,6 @@ impl<'a> Work<'a> {
             return Err(self.unaccounted(&account).await);
         }
         self.check_order().await?;
-        self.until_caches_are_right().await?;
         self.give_names_away().await?;
         self.agree().await?;
         self.written_down(account).await

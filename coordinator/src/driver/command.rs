@@ -166,6 +166,7 @@ fn table_order(
         StepKind::Sync => Order::Sync(reference),
         StepKind::Detach => Order::Detach(reference),
         StepKind::Reattach => Order::Reattach(reference),
+        StepKind::Clear => Order::Clear(reference),
         StepKind::Finish => Order::Finish(reference),
         StepKind::Attest => Order::Attest {
             table: reference,

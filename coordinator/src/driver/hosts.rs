@@ -14,6 +14,8 @@ use crate::progress::next::Proposal;
 
 /// Steps on sets that one host does at a time.
 const SET_STEPS: usize = 16;
+/// They wait for statements of others, and must not keep another table from its steps.
+const CLEARS_AT_A_TIME: usize = 256;
 /// Steps on tables that are under way for each that may burden the server: the others look at their tables meanwhile, or
 /// are on their way, so that the agent never waits for the next command.
 const STEPS_PER_TURN: usize = 8;
@@ -66,6 +68,7 @@ impl Load {
 enum Class {
     Tables,
     Restores,
+    Clears,
     Sets,
     Server,
 }
@@ -74,6 +77,7 @@ fn class(step: StepKind) -> Class {
     match step {
         StepKind::Sync | StepKind::Detach | StepKind::Reattach | StepKind::Attach | StepKind::Finish => Class::Tables,
         StepKind::Restore => Class::Restores,
+        StepKind::Clear => Class::Clears,
         StepKind::Freeze
         | StepKind::Settle
         | StepKind::Record
@@ -157,6 +161,7 @@ impl Hosts {
             let limit = match class(proposal.step) {
                 Class::Tables => known.hello.parallel_detach.saturating_mul(STEPS_PER_TURN),
                 Class::Restores => known.hello.parallel_restore.saturating_mul(STEPS_PER_TURN),
+                Class::Clears => CLEARS_AT_A_TIME,
                 Class::Sets => SET_STEPS,
                 Class::Server => 1,
             };

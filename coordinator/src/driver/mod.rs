@@ -412,6 +412,7 @@ fn waits_for_room(step: StepKind) -> bool {
         | StepKind::Attach
         | StepKind::Restore
         | StepKind::Attest
+        | StepKind::Clear
         | StepKind::Finish => false,
     }
 }

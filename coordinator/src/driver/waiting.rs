@@ -187,6 +187,7 @@ fn limit(step: StepKind) -> &'static str {
         | StepKind::Attach
         | StepKind::Restore
         | StepKind::Finish => "no limit",
+        StepKind::Clear => "30 min at most for other statements",
     }
 }
 

@@ -152,7 +152,7 @@ impl Progress {
             Some(problem) => problem.message,
             None => "it was restored, and the others do not find it at their path".to_owned(),
         };
-        if self.tables[table].at == TableAt::Restored {
+        if matches!(self.tables[table].at, TableAt::Accounted | TableAt::Restored) {
             let is_absent = |t: TableIx| {
                 let problem = self.tables[t].problem.as_ref();
                 problem.is_some_and(|problem| problem.code == Code::PlaceDiffers)
@@ -366,10 +366,11 @@ impl Progress {
                 );
             }
             (StepKind::Restore, Target::Table(table), Done::Restored { counts, account }) => {
-                self.tables[table].at = TableAt::Restored;
+                self.tables[table].at = TableAt::Accounted;
                 self.tables[table].restored = Some(*counts);
                 self.tables[table].account = Some(account.clone());
             }
+            (StepKind::Clear, Target::Table(table), Done::Plain) => self.tables[table].at = TableAt::Restored,
             (StepKind::Finish, Target::Table(table), Done::Plain) => self.tables[table].at = TableAt::Finished,
             _ => return Err(IllegalTransition::Outcome(intent.step)),
         }

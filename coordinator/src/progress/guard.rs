@@ -66,8 +66,11 @@ pub enum Guard {
     /// The reference goes first and alone; where others bring parts, so do they, one after another.
     #[error("the reference is not restored and accounted for")]
     ReferenceFirst,
-    /// Merges start when all replicas are accounted for.
-    #[error("a replica of the set is not accounted for")]
+    /// Caches are right for good only when every part has the name that it keeps.
+    #[error("the replica is not accounted for")]
+    Accounted,
+    /// Merges start when all replicas are accounted for, and their caches right.
+    #[error("a replica of the set is not restored")]
     AllRestored,
 }
 
@@ -92,6 +95,7 @@ impl Guard {
         Guard::Witnessed,
         Guard::Manifests,
         Guard::ReferenceFirst,
+        Guard::Accounted,
         Guard::AllRestored,
     ];
 }
@@ -116,6 +120,7 @@ impl Progress {
                 | StepKind::Attest
                 | StepKind::Attach
                 | StepKind::Restore
+                | StepKind::Clear
                 | StepKind::Finish,
                 Target::Table(table),
             ) if table < plan.tables.len() => self.may_table(plan, step, table),
@@ -212,10 +217,11 @@ impl Progress {
                         && before
                             .by_ref()
                             .take(wanted)
-                            .all(|&other| self.tables[other].at >= TableAt::Restored),
+                            .all(|&other| self.tables[other].at >= TableAt::Accounted),
                     Guard::ReferenceFirst,
                 )
             }
+            StepKind::Clear => require(self.tables[table].at >= TableAt::Accounted, Guard::Accounted),
             StepKind::Finish => require(self.all_at_least(plan, set, TableAt::Restored), Guard::AllRestored),
             StepKind::Freeze
             | StepKind::Settle
@@ -274,6 +280,7 @@ impl Progress {
             | StepKind::Attest
             | StepKind::Attach
             | StepKind::Restore
+            | StepKind::Clear
             | StepKind::Finish => Err(Guard::Target),
         }
     }
@@ -313,7 +320,9 @@ fn leads_to(step: StepKind) -> Until {
         | StepKind::Release => Until::Detached,
         StepKind::Record | StepKind::Attest | StepKind::Clean => Until::ZkCleaned,
         StepKind::Restart => Until::Restarted,
-        StepKind::Witness | StepKind::Attach | StepKind::Restore | StepKind::Finish => Until::Restored,
+        StepKind::Witness | StepKind::Attach | StepKind::Restore | StepKind::Clear | StepKind::Finish => {
+            Until::Restored
+        }
     }
 }
 
@@ -333,6 +342,47 @@ pub(super) fn passes(step: StepKind) -> Option<Until> {
         | StepKind::Witness
         | StepKind::Attach
         | StepKind::Restore
+        | StepKind::Clear
         | StepKind::Finish => Some(leads_to(step)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ManifestFacts;
+    use super::super::simulation::world::plan;
+    use super::*;
+    use rekeeper_shared::plan::RestartPolicy;
+
+    #[test]
+    fn followers_are_restored_while_the_reference_waits_for_its_readers() {
+        let plan = plan(RestartPolicy::Never);
+        let set = plan.sets.iter().position(|set| set.tables.len() > 1).unwrap();
+        let tables = plan.sets[set].tables.clone();
+        let mut progress = Progress::new(&plan);
+        progress.started = true;
+        (
+            progress.sets[set].cleaned,
+            progress.sets[set].irreversible,
+            progress.sets[set].witnessed,
+        ) = (true, true, true);
+        progress.sets[set].order = tables.clone();
+        for &table in &tables {
+            progress.tables[table].at = TableAt::Attached;
+            progress.tables[table].manifest = Some(ManifestFacts {
+                digest: "d".into(),
+                parts: 1,
+                rows: 1,
+            });
+        }
+        let (reference, follower) = (tables[0], tables[1]);
+        let may = |progress: &Progress, step, table| progress.may(&plan, step, Target::Table(table));
+        assert_eq!(may(&progress, StepKind::Restore, follower), Err(Guard::ReferenceFirst));
+        assert_eq!(may(&progress, StepKind::Clear, reference), Err(Guard::Accounted));
+        progress.tables[reference].at = TableAt::Accounted;
+        assert_eq!(may(&progress, StepKind::Clear, reference), Ok(()));
+        assert_eq!(may(&progress, StepKind::Restore, follower), Ok(()));
+        progress.tables[follower].at = TableAt::Restored;
+        assert_eq!(may(&progress, StepKind::Finish, follower), Err(Guard::AllRestored));
     }
 }

@@ -67,7 +67,9 @@ pub enum TableAt {
     Detached,
     /// Attached read-only, its manifest written.
     Attached,
-    /// Restored and accounted for.
+    /// Restored and accounted for; what it answers may still come from caches that know its parts by former names.
+    Accounted,
+    /// Accounted for, and no answer is wrong.
     Restored,
     /// Merges run again: nothing is left to do.
     Finished,
@@ -266,7 +268,7 @@ impl Progress {
         order
             .filter(|&table| {
                 let of_table = &self.tables[table];
-                of_table.left.is_none() && (of_table.at >= TableAt::Restored || !self.is_left_out(plan, table))
+                of_table.left.is_none() && (of_table.at >= TableAt::Accounted || !self.is_left_out(plan, table))
             })
             .collect()
     }
@@ -292,7 +294,7 @@ impl Progress {
         let set = &self.sets[ix];
         let code = |t: TableIx| self.tables[t].problem.as_ref().map(|problem| problem.code);
         let misses_it = |t: TableIx| t != table && matches!(code(t), Some(Code::PlaceDiffers | Code::PathExists));
-        let is_missed = self.tables[table].at == TableAt::Restored
+        let is_missed = matches!(self.tables[table].at, TableAt::Accounted | TableAt::Restored)
             && self.restore_order(plan, ix).first() == Some(&table)
             && self.with_hosts(plan, ix).any(misses_it);
         if !set.irreversible {

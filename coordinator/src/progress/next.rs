@@ -86,6 +86,7 @@ impl Progress {
             StepKind::Attest,
             StepKind::Attach,
             StepKind::Restore,
+            StepKind::Clear,
             StepKind::Finish,
         ] {
             let members: Vec<(Target, Vec<HostIx>)> = plan.sets[set]
@@ -123,7 +124,7 @@ impl Progress {
             StepKind::Settle => !progress.settled && !progress.diverged,
             StepKind::Record => progress.record.is_none(),
             StepKind::Clean => !progress.cleaned,
-            StepKind::Witness => !progress.witnessed && !self.all_at_least(plan, set, TableAt::Restored),
+            StepKind::Witness => !progress.witnessed && !self.all_at_least(plan, set, TableAt::Accounted),
             _ => false,
         }
     }
@@ -166,6 +167,7 @@ impl Progress {
             StepKind::Attest => plan.attested && progress.attested != self.sets[set].record,
             StepKind::Attach => progress.at == TableAt::Detached,
             StepKind::Restore => progress.at == TableAt::Attached,
+            StepKind::Clear => matches!(progress.at, TableAt::Attached | TableAt::Accounted),
             StepKind::Finish => progress.at == TableAt::Restored,
             _ => false,
         }

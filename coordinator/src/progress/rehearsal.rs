@@ -72,6 +72,7 @@ pub(super) fn done(plan: &Plan, intent: Intent) -> Done {
         | StepKind::Attest
         | StepKind::Release
         | StepKind::Witness
+        | StepKind::Clear
         | StepKind::Finish => Done::Plain,
         StepKind::Settle => Done::Settled(Vec::new()),
         StepKind::Record => Done::Recorded {

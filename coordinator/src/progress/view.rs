@@ -16,7 +16,7 @@ impl Progress {
             TableAt::Restored | TableAt::Finished => TableStatus::Restored,
             _ if self.sets[plan.tables[table].set].cleaned => TableStatus::ZkCleaned,
             TableAt::InService => TableStatus::Init,
-            TableAt::Detached | TableAt::Attached => TableStatus::Detached,
+            TableAt::Detached | TableAt::Attached | TableAt::Accounted => TableStatus::Detached,
         }
     }
 
@@ -130,7 +130,7 @@ impl Progress {
     #[must_use]
     pub fn wave_is_unavailable(&self, plan: &Plan, wave: usize) -> bool {
         let of_wave = |ix: &usize| plan.sets[plan.tables[*ix].set].wave == wave;
-        let unavailable = |ix: usize| self.tables[ix].maybe_detached && self.tables[ix].at < TableAt::Restored;
+        let unavailable = |ix: usize| self.tables[ix].maybe_detached && self.tables[ix].at < TableAt::Accounted;
         (0..plan.tables.len()).filter(of_wave).any(unavailable)
     }
 
@@ -147,7 +147,7 @@ impl Progress {
     pub fn unavailable(&self) -> usize {
         self.tables
             .iter()
-            .filter(|t| t.maybe_detached && t.at < TableAt::Restored)
+            .filter(|t| t.maybe_detached && t.at < TableAt::Accounted)
             .count()
     }
 

@@ -64,6 +64,7 @@ impl From<Command> for v1::Command {
                     record: record.map(Into::into),
                 })
             }
+            Order::Clear(table) => command::Order::Clear(table.into()),
             Order::Finish(table) => command::Order::Finish(table.into()),
         };
         Self {
@@ -116,6 +117,7 @@ impl TryFrom<v1::Command> for Command {
                 keep_order: restore.keep_order,
                 replicas: restore.replicas,
             },
+            command::Order::Clear(table) => Order::Clear(table.try_into()?),
             command::Order::Finish(table) => Order::Finish(table.try_into()?),
         };
         Ok(Self {
@@ -347,6 +349,7 @@ mod tests {
                 record: packed.clone(),
                 before: vec![packed],
             }),
+            Order::Clear(table.clone()),
             Order::Finish(table),
         ]
     }

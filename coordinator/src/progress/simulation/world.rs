@@ -192,6 +192,13 @@ impl World {
                     account: String::new(),
                 })
             }
+            (StepKind::Clear, Target::Table(t)) => {
+                check(
+                    matches!(self.tables[t], Table::Restored | Table::Finished),
+                    "caches dropped too early",
+                )?;
+                Ok(Done::Plain)
+            }
             (StepKind::Finish, Target::Table(t)) => {
                 for other in self.there(plan, plan.tables[t].set).collect::<Vec<_>>() {
                     check(
