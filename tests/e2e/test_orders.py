@@ -127,6 +127,24 @@ def test_a_barrier_that_is_given_after_a_failure_and_after_retry_is_set(two, pro
     goes_on(two, "again")
 
 
+def test_a_barrier_that_comes_too_late_is_refused_with_the_reason(two, proved):
+    rekeeper = two.rekeeper
+    # This table alone: another one would go on beyond the later barrier meanwhile.
+    rekeeper("plan", "too-late", "--table", "shop.held", "--restart", "never").expect(DONE)
+    with Held(two, "too-late", Request("multi", f"{PATH}/replicas/r1/metadata")):
+        refused = rekeeper("start", "too-late", "--until", "detached").expect(USAGE).stderr
+        assert "clean of " in refused and "rekeeper pause too-late" in refused
+        second = rekeeper.background("start", "too-late", "--until", "zk-cleaned", "--yes", output=two.directory / "2.out")
+        wait_for(lambda: rekeeper.status("too-late")["until"] == "zk-cleaned", "the later barrier to be set", timeout=20)
+    assert second.wait(timeout=60) == DONE
+    status = rekeeper.status("too-late")
+    assert status["state"] == "PAUSED" and {t["status"] for t in status["tables"]} == {"ZK_CLEANED"}
+    rekeeper("start", "too-late", "--until", "detached").expect(USAGE)
+    goes_on(two, "too-late")
+    rekeeper("start", "too-late").expect(DONE)
+    rekeeper("start", "too-late", "--until", "restarted").expect(USAGE)
+
+
 def test_a_pause_on_the_way_to_a_barrier_does_not_lift_it(two, proved):
     rekeeper, before = two.rekeeper, created(two)
     rekeeper("plan", "paused", "--restart", "never").expect(DONE)
