@@ -2,13 +2,15 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use rekeeper_proto::v1::View;
 use rekeeper_shared::plan::Plan;
 use rekeeper_shared::step::{Done, Exported, Outcome};
 use rekeeper_shared::view::EventView;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::SendTimeoutError};
+use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -16,8 +18,21 @@ use crate::driver::{DriverHandle, name_of};
 use crate::progress::{Intent, OperatorOrder, Record};
 use crate::store::{Store, Stored};
 
-/// How many records are read at once.
+/// How many records are read at once, and how many events wait for their reader.
 const PAGE: usize = 1_000;
+/// How a follower looks whether there is more, and how long it may take nothing.
+const PACE: Pace = Pace {
+    between: Duration::from_millis(500),
+    patience: Duration::from_secs(30),
+};
+
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// From one look to the next: each is a question to the driver and to the store, which have other things to do.
+    between: Duration,
+    /// Who takes nothing for so long is let go.
+    patience: Duration,
+}
 
 /// Every event after a number; with `follow` also those to come, until the migration has ended.
 pub(super) fn stream<S: Store>(
@@ -27,38 +42,88 @@ pub(super) fn stream<S: Store>(
     after: u64,
     follow: bool,
 ) -> Pin<Box<dyn Stream<Item = Result<View, Status>> + Send>> {
-    let (sender, receiver) = mpsc::channel(PAGE);
-    tokio::spawn(async move {
-        // A caller that has gone closes the channel: nobody is left to tell.
-        drop(send(store, driver, plan, after, follow, sender).await);
-    });
-    ReceiverStream::new(receiver).boxed()
+    let changed = driver.changed();
+    let name = plan.name.clone();
+    let has_ended = move || {
+        let (driver, name) = (driver.clone(), name.clone());
+        async move { !matches!(driver.plan(&name).await, Ok(Some((_, state))) if !state.is_final()) }
+    };
+    paced(store, has_ended, changed, plan, (after, follow), PACE)
 }
 
-type Gone = mpsc::error::SendError<Result<View, Status>>;
-
-async fn send<S: Store>(
+fn paced<S: Store, F: Future<Output = bool> + Send>(
     store: Arc<S>,
-    driver: DriverHandle,
+    has_ended: impl Fn() -> F + Send + Sync + 'static,
+    changed: watch::Receiver<u64>,
     plan: Arc<Plan>,
-    after: u64,
-    follow: bool,
+    (after, follow): (u64, bool),
+    pace: Pace,
+) -> Pin<Box<dyn Stream<Item = Result<View, Status>> + Send>> {
+    let (sender, receiver) = mpsc::channel(PAGE);
+    let (tell_end, end) = oneshot::channel();
+    tokio::spawn(async move {
+        let reader = Reader {
+            sender,
+            patience: pace.patience,
+        };
+        match send(store, has_ended, changed, plan, (after, follow), pace, reader).await {
+            // A caller that has gone closes the channel: nobody is left to tell.
+            Ok(()) | Err(NotTaken::Gone) => {}
+            Err(NotTaken::Stalled) => {
+                let within = pace.patience.as_secs();
+                let why =
+                    format!("no event was taken for {within} s, so the following has ended; ask again for the rest");
+                drop(tell_end.send(Status::unavailable(why)));
+            }
+        }
+    });
+    let end = futures::stream::once(end).filter_map(|end| async { end.ok().map(Err) });
+    ReceiverStream::new(receiver).chain(end).boxed()
+}
+
+/// Why an event was not taken.
+enum NotTaken {
+    /// Nobody is there any more.
+    Gone,
+    /// Somebody is, and takes nothing.
+    Stalled,
+}
+
+/// Who reads the events.
+struct Reader {
     sender: mpsc::Sender<Result<View, Status>>,
-) -> Result<(), Gone> {
-    let mut changed = driver.changed();
+    patience: Duration,
+}
+
+impl Reader {
+    async fn tell(&self, event: Result<View, Status>) -> Result<(), NotTaken> {
+        let sent = self.sender.send_timeout(event, self.patience).await;
+        sent.map_err(|not_sent| match not_sent {
+            SendTimeoutError::Timeout(_) => NotTaken::Stalled,
+            SendTimeoutError::Closed(_) => NotTaken::Gone,
+        })
+    }
+}
+
+async fn send<S: Store, F: Future<Output = bool>>(
+    store: Arc<S>,
+    has_ended: impl Fn() -> F,
+    mut changed: watch::Receiver<u64>,
+    plan: Arc<Plan>,
+    (after, follow): (u64, bool),
+    pace: Pace,
+    reader: Reader,
+) -> Result<(), NotTaken> {
     let mut intents = std::collections::HashMap::new();
     // From the first record on, since an event names only its intent's number.
     let mut read = 0;
     loop {
         changed.mark_unchanged();
-        let ended = match driver.plan(&plan.name).await {
-            Ok(Some((_, state))) => state.is_final(),
-            Ok(None) | Err(_) => true,
-        };
+        let ended = has_ended().await;
         loop {
             let page = match store.records(&plan.name, read, PAGE).await {
                 Ok(page) => page,
-                Err(e) => return sender.send(Err(Status::internal(e.to_string()))).await,
+                Err(e) => return reader.tell(Err(Status::internal(e.to_string()))).await,
             };
             let Some(last) = page.last() else { break };
             read = last.seq;
@@ -68,12 +133,8 @@ async fn send<S: Store>(
                 }
                 if stored.seq > after {
                     let json = serde_json::to_string(&event(&plan, &intents, stored));
-                    sender
-                        .send(
-                            json.map(|json| View { json })
-                                .map_err(|e| Status::internal(e.to_string())),
-                        )
-                        .await?;
+                    let json = json.map(|json| View { json });
+                    reader.tell(json.map_err(|e| Status::internal(e.to_string()))).await?;
                 }
             }
         }
@@ -81,8 +142,11 @@ async fn send<S: Store>(
             return Ok(());
         }
         tokio::select! {
-            () = sender.closed() => return Ok(()),
-            more = changed.changed() => if more.is_err() { return Ok(()) },
+            () = reader.sender.closed() => return Ok(()),
+            more = async {
+                tokio::time::sleep(pace.between).await;
+                changed.changed().await
+            } => if more.is_err() { return Ok(()) },
         }
     }
 }
@@ -163,5 +227,126 @@ fn done_text(done: &Done) -> String {
                 counts.active, counts.attached_again, counts.covered, counts.merged, counts.empty
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
+    use rekeeper_shared::document::Packed;
+    use rekeeper_shared::ids::MigrationName;
+    use rekeeper_shared::plan::PlanRequest;
+
+    use super::*;
+    use crate::store::{Append, Pending, Written};
+
+    /// A store with so many records, which counts how often they are read.
+    #[derive(Default)]
+    struct Many {
+        records: u64,
+        reads: AtomicUsize,
+    }
+
+    impl Store for Many {
+        fn plans(&self) -> Pending<Vec<Plan>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+
+        fn save_plan(&self, _: &Plan, _: Packed) -> Pending<()> {
+            async { Ok(()) }.boxed()
+        }
+
+        fn records(&self, _: &MigrationName, after: u64, limit: usize) -> Pending<Vec<Stored>> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            let record = Record::Ordered {
+                by: "anna".into(),
+                order: OperatorOrder::Pause,
+            };
+            let page = (after + 1..=self.records).take(limit).map(|seq| Stored {
+                seq,
+                time: String::new(),
+                record: record.clone(),
+            });
+            let page = page.collect();
+            async { Ok(page) }.boxed()
+        }
+
+        fn append(&self, _: Vec<Append>) -> Pending<Vec<Written>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+
+        fn document(&self, _: &str) -> Pending<Option<Packed>> {
+            async { Ok(None) }.boxed()
+        }
+
+        fn has_room(&self) -> bool {
+            true
+        }
+
+        fn keep_room(&self, _: u64) {}
+
+        fn failed(&self) -> BoxFuture<'static, String> {
+            std::future::pending().boxed()
+        }
+    }
+
+    fn plan() -> Arc<Plan> {
+        Arc::new(Plan {
+            name: "m".parse().unwrap(),
+            created: String::new(),
+            created_by: String::new(),
+            request: PlanRequest::default(),
+            hosts: Vec::new(),
+            tables: Vec::new(),
+            sets: Vec::new(),
+            waves: Vec::new(),
+            warnings: Vec::new(),
+            forecasts: Vec::new(),
+            attested: true,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_takes_nothing_is_let_go_and_told() {
+        let store = Arc::new(Many {
+            records: 5_000,
+            ..Many::default()
+        });
+        let pace = Pace {
+            patience: Duration::from_millis(100),
+            ..PACE
+        };
+        let (_changes, changed) = watch::channel(0);
+        let events = paced(Arc::clone(&store), || async { false }, changed, plan(), (0, true), pace);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        // Nobody reads for it any more: it was let go, and does not wait for its reader.
+        assert_eq!(Arc::strong_count(&store), 1);
+        let mut told: Vec<_> = events.collect().await;
+        let last = told.pop().unwrap().unwrap_err();
+        assert!(last.message().contains("no event was taken"), "{last}");
+        assert_eq!(told.len(), PAGE);
+    }
+
+    #[tokio::test]
+    async fn a_follower_does_not_look_at_every_change() {
+        let store = Arc::new(Many::default());
+        let (changes, changed) = watch::channel(0);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let has_ended = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            async { false }
+        };
+        let _events = paced(Arc::clone(&store), has_ended, changed, plan(), (0, true), PACE);
+        for change in 0..500 {
+            changes.send_replace(change);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let looks = asked.load(Ordering::Relaxed).max(store.reads.load(Ordering::Relaxed));
+        println!("{looks} looks for 500 changes");
+        assert!((1..=50).contains(&looks), "{looks} looks for 500 changes");
     }
 }
