@@ -2,6 +2,7 @@
 //!
 //! What is to be done with a table is decided in `steps`; here is only how it is asked and told.
 
+mod bounded;
 mod detached;
 mod error;
 mod gather;
@@ -29,6 +30,7 @@ use rekeeper_shared::ids::{MigrationName, TableName, quote_literal};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use bounded::{Bounded, in_time};
 pub use error::{Class, Error, code};
 use gather::Gather;
 pub use rows::{DetachedPart, DetachedTable, Part, Replica};
@@ -168,7 +170,10 @@ impl ClickHouse {
         // Servers close idle connections after 3 s, older and newer ones alike.
         http.pool_idle_timeout(Duration::from_secs(2));
         let client = match &access.trust {
-            None => clickhouse::Client::with_http_client(http.build(connector)),
+            None => clickhouse::Client::with_http_client(http.build(Bounded {
+                connector,
+                most: bounded::MOST,
+            })),
             Some(Trust(config)) => {
                 connector.enforce_http(false);
                 let connector = HttpsConnectorBuilder::new()
@@ -176,7 +181,10 @@ impl ClickHouse {
                     .https_only()
                     .enable_http1()
                     .wrap_connector(connector);
-                clickhouse::Client::with_http_client(http.build(connector))
+                clickhouse::Client::with_http_client(http.build(Bounded {
+                    connector,
+                    most: bounded::MOST,
+                }))
             }
         };
         let mut client = client
@@ -270,7 +278,7 @@ impl ClickHouse {
         tracing::debug!(query_id, sql, "query");
         let query = self.query(sql, &query_id, &self.own_settings().await?);
         let run = async { query.fetch_all::<T>().await.map_err(|e| self.error(what, e)) };
-        self.watched(what, &query_id, run).await
+        in_time(what, bounded::WITHIN, self.watched(what, &query_id, run)).await
     }
 
     /// The answer to a query of one value, as text.
@@ -290,7 +298,7 @@ impl ClickHouse {
             let bytes = answer.map_err(|e| self.error(what, e))?;
             Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
         };
-        self.watched(what, &query_id, run).await
+        in_time(what, bounded::WITHIN, self.watched(what, &query_id, run)).await
     }
 
     fn query(&self, sql: &str, query_id: &str, own: &[Setting]) -> clickhouse::query::Query {

@@ -9,6 +9,7 @@
 mod delete;
 mod dropped;
 mod fence;
+mod flood;
 mod foreign;
 mod freeze;
 mod interrupted;
