@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rekeeper_proto::MAX_MESSAGE_BYTES;
+use rekeeper_proto::convert::event::numbered;
 use rekeeper_proto::tls::{ClientFiles, DialError, Dialer};
 use rekeeper_proto::v1::agents_client::AgentsClient;
 use rekeeper_proto::v1::{self, FromAgent, FromCoordinator, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
 use rekeeper_shared::backoff::Backoff;
 use rekeeper_shared::ids::HostName;
-use rekeeper_shared::step::{Command, Hello, SeenToken};
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Command, Event, Failure, Hello, Outcome, SeenToken};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -136,7 +138,7 @@ impl Stream {
     /// One connection, from dialing to its end; fine only when the agent was stopped.
     async fn attend(&self) -> Result<(), Lost> {
         let mut stop = self.stop.clone();
-        let (outgoing, mut incoming, token) = tokio::select! {
+        let (outgoing, mut incoming, token, most) = tokio::select! {
             opened = self.open() => opened?,
             () = stopped(&mut stop) => return Ok(()),
         };
@@ -151,7 +153,7 @@ impl Stream {
         let (answers, answered) = mpsc::channel(1);
         tokio::select! {
             lost = self.receive(&mut incoming, &token, &answers) => return Err(lost),
-            sent = self.send(&outgoing, answered, stop, refused.is_none()) => sent?,
+            sent = self.send((&outgoing, most), answered, stop, refused.is_none()) => sent?,
         }
         // The goodbye is through when the coordinator ends its side as well.
         drop(outgoing);
@@ -163,7 +165,7 @@ impl Stream {
     }
 
     /// Dials, says hello, and checks who answers.
-    async fn open(&self) -> Result<(mpsc::Sender<FromAgent>, Streaming<FromCoordinator>, SeenToken), Lost> {
+    async fn open(&self) -> Result<(mpsc::Sender<FromAgent>, Streaming<FromCoordinator>, SeenToken, usize), Lost> {
         let (interval, limit) = self.options.keepalive;
         let endpoint = Endpoint::from(self.options.coordinator.clone())
             .tcp_nodelay(true)
@@ -199,10 +201,20 @@ impl Stream {
                 _ => Err(Lost::NotWelcome),
             }
         };
-        let (incoming, v1::Welcome { token, run }) = timeout(WELCOME_TIMEOUT, welcomed)
+        let (incoming, welcome) = timeout(WELCOME_TIMEOUT, welcomed)
             .await
             .map_err(|_| Lost::NoWelcome)??;
-        Ok((outgoing, incoming, SeenToken { token, run }))
+        let v1::Welcome {
+            token,
+            run,
+            message_bytes,
+        } = welcome;
+        let most = match usize::try_from(message_bytes) {
+            Ok(most @ 1..MAX_MESSAGE_BYTES) => most,
+            // It does not tell, or takes more than is ever sent.
+            Ok(_) | Err(_) => MAX_MESSAGE_BYTES,
+        };
+        Ok((outgoing, incoming, SeenToken { token, run }, most))
     }
 
     async fn hello(&self) -> Hello {
@@ -299,7 +311,7 @@ impl Stream {
     /// orders is for the coordinator that is obeyed.
     async fn send(
         &self,
-        outgoing: &mpsc::Sender<FromAgent>,
+        (outgoing, most): (&mpsc::Sender<FromAgent>, usize),
         mut answered: mpsc::Receiver<FromAgent>,
         mut stop: watch::Receiver<bool>,
         obeyed: bool,
@@ -308,11 +320,11 @@ impl Stream {
         let (mut told, mut next_texts) = (0, Instant::now());
         loop {
             while obeyed && let Some(event) = outbox.next_to_send() {
-                put(outgoing, from_agent::Kind::Event(event)).await?;
+                put(outgoing, fitting(from_agent::Kind::Event(event), most)).await?;
             }
             tokio::select! {
                 () = outbox.changed(), if obeyed => {}
-                Some(answer) = answered.recv() => put(outgoing, answer.kind).await?,
+                Some(answer) = answered.recv() => put(outgoing, answer.kind.map(|kind| fitting(kind, most))).await?,
                 (version, texts) = async { sleep_until(next_texts).await; board.newer_than(told).await } => {
                     for text in texts {
                         put(outgoing, from_agent::Kind::Doing(text)).await?;
@@ -324,6 +336,55 @@ impl Stream {
                 }
             }
         }
+    }
+}
+
+/// What is said, or, where the coordinator would not take it, that it is too large: it would end the connection, and hear the
+/// same on the next one.
+fn fitting(kind: from_agent::Kind, most: usize) -> from_agent::Kind {
+    let message = FromAgent { kind: Some(kind) };
+    let bytes = rekeeper_proto::size(&message);
+    let why = |what: &str| {
+        format!("{what} has {bytes} bytes, and the coordinator takes {most} (limits.message_bytes in coordinator.yaml)")
+    };
+    match message.kind.unwrap_or(from_agent::Kind::Goodbye(v1::Goodbye {})) {
+        kind if bytes <= most => kind,
+        from_agent::Kind::Event(event) => from_agent::Kind::Event(too_large(event, why("what came of the step"))),
+        from_agent::Kind::Inspected(v1::Inspected { request, .. }) => from_agent::Kind::Inspected(v1::Inspected {
+            request,
+            inventory: Vec::new(),
+            error: why("what is told of the host's tables"),
+        }),
+        from_agent::Kind::Rehearsed(v1::Rehearsed { request, .. }) => from_agent::Kind::Rehearsed(v1::Rehearsed {
+            request,
+            actions: Vec::new(),
+            error: why("what the step would do"),
+        }),
+        // They are small.
+        other @ (from_agent::Kind::Hello(_) | from_agent::Kind::Doing(_) | from_agent::Kind::Goodbye(_)) => other,
+    }
+}
+
+/// The end of an attempt whose outcome cannot be told.
+fn too_large(event: v1::Event, why: String) -> v1::Event {
+    tracing::error!(
+        migration = event.migration,
+        attempt = event.attempt,
+        why,
+        "event too large"
+    );
+    match event.migration.parse() {
+        Ok(migration) => numbered(
+            event.sequence,
+            Event {
+                migration,
+                attempt: event.attempt,
+                outcome: Outcome::Failed(Failure::lasting(Code::EventTooLarge, why)),
+                document: None,
+            },
+        ),
+        // No order had such a name.
+        Err(_) => event,
     }
 }
 

@@ -330,3 +330,27 @@ async fn the_agent_waits_for_a_coordinator_that_is_not_there_yet() {
     agent.begin_stop();
     soon("the agent to stop", agent.stopped()).await;
 }
+
+#[tokio::test]
+async fn what_the_coordinator_would_not_take_is_told_to_be_too_large() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut coordinator = Coordinator::start().await;
+    let _agent = Agent::start(&coordinator.url, folder.path(), Start::default());
+    let mut connection = coordinator.connection().await;
+    connection.welcome_with(1, "run", 4).await;
+    connection.order(1).await;
+    let event = connection.event().await;
+    let Some(event::Outcome::Failed(failure)) = event.outcome else {
+        panic!("{event:?}");
+    };
+    assert_eq!((event.attempt, failure.code.as_str()), (1, "EVENT_TOO_LARGE"));
+    assert!(failure.message.contains("limits.message_bytes"), "{failure:?}");
+    connection
+        .send(from_coordinator::Kind::Inspect(v1::Inspect { request: 3 }))
+        .await;
+    let answer = connection.message().await;
+    assert!(
+        matches!(&answer, Some(from_agent::Kind::Inspected(i)) if i.inventory.is_empty() && i.error.contains("limits.message_bytes")),
+        "{answer:?}"
+    );
+}

@@ -17,5 +17,11 @@ pub mod v1 {
     tonic::include_proto!("rekeeper.v1");
 }
 
+/// Bytes of what an agent says, as it is sent.
+#[must_use]
+pub fn size(message: &v1::FromAgent) -> usize {
+    prost::Message::encoded_len(message)
+}
+
 /// Largest message, in bytes, that either side takes: a manifest or a part set of record of a million parts fits.
 pub const MAX_MESSAGE_BYTES: usize = 256 << 20;

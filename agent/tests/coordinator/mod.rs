@@ -105,9 +105,17 @@ impl Connection {
     }
 
     pub async fn welcome(&self, token: u64, run: &str) {
-        let run = run.to_owned();
-        self.send(from_coordinator::Kind::Welcome(v1::Welcome { token, run }))
-            .await;
+        self.welcome_with(token, run, 0).await;
+    }
+
+    /// Takes messages of so many bytes.
+    pub async fn welcome_with(&self, token: u64, run: &str, message_bytes: u64) {
+        let welcome = v1::Welcome {
+            token,
+            run: run.to_owned(),
+            message_bytes,
+        };
+        self.send(from_coordinator::Kind::Welcome(welcome)).await;
     }
 
     /// Orders the detaching of a table of its own.

@@ -43,6 +43,8 @@ pub(super) struct Registry {
     own: SeenToken,
     /// What it was before, by token: the runs that went before on the same store.
     past: BTreeMap<u64, String>,
+    /// Most bytes of a message, which agents are told.
+    message_bytes: usize,
     state: Mutex<State>,
     /// The attempts that were ordered and have not ended, each of its host. An event of another one is not unpacked.
     ordered: Mutex<HashMap<MigrationName, HashSet<(HostName, u64)>>>,
@@ -85,10 +87,11 @@ pub(super) struct Admitted {
 }
 
 impl Registry {
-    pub(super) fn new(own: SeenToken, past: BTreeMap<u64, String>) -> Self {
+    pub(super) fn new(own: SeenToken, past: BTreeMap<u64, String>, message_bytes: usize) -> Self {
         Self {
             own,
             past,
+            message_bytes,
             state: Mutex::default(),
             ordered: Mutex::default(),
         }
@@ -162,6 +165,7 @@ impl Registry {
         let welcome = v1::Welcome {
             token: self.own.token,
             run: self.own.run.clone(),
+            message_bytes: self.message_bytes as u64,
         };
         // The queue is new: there is room in it.
         drop(outgoing.try_send(message(Kind::Welcome(welcome))));

@@ -34,7 +34,7 @@ const CALLS_OF_CONNECTION: u32 = 64;
 #[must_use]
 pub fn new(own: SeenToken, past: BTreeMap<u64, String>, budget: Arc<Budget>) -> (AgentsService, AgentsHandle, Heard) {
     let (told, heard) = mpsc::channel(INCOMING);
-    let registry = Arc::new(Registry::new(own, past));
+    let registry = Arc::new(Registry::new(own, past, budget.limits().message_bytes));
     let handle = AgentsHandle::new(Arc::clone(&registry));
     let service = AgentsService {
         registry,

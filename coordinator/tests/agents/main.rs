@@ -8,6 +8,7 @@ mod wire;
 use std::time::{Duration, Instant};
 
 use rekeeper_coordinator::agents::{FromAgents, NotInspected};
+use rekeeper_coordinator::limits::Limits;
 use rekeeper_proto::convert::event::numbered;
 use rekeeper_proto::v1::{self, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
@@ -24,6 +25,7 @@ async fn hello_is_welcomed_events_are_acknowledged_and_goodbye_is_told_from_loss
     let hello_1 = hello("h1", "s1");
     let mut agent = Agent::connect(coordinator.address, hello_1.clone()).await.unwrap();
     assert_eq!((agent.welcome.token, agent.welcome.run.as_str()), (5, "own"));
+    assert_eq!(agent.welcome.message_bytes, Limits::default().message_bytes as u64);
     let connected = coordinator.hear_connected().await;
     assert_eq!((&connected.hello, &connected.ahead), (&hello_1, &None));
     assert_eq!(coordinator.handle.connected(), std::slice::from_ref(&connected));
