@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::{State, StateError, lock, read_note};
 
 pub(super) const FILE: &str = "coordinator.json";
+/// How far a token may be above the highest one that was obeyed. It grows by one with each start of a coordinator; one that
+/// is near the end of its numbers would lock every later coordinator out for good.
+const JUMP: u64 = 1_000_000;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +37,12 @@ impl Seen {
         if given.token == seen.token && given.run != seen.run {
             return Err(Refusal::OtherRun(given.token));
         }
+        if given.token - seen.token > JUMP {
+            return Err(Refusal::TooFar {
+                given: given.token,
+                seen: seen.token,
+            });
+        }
         Ok(())
     }
 }
@@ -52,6 +61,18 @@ pub enum Refusal {
     /// Another run of a coordinator has the same token: one of them works on a copy of the other's store.
     #[error("another coordinator has the same fencing token {0}: one of them runs on a copy of the other's data_dir")]
     OtherRun(u64),
+    /// No coordinator was started so often: it is damaged, or somebody means to lock the others out.
+    #[error(
+        "the fencing token {given} is more than {JUMP} above {seen}, the highest that this agent has obeyed: no coordinator was \
+         started so often; see who answers at the configured address, and if it is the right coordinator and its store is \
+         sound, stop the agent, move {FILE} in its state_dir away and start it again"
+    )]
+    TooFar {
+        /// The token of the coordinator.
+        given: u64,
+        /// The highest one seen.
+        seen: u64,
+    },
     /// It cannot be written down, so it must not be obeyed.
     #[error("the coordinator's token cannot be written down")]
     State(#[from] StateError),

@@ -66,6 +66,21 @@ fn only_the_newest_coordinator_is_obeyed_also_after_a_restart() {
 }
 
 #[test]
+fn a_token_that_would_lock_every_later_coordinator_out_is_not_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::open(folder.path()).unwrap();
+    state.obey(&token(3, "a")).unwrap();
+    for far in [u64::MAX, 1_000_004] {
+        let refused = state.obey(&token(far, "b")).unwrap_err();
+        assert!(matches!(refused, Refusal::TooFar { seen: 3, .. }), "{refused}");
+        assert!(refused.to_string().contains("move coordinator.json"), "{refused}");
+    }
+    assert_eq!(state.seen(), token(3, "a"));
+    state.obey(&token(4, "c")).unwrap();
+    state.obey(&token(1_000_004, "d")).unwrap();
+}
+
+#[test]
 fn a_manifest_is_written_once() {
     let folder = tempfile::tempdir().unwrap();
     let state = State::open(folder.path()).unwrap();
