@@ -77,7 +77,8 @@ codes! {
     CoordinatorBehind "COORDINATOR_BEHIND" false
         "an agent has obeyed a coordinator that knows more than this one: its data_dir was rolled back, lost or copied"
         "stop this coordinator and start the one with the latest data_dir; if that is lost for good: docs/runbook.md, `When \
-         the coordinator's store is lost`";
+         the coordinator's store is lost`; where only one host says so and what it says is wrong, rekeeper skip NAME --host \
+         HOST leaves it out, and the others go on";
     ClickhouseTooOld "CLICKHOUSE_TOO_OLD" false
         "SYSTEM RESTORE REPLICA came with ClickHouse 21.8"
         "upgrade the server first";
@@ -361,6 +362,10 @@ codes! {
     CommandRefused "COMMAND_REFUSED" false
         "the agent refused a command"
         "see the message, which says why; nothing was changed by it";
+    EvidenceRefused "EVIDENCE_REFUSED" false
+        "an agent told of the end of a step without its document, or with one that is not that of this step"
+        "nothing was counted as done; see who has the certificate of that host (docs/tls.md); is it the host's own agent, \
+         install the same release there as on the coordinator, then retry";
     EventRefused "EVENT_REFUSED" false
         "an agent told of an end that the step which it was ordered to do cannot have"
         "install the same release of Rekeeper on the coordinator and on the host, then retry: the step looks at what is there, \

@@ -11,6 +11,7 @@ use rekeeper_shared::step::Command;
 use tokio::sync::oneshot;
 use tonic::Status;
 
+use super::evidence::Subject;
 use super::registry::Registry;
 use super::{Connected, ConnectionId, NotInspected, Refused};
 
@@ -24,9 +25,9 @@ impl AgentsHandle {
     }
 
     /// Notes that an attempt is about to be ordered of a host: before its command is sent. Only then its event is heard
-    /// with its document.
-    pub fn is_to_do(&self, host: &HostName, migration: &MigrationName, attempt: u64) {
-        self.0.is_to_do(host, migration, attempt);
+    /// with its document, if that is about the subject.
+    pub fn is_to_do(&self, host: &HostName, migration: &MigrationName, attempt: u64, subject: Subject) {
+        self.0.is_to_do(host, migration, attempt, subject);
     }
 
     /// Notes that an attempt has ended.

@@ -3,6 +3,7 @@
 //! What to order and what an event means is not decided here (see `driver` and `progress`). The registry never waits
 //! for an agent: one that does not take what is sent to it loses its connection, and gets it again after it is back.
 
+mod evidence;
 mod handle;
 mod heard;
 mod registry;
@@ -15,6 +16,7 @@ use rekeeper_shared::ids::{HostName, MigrationName};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Event, Hello};
 
+pub use evidence::{Subject, refused, rests_on};
 pub use handle::AgentsHandle;
 pub use heard::Heard;
 pub use service::{AgentsService, new, server_builder};
@@ -43,7 +45,8 @@ pub enum FromAgents {
         connection: ConnectionId,
         /// Its number in the connection.
         sequence: u64,
-        /// The event. Its document has the digest that it bears, and is there only when the attempt was ordered of the host.
+        /// The event. Its document is there only when it is what the outcome rests on, and is about what was ordered of
+        /// the host.
         event: Event,
     },
     /// What a step is doing, for people.

@@ -1,8 +1,8 @@
 //! Who is connected. Every host has at most one connection, every server at most one host.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rekeeper_proto::v1::{self, from_coordinator::Kind};
@@ -16,6 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
+use super::evidence::Subject;
 use super::stream::Outgoing;
 use super::{Connected, ConnectionId, Refused};
 
@@ -36,6 +37,9 @@ enum Question {
 type Inspected = Result<HostInventory, String>;
 type Rehearsed = Result<Vec<Action>, String>;
 
+/// What the attempts that were ordered of each host are about.
+type Ordered = HashMap<(HostName, u64), Arc<Subject>>;
+
 /// The connected agents.
 #[derive(Debug)]
 pub(super) struct Registry {
@@ -47,7 +51,7 @@ pub(super) struct Registry {
     message_bytes: usize,
     state: Mutex<State>,
     /// The attempts that were ordered and have not ended, each of its host. An event of another one is not unpacked.
-    ordered: Mutex<HashMap<MigrationName, HashSet<(HostName, u64)>>>,
+    ordered: Mutex<HashMap<MigrationName, Ordered>>,
 }
 
 #[derive(Debug, Default)]
@@ -102,10 +106,10 @@ impl Registry {
     }
 
     /// Notes that an attempt is about to be ordered of a host.
-    pub(super) fn is_to_do(&self, host: &HostName, migration: &MigrationName, attempt: u64) {
+    pub(super) fn is_to_do(&self, host: &HostName, migration: &MigrationName, attempt: u64, subject: Subject) {
         let mut ordered = self.ordered.lock().unwrap_or_else(PoisonError::into_inner);
         let of_migration = ordered.entry(migration.clone()).or_default();
-        of_migration.insert((host.clone(), attempt));
+        of_migration.insert((host.clone(), attempt), Arc::new(subject));
     }
 
     /// Notes that an attempt has ended.
@@ -116,11 +120,10 @@ impl Registry {
         }
     }
 
-    /// Whether the attempt is one that the host was ordered to do and has not ended.
-    pub(super) fn is_ordered(&self, host: &HostName, migration: &MigrationName, attempt: u64) -> bool {
+    /// What the attempt is about, when it is one that the host was ordered to do and has not ended.
+    pub(super) fn ordered(&self, host: &HostName, migration: &MigrationName, attempt: u64) -> Option<Arc<Subject>> {
         let ordered = self.ordered.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_migration = ordered.get(migration);
-        of_migration.is_some_and(|ordered| ordered.contains(&(host.clone(), attempt)))
+        ordered.get(migration)?.get(&(host.clone(), attempt)).cloned()
     }
 
     /// Whether somebody waits for the answer to a question of this connection.

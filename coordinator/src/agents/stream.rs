@@ -12,11 +12,12 @@ use rekeeper_shared::ids::HostName;
 use rekeeper_shared::inventory::HostInventory;
 use rekeeper_shared::rehearsal::Action;
 use rekeeper_shared::step::{Event, Hello};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::{Code, Status, Streaming};
 
+use super::evidence::{self, Subject, Whose, rests_on};
 use super::heard::Told;
 use super::registry::{Admitted, Registry};
 use super::{Connected, FromAgents};
@@ -203,14 +204,11 @@ impl Reader<'_> {
         }
         self.last_sequence = sequence;
         let mut event = Event::try_from(event).map_err(bad)?;
-        let document = event.document.take();
+        let document = event.document.take().filter(|_| rests_on(&event.outcome).is_some());
         // Nothing is unpacked, or kept, for what nobody has ordered; the driver hears it, and leaves it alone.
-        let is_ordered = || self.registry.is_ordered(self.host(), &event.migration, event.attempt);
-        if let Some(document) = document.filter(|_| is_ordered()) {
-            let Packed { digest, bytes } = document;
-            let (bytes, checked) = unpack::<IgnoredAny>(bytes, Some(digest.clone()), u64::MAX).await?;
-            checked.map_err(|e| unreadable("document", &e))?;
-            event.document = Some(Packed { digest, bytes });
+        let ordered = self.registry.ordered(self.host(), &event.migration, event.attempt);
+        if let Some((document, subject)) = document.zip(ordered) {
+            event = examined(self.host().clone(), event, document, subject).await?;
         }
         Ok(FromAgents::Event {
             host: self.host().clone(),
@@ -235,8 +233,8 @@ impl Reader<'_> {
             return Ok(());
         }
         let result = if inspected.error.is_empty() {
-            let unpacked = unpack::<HostInventory>(inspected.inventory, None, self.inventory_bytes);
-            let inventory = match unpacked.await?.1 {
+            let unpacked = unpack::<HostInventory>(inspected.inventory, self.inventory_bytes);
+            let inventory = match unpacked.await? {
                 Ok(inventory) => inventory,
                 Err(error @ BadDocument::TooLarge { .. }) => {
                     let why =
@@ -265,7 +263,7 @@ impl Reader<'_> {
             return Ok(());
         }
         let result = if rehearsed.error.is_empty() {
-            let (_, actions) = unpack::<Vec<Action>>(rehearsed.actions, None, self.inventory_bytes).await?;
+            let actions = unpack::<Vec<Action>>(rehearsed.actions, self.inventory_bytes).await?;
             Ok(actions.map_err(|e| unreadable("actions", &e))?)
         } else {
             Err(rehearsed.error)
@@ -275,18 +273,37 @@ impl Reader<'_> {
     }
 }
 
+/// The event with its document, or, where that is no evidence, the failure of its attempt. Beside the runtime: a document
+/// of a million parts takes a while.
+async fn examined(host: HostName, event: Event, document: Packed, subject: Arc<Subject>) -> Result<Event, Status> {
+    let examined = tokio::task::spawn_blocking(move || {
+        let whose = Whose {
+            host: &host,
+            migration: &event.migration,
+            attempt: event.attempt,
+            subject: &subject,
+        };
+        let (outcome, document) = match evidence::examine(whose, &event.outcome, &document) {
+            Ok(()) => (event.outcome, Some(document)),
+            Err(why) => (evidence::refused(&host, &why), None),
+        };
+        Event {
+            outcome,
+            document,
+            ..event
+        }
+    });
+    examined.await.map_err(|_| Status::unavailable("the coordinator stops"))
+}
+
 /// Unpacks beside the runtime: a document of a million parts takes a while.
 async fn unpack<T: DeserializeOwned + Send + 'static>(
     bytes: Vec<u8>,
-    digest: Option<String>,
     limit: u64,
-) -> Result<(Vec<u8>, Result<T, BadDocument>), Status> {
-    tokio::task::spawn_blocking(move || {
-        let unpacked = document::unpack_at_most(&bytes, digest.as_deref(), limit);
-        (bytes, unpacked)
-    })
-    .await
-    .map_err(|_| Status::unavailable("the coordinator stops"))
+) -> Result<Result<T, BadDocument>, Status> {
+    tokio::task::spawn_blocking(move || document::unpack_at_most(&bytes, None, limit))
+        .await
+        .map_err(|_| Status::unavailable("the coordinator stops"))
 }
 
 fn unreadable(field: &'static str, error: &BadDocument) -> Status {

@@ -2,12 +2,14 @@
 //! copied, and what it believes of tables and nodes may be long past.
 
 use rekeeper_shared::ids::{HostName, MigrationName};
+use rekeeper_shared::plan::HostIx;
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::step::{StepKind, Target};
 
 use super::hosts::Hosts;
 use super::migration::Migration;
 use super::{Driver, OperatorError};
+use crate::progress::OperatorOrder;
 use crate::store::Store;
 
 impl<S: Store> Driver<S> {
@@ -30,12 +32,31 @@ impl<S: Store> Driver<S> {
 }
 
 /// Why nothing of the migration may be ordered, of no host: the agent of one of its hosts has seen more than the store
-/// has. What the others would be ordered rests on the same store.
+/// has. What the others would be ordered rests on the same store. The word of a host that was left out for good stops
+/// nothing: who has left it out knows.
 pub(super) fn behind(migration: &Migration, hosts: &Hosts) -> Option<Finding> {
-    migration.plan.hosts.iter().find_map(|host| {
+    let with = |ix: &HostIx| migration.progress.hosts[*ix].left.is_none();
+    let mut with = (0..migration.plan.hosts.len()).filter(with);
+    with.find_map(|ix| {
+        let host = &migration.plan.hosts[ix];
         let reason = hosts.get(&host.name)?.blocked.as_ref()?;
         Some(Finding::new(Code::CoordinatorBehind, reason.clone()).on(&host.name))
     })
+}
+
+/// Whether people may give the order although an agent has seen more: what sends nothing, and what leaves out the very
+/// host whose word it is. One host may say what it likes; that it is not heeded is known, and on record.
+pub(super) fn may_be_given(order: &OperatorOrder, hosts: &Hosts) -> bool {
+    match order {
+        OperatorOrder::Pause => true,
+        OperatorOrder::Leave { host } => hosts.get(host).is_some_and(|known| known.blocked.is_some()),
+        OperatorOrder::Start { .. }
+        | OperatorOrder::Resume
+        | OperatorOrder::Retry { .. }
+        | OperatorOrder::Skip { .. }
+        | OperatorOrder::LeaveTable { .. }
+        | OperatorOrder::Abort => false,
+    }
 }
 
 /// A host that has to have connected since the coordinator started before the step may be ordered of any host, and has

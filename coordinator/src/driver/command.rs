@@ -7,6 +7,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::settle::Allowed;
 use rekeeper_shared::step::{Command, Failure, Order, Role, SetRef, StepKind, TableRef, Target, Witness};
 
+use crate::agents::Subject;
 use crate::plan::{allowed, keep_order};
 use crate::progress::{Intent, Progress};
 use crate::store::Store;
@@ -241,6 +242,28 @@ fn set_ref(plan: &Plan, progress: &Progress, set: SetIx) -> SetRef {
             ..allowed(plan, set)
         },
         recorded: progress.sets[set].record.is_some(),
+    }
+}
+
+/// What an attempt is about: its event has to be proved by a document of the same.
+pub(super) fn subject(plan: &Plan, progress: &Progress, target: Target) -> Subject {
+    match target {
+        Target::Host(_) => Subject::Other,
+        Target::Set(set) => Subject::Set {
+            place: plan.sets[set].place.clone(),
+            path: plan.sets[set].path.clone(),
+            replicas: plan.replica_names(set),
+        },
+        Target::Table(table) => {
+            let planned = &plan.tables[table];
+            let manifest = progress.tables[table].manifest.as_ref();
+            Subject::Table {
+                name: planned.name.clone(),
+                uuid: planned.uuid.clone(),
+                replica_name: planned.replica_name.clone(),
+                manifest: manifest.map(|facts| (facts.digest.clone(), facts.parts)),
+            }
+        }
     }
 }
 

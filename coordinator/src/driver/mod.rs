@@ -27,7 +27,7 @@ use rekeeper_shared::step::{Done, Event, Failure, Outcome, StepKind, Target};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::agents::{AgentsHandle, ConnectionId, FromAgents, Heard};
+use crate::agents::{self, AgentsHandle, ConnectionId, FromAgents, Heard};
 use crate::progress::{IllegalTransition, Intent, Record};
 use crate::store::{Append, Store, StoreError};
 
@@ -90,7 +90,8 @@ impl<S: Store> Driver<S> {
             let migration = Migration::load(plan, &*store).await?;
             for (attempt, intent) in &migration.progress.in_flight {
                 let host = &migration.plan.hosts[intent.host].name;
-                agents.is_to_do(host, &migration.plan.name, *attempt);
+                let subject = command::subject(&migration.plan, &migration.progress, intent.target);
+                agents.is_to_do(host, &migration.plan.name, *attempt, subject);
             }
             migrations.insert(migration.plan.name.clone(), migration);
         }
@@ -256,6 +257,14 @@ impl<S: Store> Driver<S> {
             tracing::error!(%host, migration = %name, attempt, "event of a step that was ordered of another host: ignored");
             return;
         }
+        // Its document was not taken, or it came before it was ordered.
+        let outcome = match agents::rests_on(&outcome) {
+            Some(digest) if document.is_none() => agents::refused(
+                host,
+                &format!("the document {digest}, on which it rests, is not with it"),
+            ),
+            Some(_) | None => outcome,
+        };
         if let Some(document) = &document
             && matches!(outcome, Outcome::Done(Done::Recorded { .. }))
         {
@@ -316,7 +325,9 @@ impl<S: Store> Driver<S> {
                     match migration.progress.apply(&migration.plan, &record) {
                         Ok(()) => {
                             migration.ordered(attempt, now);
-                            self.agents.is_to_do(&migration.plan.hosts[host].name, name, attempt);
+                            let subject = command::subject(&migration.plan, &migration.progress, target);
+                            self.agents
+                                .is_to_do(&migration.plan.hosts[host].name, name, attempt, subject);
                             load.add(host, proposal.step);
                             migration.look();
                             turn.appends.push(Append {

@@ -6,7 +6,7 @@ use rekeeper_shared::view::{HostView, MigrationLine, State};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::behind::{behind, refused};
+use super::behind::{behind, may_be_given, refused};
 use super::handle::{DriverHandle, OperatorError, Request};
 use super::migration::Migration;
 use super::waiting::{name_the_absent, rounded, running, waiting_for};
@@ -90,7 +90,9 @@ impl<S: Store> Driver<S> {
     ) -> Result<String, OperatorError> {
         let overlaps = match self.migrations.get(name) {
             Some(migration) => {
-                let hosts: Vec<HostName> = migration.plan.hosts.iter().map(|host| host.name.clone()).collect();
+                let hosts = migration.plan.hosts.iter().zip(&migration.progress.hosts);
+                let with = hosts.filter(|(_, progress)| progress.left.is_none());
+                let hosts: Vec<HostName> = with.map(|(host, _)| host.name.clone()).collect();
                 self.overlaps(name, &hosts)
             }
             None => return Err(OperatorError::Unknown(name.clone())),
@@ -98,7 +100,9 @@ impl<S: Store> Driver<S> {
         let Some(migration) = self.migrations.get_mut(name) else {
             return Err(OperatorError::Unknown(name.clone()));
         };
-        if let Some(finding) = behind(migration, &self.hosts) {
+        if let Some(finding) = behind(migration, &self.hosts)
+            && !may_be_given(&order, &self.hosts)
+        {
             return Err(refused(&finding));
         }
         let facts = migration.progress.facts(&migration.plan);

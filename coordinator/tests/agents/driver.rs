@@ -24,17 +24,18 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::evidence::{part_set, recorded};
 use super::wire::{Agent, hello, host, say_event, serve, soon};
 
 /// Longer than a few turns of the driver.
 const A_WHILE: Duration = Duration::from_millis(800);
 
-fn migration() -> MigrationName {
+pub(super) fn migration() -> MigrationName {
     "m".parse().unwrap()
 }
 
 /// One table with a replica on each of two hosts.
-fn plan() -> Plan {
+pub(super) fn plan() -> Plan {
     let table = |host: usize| PlannedTable {
         host,
         name: TableName::new("d", "t"),
@@ -77,15 +78,15 @@ fn plan() -> Plan {
 }
 
 /// A coordinator on a store, without operators.
-struct Whole {
+pub(super) struct Whole {
     address: SocketAddr,
-    driver: DriverHandle,
+    pub(super) driver: DriverHandle,
     running: JoinHandle<()>,
     _server: (oneshot::Sender<()>, JoinHandle<()>),
 }
 
 impl Whole {
-    async fn start(data_dir: &Path) -> Self {
+    pub(super) async fn start(data_dir: &Path) -> Self {
         let (store, opened) = SqliteStore::open(data_dir).unwrap();
         Self::on(store, opened).await
     }
@@ -109,13 +110,13 @@ impl Whole {
     }
 
     /// With the plan, started.
-    async fn started(data_dir: &Path) -> Self {
+    pub(super) async fn started(data_dir: &Path) -> Self {
         let whole = Self::start(data_dir).await;
         whole.begin().await;
         whole
     }
 
-    async fn begin(&self) {
+    pub(super) async fn begin(&self) {
         let packed = document::pack(&plan()).unwrap();
         self.driver.save(plan(), packed).await.unwrap();
         let start = OperatorOrder::Start { until: None };
@@ -123,7 +124,7 @@ impl Whole {
     }
 
     /// Its end, with the store closed.
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.running.abort();
         assert!(self.running.await.unwrap_err().is_cancelled());
         let (stop, server) = self._server;
@@ -133,20 +134,20 @@ impl Whole {
     }
 
     /// The agent of a host that has seen this attempt of the migration; 0 is none.
-    async fn agent(&self, name: &str, seen: u64) -> Agent {
+    pub(super) async fn agent(&self, name: &str, seen: u64) -> Agent {
         let mut said = hello(name, name);
         said.attempts = (seen > 0).then(|| (migration(), seen)).into_iter().collect();
         Agent::connect(self.address, said).await.unwrap()
     }
 
-    async fn waiting_for(&self) -> String {
+    pub(super) async fn waiting_for(&self) -> String {
         let status = self.driver.status(&migration()).await.unwrap();
         status.waiting_for.unwrap_or_default()
     }
 }
 
 /// The next command, whatever is acknowledged before it.
-async fn next_command(agent: &mut Agent) -> Command {
+pub(super) async fn next_command(agent: &mut Agent) -> Command {
     loop {
         if let from_coordinator::Kind::Command(command) = agent.next().await.unwrap() {
             return command.try_into().unwrap();
@@ -154,22 +155,22 @@ async fn next_command(agent: &mut Agent) -> Command {
     }
 }
 
-async fn ordered(agent: &mut Agent, step: StepKind) -> u64 {
+pub(super) async fn ordered(agent: &mut Agent, step: StepKind) -> u64 {
     let command = soon(next_command(agent)).await;
     assert_eq!(command.order.kind(), step, "{command:?}");
     command.attempt
 }
 
-async fn gets_nothing(agent: &mut Agent) {
+pub(super) async fn gets_nothing(agent: &mut Agent) {
     let got = timeout(A_WHILE, agent.next()).await;
     assert!(got.is_err(), "{got:?}");
 }
 
-async fn done(agent: &Agent, sequence: u64, attempt: u64, done: Done) {
+pub(super) async fn done(agent: &Agent, sequence: u64, attempt: u64, done: Done) {
     done_with(agent, sequence, attempt, done, None).await;
 }
 
-async fn done_with(agent: &Agent, sequence: u64, attempt: u64, done: Done, document: Option<Packed>) {
+pub(super) async fn done_with(agent: &Agent, sequence: u64, attempt: u64, done: Done, document: Option<Packed>) {
     let event = Event {
         migration: migration(),
         attempt,
@@ -198,6 +199,47 @@ async fn of_a_migration_nothing_is_ordered_of_any_host_once_one_agent_has_seen_m
     };
     let refused = whole.driver.order(&migration(), "anna".into(), retry).await;
     assert!(matches!(refused, Err(OperatorError::Blocked(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn one_host_that_says_that_it_has_seen_more_is_left_out_and_stops_nobody_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = Whole::started(folder.path()).await;
+    let (mut first, mut second) = (whole.agent("h1", 0).await, whole.agent("h2", 0).await);
+    for (number, step) in [StepKind::Sync, StepKind::Detach].into_iter().enumerate() {
+        for agent in [&mut first, &mut second] {
+            let attempt = ordered(agent, step).await;
+            done(agent, number as u64 + 1, attempt, Done::Plain).await;
+        }
+    }
+    let mut said = hello("h1", "h1");
+    said.attempts = vec![("nosuch".parse().unwrap(), 1)];
+    let _liar = Agent::connect(whole.address, said.clone()).await.unwrap();
+    acknowledged(&mut second, 2).await;
+    gets_nothing(&mut second).await;
+    let order = async |order| whole.driver.order(&migration(), "anna".into(), order).await;
+    let leave = |name: &str| OperatorOrder::Leave { host: host(name) };
+    for refused in [leave("h2"), OperatorOrder::Abort, OperatorOrder::Resume] {
+        let refused = order(refused).await.unwrap_err().to_string();
+        assert!(
+            refused.contains("COORDINATOR_BEHIND") && refused.contains("skip NAME --host"),
+            "{refused}"
+        );
+    }
+    order(OperatorOrder::Pause).await.unwrap();
+    order(leave("h1")).await.unwrap();
+    order(OperatorOrder::Resume).await.unwrap();
+    let attempt = ordered(&mut second, StepKind::Reattach).await;
+    // Nor does it when it comes again.
+    let _again = Agent::connect(whole.address, said).await.unwrap();
+    gets_nothing(&mut second).await;
+    done(&second, 3, attempt, Done::Plain).await;
+    acknowledged(&mut second, 3).await;
+    // Another one's word counts as before.
+    let _second = whole.agent("h2", 99).await;
+    tokio::time::sleep(A_WHILE).await;
+    let refused = order(OperatorOrder::Abort).await.unwrap_err().to_string();
+    assert!(refused.contains("COORDINATOR_BEHIND on h2"), "{refused}");
 }
 
 #[tokio::test]
@@ -265,7 +307,7 @@ async fn a_set_is_recorded_only_when_all_of_its_hosts_were_heard() {
 }
 
 /// Until this event is acknowledged, whatever is ordered before that.
-async fn acknowledged(agent: &mut Agent, sequence: u64) {
+pub(super) async fn acknowledged(agent: &mut Agent, sequence: u64) {
     let wanted = |kind: &from_coordinator::Kind| matches!(kind, from_coordinator::Kind::Acknowledged(told) if told.sequence == sequence);
     while !wanted(&agent.next().await.unwrap()) {}
 }
@@ -365,22 +407,11 @@ async fn whoever_reads_the_store_holds_no_order_up() {
             done(agent, number as u64 + 1, attempt, Done::Plain).await;
         }
     }
-    let record = document::pack(&"record").unwrap();
-    let recorded = Done::Recorded {
-        digest: Some(record.digest.clone()),
-        unsettled: vec![],
-        order: vec!["r1".into(), "r2".into()],
-        one_by_one: false,
-        export: None,
-    };
-    let steps = [
-        (StepKind::Settle, Done::Settled(vec![]), None),
-        (StepKind::Record, recorded, Some(record)),
-    ];
-    for (sequence, (step, done, document)) in (3..).zip(steps) {
-        let attempt = ordered(&mut first, step).await;
-        done_with(&first, sequence, attempt, done, document).await;
-    }
+    let settle = ordered(&mut first, StepKind::Settle).await;
+    done(&first, 3, settle, Done::Settled(vec![])).await;
+    let attempt = ordered(&mut first, StepKind::Record).await;
+    let (recorded, record) = recorded(&part_set(attempt));
+    done_with(&first, 4, attempt, recorded, Some(record)).await;
     acknowledged(&mut first, 4).await;
     // Both are asked to attest the record now, which cannot be read. Questions and orders are answered all the same.
     let (_, progress) = soon(whole.driver.progress(&migration())).await.unwrap();

@@ -13,7 +13,6 @@ use rekeeper_proto::tls::{self, Admission, Refusals, Security};
 use rekeeper_proto::v1::agents_client::AgentsClient;
 use rekeeper_proto::v1::{self, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
-use rekeeper_shared::document;
 use rekeeper_shared::ids::HostName;
 use rekeeper_shared::step::{Command, Done, Event, Hello, Order, Outcome, SeenToken};
 use tokio::net::{TcpListener, TcpStream};
@@ -40,7 +39,7 @@ impl Coordinator {
         let budget = Budget::new(Limits::default());
         let (service, handle, heard) = agents::new(own, [(4, "mine".to_owned())].into(), budget);
         // What `event` is about.
-        handle.is_to_do(&host("h1"), &"m".parse().unwrap(), 3);
+        handle.is_to_do(&host("h1"), &"m".parse().unwrap(), 3, agents::Subject::Other);
         let (address, stop, server) = serve(service).await;
         Self {
             address,
@@ -178,7 +177,7 @@ pub(crate) fn event() -> Event {
         migration: "m".parse().unwrap(),
         attempt: 3,
         outcome: Outcome::Done(Done::Plain),
-        document: Some(document::pack(&"manifest").unwrap()),
+        document: None,
     }
 }
 

@@ -1,0 +1,424 @@
+//! What comes of a step is taken with its document only, and with the right one: an agent that is not what it was speaks
+//! for its own host, and what it says of a step leads to orders to others.
+//!
+//! Of a document only what tells whose it is is kept: it may be that of a million parts. Whether a part set of record is
+//! true is not told by it; the agent of each replica attests that.
+
+use std::collections::HashSet;
+
+use rekeeper_shared::document::{self, Packed};
+use rekeeper_shared::ids::{HostName, MigrationName, TableName};
+use rekeeper_shared::place::{Place, ZkPath};
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::{Done, Failure, Outcome, Restored};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// What an attempt is about, as far as a document tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A replica set, with the replicas of the plan.
+    Set {
+        /// Its place.
+        place: Place,
+        /// Its path.
+        path: ZkPath,
+        /// The plan's replicas.
+        replicas: Vec<String>,
+    },
+    /// A table replica.
+    Table {
+        /// Its name.
+        name: TableName,
+        /// Its UUID.
+        uuid: String,
+        /// Its replica name.
+        replica_name: String,
+        /// Digest and number of parts of its manifest, once it is on record.
+        manifest: Option<(String, u64)>,
+    },
+    /// What has no document.
+    Other,
+}
+
+/// Whose event it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whose<'a> {
+    pub(super) host: &'a HostName,
+    pub(super) migration: &'a MigrationName,
+    pub(super) attempt: u64,
+    pub(super) subject: &'a Subject,
+}
+
+/// The digest of the document that an outcome rests on, if it rests on one.
+#[must_use]
+pub fn rests_on(outcome: &Outcome) -> Option<&str> {
+    match outcome {
+        Outcome::Done(Done::Recorded { digest, .. }) => digest.as_deref(),
+        Outcome::Done(Done::Attached { digest, .. }) => Some(digest),
+        Outcome::Done(Done::Restored { account, .. }) => Some(account),
+        Outcome::Done(Done::Plain | Done::Settled(_) | Done::Cleaned { .. } | Done::Restarted { .. })
+        | Outcome::Failed(_) => None,
+    }
+}
+
+/// The end of an attempt whose evidence is not taken.
+#[must_use]
+pub fn refused(host: &HostName, why: &str) -> Outcome {
+    let text = format!("what the agent of {host} tells is not taken: {why}");
+    Outcome::Failed(Failure::lasting(Code::EvidenceRefused, text))
+}
+
+/// Looks whether a document is the one that the outcome rests on, and is about what was ordered.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn examine(whose: Whose<'_>, outcome: &Outcome, packed: &Packed) -> Result<(), String> {
+    let expected = rests_on(outcome).unwrap_or_default();
+    if packed.digest != expected {
+        return Err(format!(
+            "the document with it is {}, and it names {expected}",
+            packed.digest
+        ));
+    }
+    match outcome {
+        Outcome::Done(Done::Recorded { order, one_by_one, .. }) => {
+            record(whose, &unpacked(packed)?, order, *one_by_one)
+        }
+        Outcome::Done(Done::Attached { parts, rows, .. }) => manifest(whose, &unpacked(packed)?, *parts, *rows),
+        Outcome::Done(Done::Restored { counts, .. }) => account(whose, &unpacked(packed)?, *counts),
+        Outcome::Done(Done::Plain | Done::Settled(_) | Done::Cleaned { .. } | Done::Restarted { .. })
+        | Outcome::Failed(_) => Ok(()),
+    }
+}
+
+fn unpacked<T: serde::de::DeserializeOwned>(packed: &Packed) -> Result<T, String> {
+    document::unpack(&packed.bytes, Some(&packed.digest))
+        .map_err(|e| format!("the document with it is not acceptable: {e}"))
+}
+
+/// As much of a part set of record as tells whose it is.
+#[derive(Deserialize)]
+struct Record {
+    migration: MigrationName,
+    attempt: u64,
+    snapshot: Snapshot,
+    union: Union,
+}
+
+#[derive(Deserialize)]
+struct Snapshot {
+    place: Place,
+    path: ZkPath,
+    replicas: Vec<Replica>,
+}
+
+#[derive(Deserialize)]
+struct Replica {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Union {
+    order: Vec<String>,
+    shares: Vec<Share>,
+}
+
+#[derive(Deserialize)]
+struct Share {
+    parts: Vec<(IgnoredAny, Judged)>,
+}
+
+#[derive(Deserialize)]
+struct Judged {
+    verdict: Verdict,
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Covered,
+    Bring,
+    Dropped,
+}
+
+fn record(whose: Whose<'_>, found: &Record, order: &[String], one_by_one: bool) -> Result<(), String> {
+    let Subject::Set { place, path, replicas } = whose.subject else {
+        return Err("a part set of record comes of no such step".to_owned());
+    };
+    let snapshot = &found.snapshot;
+    let is_it = found.migration == *whose.migration
+        && found.attempt == whose.attempt
+        && snapshot.place == *place
+        && snapshot.path == *path;
+    if !is_it {
+        return Err(format!(
+            "the part set of record with it is that of {} at {}, attempt {} of migration {}",
+            snapshot.path, snapshot.place, found.attempt, found.migration
+        ));
+    }
+    let names: HashSet<&str> = snapshot.replicas.iter().map(|replica| replica.name.as_str()).collect();
+    if let Some(missing) = replicas.iter().find(|name| !names.contains(name.as_str())) {
+        return Err(format!(
+            "the part set of record with it does not have replica {missing}"
+        ));
+    }
+    let mut judged = found.union.shares.iter().flat_map(|share| &share.parts);
+    let brings = judged.any(|(_, judged)| judged.verdict == Verdict::Bring);
+    if found.union.order != order || brings != one_by_one {
+        return Err("the part set of record with it is restored in another order".to_owned());
+    }
+    Ok(())
+}
+
+/// As much of a manifest as tells whose it is.
+#[derive(Deserialize)]
+struct Manifest {
+    migration: MigrationName,
+    host: HostName,
+    table: TableName,
+    uuid: String,
+    replica_name: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    rows: u64,
+}
+
+fn manifest(whose: Whose<'_>, found: &Manifest, parts: u64, rows: u64) -> Result<(), String> {
+    let Subject::Table {
+        name,
+        uuid,
+        replica_name,
+        ..
+    } = whose.subject
+    else {
+        return Err("a manifest comes of no such step".to_owned());
+    };
+    let is_it = found.migration == *whose.migration
+        && found.host == *whose.host
+        && (&found.table, &found.uuid, &found.replica_name) == (name, uuid, replica_name);
+    if !is_it {
+        return Err(format!(
+            "the manifest with it is that of {} ({}, replica {}) on {} in migration {}",
+            found.table, found.uuid, found.replica_name, found.host, found.migration
+        ));
+    }
+    let of_rows = found
+        .parts
+        .iter()
+        .fold(0_u64, |sum, part| sum.saturating_add(part.rows));
+    if (found.parts.len() as u64, of_rows) != (parts, rows) {
+        return Err(format!(
+            "it tells of {parts} parts with {rows} rows, and the manifest with it has {} with {of_rows}",
+            found.parts.len()
+        ));
+    }
+    Ok(())
+}
+
+/// As much of an account as tells whose it is, and how many parts have which fate.
+#[derive(Deserialize)]
+struct RestoreAccount {
+    migration: MigrationName,
+    host: HostName,
+    manifest: String,
+    account: Account,
+    attached_again: Vec<IgnoredAny>,
+    #[serde(default)]
+    unclear: Vec<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Account {
+    fates: Vec<(IgnoredAny, Told)>,
+}
+
+#[derive(Deserialize)]
+struct Told {
+    fate: Fate,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Fate {
+    Empty,
+    Active,
+    Covered,
+    Merged,
+    Dropped,
+    Gone,
+    Detached,
+    Missing,
+}
+
+fn account(whose: Whose<'_>, found: &RestoreAccount, counts: Restored) -> Result<(), String> {
+    let Subject::Table {
+        manifest: Some((digest, parts)),
+        ..
+    } = whose.subject
+    else {
+        return Err("an account comes of no such step".to_owned());
+    };
+    let is_it = found.migration == *whose.migration && found.host == *whose.host && found.manifest == *digest;
+    if !is_it {
+        return Err(format!(
+            "the account with it is that of the manifest {} on {} in migration {}",
+            found.manifest, found.host, found.migration
+        ));
+    }
+    let fates = &found.account.fates;
+    let count = |wanted: &[Fate]| fates.iter().filter(|(_, told)| wanted.contains(&told.fate)).count() as u64;
+    let (again, unclear) = (found.attached_again.len() as u64, found.unclear.len() as u64);
+    let told = Restored {
+        active: count(&[Fate::Active]).saturating_sub(again + unclear),
+        attached_again: again,
+        unclear,
+        covered: count(&[Fate::Covered]),
+        merged: count(&[Fate::Merged]),
+        dropped: count(&[Fate::Dropped, Fate::Gone]),
+        empty: count(&[Fate::Empty]),
+    };
+    let open = count(&[Fate::Detached, Fate::Missing]);
+    if told != counts || open > 0 || fates.len() as u64 != *parts {
+        return Err(format!(
+            "the account with it has {} parts, {open} of them open, and not the counts that it tells; the manifest has {parts}",
+            fates.len()
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rekeeper_shared::accounting;
+    use rekeeper_shared::document::{FormerSettings, ManifestPart, pack};
+    use rekeeper_shared::report;
+
+    use super::*;
+
+    fn table(manifest: Option<(String, u64)>) -> Subject {
+        Subject::Table {
+            name: TableName::new("d", "t"),
+            uuid: "u".into(),
+            replica_name: "r1".into(),
+            manifest,
+        }
+    }
+
+    fn examined<T: serde::Serialize>(
+        subject: &Subject,
+        document: &T,
+        done: impl FnOnce(String) -> Done,
+    ) -> Result<(), String> {
+        let packed = pack(document).unwrap();
+        let (host, migration) = ("h1".parse().unwrap(), "m".parse().unwrap());
+        let whose = Whose {
+            host: &host,
+            migration: &migration,
+            attempt: 3,
+            subject,
+        };
+        examine(whose, &Outcome::Done(done(packed.digest.clone())), &packed)
+    }
+
+    fn manifest() -> document::Manifest {
+        let part = |name: &str| ManifestPart {
+            name: name.into(),
+            partition_id: "all".into(),
+            rows: 5,
+            hash: name.into(),
+        };
+        document::Manifest {
+            migration: "m".parse().unwrap(),
+            host: "h1".parse().unwrap(),
+            table: TableName::new("d", "t"),
+            uuid: "u".into(),
+            replica_name: "r1".into(),
+            parts: vec![part("all_0_0_0"), part("all_1_1_0")],
+            detached_before: vec![],
+            checksums: std::collections::BTreeMap::new(),
+            outdated: std::collections::BTreeMap::new(),
+            settings: FormerSettings::default(),
+            version: 0,
+        }
+    }
+
+    #[test]
+    fn a_manifest_is_that_of_the_table_and_host_that_were_ordered() {
+        let told = |(parts, rows)| move |digest| Done::Attached { digest, parts, rows };
+        let of = |manifest: &document::Manifest, counts| examined(&table(None), manifest, told(counts));
+        of(&manifest(), (2, 10)).unwrap();
+        for counts in [(1, 10), (2, 11)] {
+            assert!(
+                of(&manifest(), counts).unwrap_err().contains("it tells of"),
+                "{counts:?}"
+            );
+        }
+        let others: &[fn(&mut document::Manifest)] = &[
+            |m| m.migration = "other".parse().unwrap(),
+            |m| m.host = "h2".parse().unwrap(),
+            |m| m.table = TableName::new("d", "other"),
+            |m| m.uuid = "other".into(),
+            |m| m.replica_name = "r2".into(),
+        ];
+        for other in others {
+            let mut changed = manifest();
+            other(&mut changed);
+            let refused = of(&changed, (2, 10)).unwrap_err();
+            assert!(refused.contains("the manifest with it is that of"), "{refused}");
+        }
+        examined(&Subject::Other, &manifest(), told((2, 10))).unwrap_err();
+    }
+
+    #[test]
+    fn an_account_is_that_of_the_manifest_on_record_and_whole() {
+        let fate = |name: &str, fate| (name.to_owned(), fate);
+        let account = || report::RestoreAccount {
+            migration: "m".parse().unwrap(),
+            host: "h1".parse().unwrap(),
+            manifest: "digest".into(),
+            reference: true,
+            account: accounting::Account {
+                fates: vec![
+                    fate(
+                        "all_0_0_0",
+                        accounting::Fate::Active {
+                            name: "all_0_0_0".into(),
+                        },
+                    ),
+                    fate("all_1_1_0", accounting::Fate::Gone),
+                ],
+            },
+            attached_again: vec![],
+            unclear: vec![],
+            folders: vec![],
+        };
+        let counts = Restored {
+            active: 1,
+            dropped: 1,
+            ..Restored::default()
+        };
+        let of = |account: &report::RestoreAccount, counts, manifest: &str, parts| {
+            let told = |account| Done::Restored { counts, account };
+            examined(&table(Some((manifest.to_owned(), parts))), account, told)
+        };
+        of(&account(), counts, "digest", 2).unwrap();
+        of(&account(), counts, "other", 2).unwrap_err();
+        of(&account(), counts, "digest", 3).unwrap_err();
+        of(&account(), Restored::default(), "digest", 2).unwrap_err();
+        let others: &[fn(&mut report::RestoreAccount)] = &[
+            |a| a.migration = "other".parse().unwrap(),
+            |a| a.host = "h2".parse().unwrap(),
+            |a| a.account.fates[1].1 = accounting::Fate::Missing,
+            |a| a.attached_again.push("all_0_0_0".into()),
+        ];
+        for other in others {
+            let mut changed = account();
+            other(&mut changed);
+            of(&changed, counts, "digest", 2).unwrap_err();
+        }
+    }
+}
