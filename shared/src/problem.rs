@@ -88,6 +88,11 @@ codes! {
     ReplicaTwice "REPLICA_TWICE" false
         "two tables use the same ZooKeeper path and replica name"
         "drop or rename one of the tables: only one of them can be the replica";
+    ReplicasDisagree "REPLICAS_DISAGREE" false
+        "the agents of a table's hosts do not read the same replicas of it in ZooKeeper"
+        "if a replica was added or dropped just now, plan again; otherwise see which host is right (SELECT name FROM \
+         system.zookeeper WHERE path = '<path>/replicas'); leave the other out with --exclude, and see who has its key \
+         (docs/tls.md)";
     PathUnusable "PATH_UNUSABLE" false
         "the table's ZooKeeper path is not a path that Rekeeper will ever delete"
         "see the message; move such a table by hand";

@@ -10,6 +10,8 @@ use rekeeper_shared::plan::{Plan, PlanRequest, RestartPolicy, SetIx, TableIx};
 use rekeeper_shared::problem::{Code, Finding};
 use rekeeper_shared::settle::Allowed;
 
+use super::agree::disagreeing;
+
 /// Allowances that a plan may have.
 const ALLOWANCES: usize = 10_000;
 
@@ -303,6 +305,7 @@ pub(super) fn check_sets(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -
     }
     for (key, (facts, tables)) in &sets {
         let (host, table) = tables[0];
+        found.extend(disagreeing(tables));
         let planned: BTreeSet<&str> = tables.iter().map(|(_, t)| t.replica_name.as_str()).collect();
         for replica in facts.replicas.iter().filter(|r| !planned.contains(r.name.as_str())) {
             let activity = if replica.active { "active" } else { "not active" };

@@ -1,5 +1,6 @@
 //! Making a plan: inventories in, a plan or its blockers out. No I/O, no clock.
 
+mod agree;
 mod around;
 mod build;
 mod check;
