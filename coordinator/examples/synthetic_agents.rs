@@ -248,6 +248,7 @@ impl Agent {
                     },
                     attached_again: Vec::new(),
                     unclear: Vec::new(),
+                    set_aside: Vec::new(),
                     folders: Vec::new(),
                 };
                 let packed = pack(&account)?;

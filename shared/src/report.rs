@@ -29,6 +29,9 @@ pub struct RestoreAccount {
     /// Active parts of which it is not known whether they were attached again: the agent's note of that was lost.
     #[serde(default)]
     pub unclear: Vec<String>,
+    /// The folders under `detached/` of parts that the agent has set aside: ZooKeeper did not have them for this replica.
+    #[serde(default)]
+    pub set_aside: Vec<String>,
     /// What lay under `detached/` then.
     pub folders: Vec<Folder>,
 }
@@ -190,6 +193,8 @@ pub enum Why {
     PartOfManifest,
     /// The server set it aside, and the manifest does not know it.
     SetAside,
+    /// The agent set it aside when the table was attached: ZooKeeper did not have it for this replica.
+    NotOnRecord,
 }
 
 /// The parts of a manifest and what is in `detached/`, with the account when the table is restored.
@@ -239,7 +244,7 @@ pub fn parts_and_folders(
         }
     };
     let parts: Vec<PartReport> = manifest.parts.iter().map(report).collect();
-    let folders = folders(&before, &parts, &account.folders);
+    let folders = folders(&before, &parts, account);
     (parts, Some(folders))
 }
 
@@ -252,11 +257,16 @@ fn open(part: &ManifestPart) -> PartReport {
     }
 }
 
-fn folders(before: &HashSet<&str>, parts: &[PartReport], folders: &[Folder]) -> Vec<FolderReport> {
+fn folders(before: &HashSet<&str>, parts: &[PartReport], account: &RestoreAccount) -> Vec<FolderReport> {
+    let set_aside: HashSet<&str> = account.set_aside.iter().map(String::as_str).collect();
     let of: HashMap<&str, &PartReport> = parts.iter().map(|part| (part.name.as_str(), part)).collect();
     let report = |folder: &Folder| {
         let part = folder.copy_of.as_deref().and_then(|name| of.get(name));
-        let (why, text) = if before.contains(folder.name.as_str()) {
+        let (why, text) = if set_aside.contains(folder.name.as_str()) {
+            // They lay there before the restore too, but not before the migration.
+            let text = "set aside: not on the record, ZooKeeper did not have it for this replica".to_owned();
+            (Why::NotOnRecord, text)
+        } else if before.contains(folder.name.as_str()) {
             (Why::ThereBefore, "was there before the restore; not touched".to_owned())
         } else if let Some(part) = part {
             (Why::PartOfManifest, text_of(part))
@@ -273,7 +283,7 @@ fn folders(before: &HashSet<&str>, parts: &[PartReport], folders: &[Folder]) -> 
             text,
         }
     };
-    folders.iter().map(report).collect()
+    account.folders.iter().map(report).collect()
 }
 
 fn text_of(part: &PartReport) -> String {
@@ -328,7 +338,11 @@ mod tests {
             parts: (0..6)
                 .map(|n| part(&format!("all_{n}_{n}_0"), if n == 5 { 0 } else { n + 1 }))
                 .collect(),
-            detached_before: vec!["all_0_0_0".into(), "broken_all_9_9_0".into()],
+            detached_before: vec![
+                "all_0_0_0".into(),
+                "broken_all_9_9_0".into(),
+                "ignored_all_5_9_2".into(),
+            ],
             checksums: BTreeMap::new(),
             outdated: BTreeMap::new(),
             settings: crate::document::FormerSettings::default(),
@@ -371,6 +385,7 @@ mod tests {
             },
             attached_again: vec!["all_1_1_0".into()],
             unclear: Vec::new(),
+            set_aside: vec!["ignored_all_5_9_2".into()],
             folders: vec![
                 // It bears a manifest's name, and lay there before: nothing was fetched for it.
                 folder("all_0_0_0", Some("all_0_0_0")),
@@ -378,6 +393,7 @@ mod tests {
                 folder("all_2_2_0", Some("all_2_2_0")),
                 folder("ignored_all_7_7_0", Some("all_4_4_0")),
                 folder("ignored_all_8_8_1", None),
+                folder("ignored_all_5_9_2", None),
             ],
         };
         let (parts, folders) = parts_and_folders(&manifest(), Some(&account));
@@ -402,6 +418,7 @@ mod tests {
                 (Why::PartOfManifest, Some("all_2_2_0".into())),
                 (Why::PartOfManifest, Some("all_4_4_0".into())),
                 (Why::SetAside, None),
+                (Why::NotOnRecord, None),
             ]
         );
     }

@@ -337,6 +337,9 @@ pub struct Restored {
     pub dropped: u64,
     /// Without rows.
     pub empty: u64,
+    /// Not of the manifest: on the disk, but not on record, and so set aside before it was written.
+    #[serde(default)]
+    pub set_aside: u64,
 }
 
 /// Why an attempt failed.

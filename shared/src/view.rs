@@ -400,6 +400,9 @@ pub struct TableStatusView {
     pub parts: Option<u64>,
     /// Rows in its manifest.
     pub rows: Option<u64>,
+    /// Parts that were set aside since they are not on record; none before it is restored.
+    #[serde(default)]
+    pub set_aside: Option<u64>,
     /// It was left out with `skip`: it goes back into service, or is there.
     #[serde(default)]
     pub skipped: bool,

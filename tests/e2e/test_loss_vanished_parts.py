@@ -133,6 +133,13 @@ def test_a_part_that_is_not_on_record_is_set_aside(cluster):
     cluster.rekeeper("start", "more", "--yes").expect(DONE)
     case.is_whole()
     assert (part.parent / "detached" / "ignored_all_7_7_0").exists()
+    # And it stands as what it is: not as what was there before.
+    tables = cluster.rekeeper.status("more")["tables"]
+    assert {table["host"]: table["set_aside"] for table in tables} == {FIRST: 1, SECOND: 0}
+    assert "(1 set aside)" in cluster.rekeeper("status", "more").expect(DONE).stdout
+    report = cluster.rekeeper("report", "more", "-o", "json").expect(DONE).json
+    folders = [folder for table in report["tables"] for folder in table["detached"]]
+    assert [f["why"] for f in folders if f["name"] == "ignored_all_7_7_0"] == ["not_on_record"]
 
 
 def test_most_of_the_rows_are_not_set_aside_without_asking(cluster):

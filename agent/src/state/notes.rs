@@ -32,6 +32,9 @@ pub struct RestoreNote {
     /// Parts on record that were not on the disk when somebody looked.
     #[serde(default)]
     pub missing: BTreeSet<String>,
+    /// Folders under `detached/` of parts that are not on record, and that were moved there, or were about to be.
+    #[serde(default)]
+    pub set_aside: BTreeSet<String>,
     /// SYSTEM RESTORE REPLICA was sent, or is about to be: what is found from now on may be its work.
     pub sent: bool,
     /// RESTORE had been sent, and the note of that was lost.

@@ -66,6 +66,7 @@ impl Work<'_> {
             merged: count(|f| matches!(f, Fate::Merged { .. })),
             dropped: count(|f| matches!(f, Fate::Dropped { .. } | Fate::Gone)),
             empty: count(|f| matches!(f, Fate::Empty)),
+            set_aside: note.set_aside.len() as u64,
         };
         let document = RestoreAccount {
             migration: self.context.migration.clone(),
@@ -75,6 +76,7 @@ impl Work<'_> {
             account,
             attached_again,
             unclear,
+            set_aside: note.set_aside.into_iter().collect(),
             folders: self.folders().await?,
         };
         let packed = pack(&document).map_err(|e| {

@@ -16,7 +16,7 @@ use rekeeper_shared::step::{Failure, TableRef};
 
 use super::attach::attach_anew;
 use super::restore::some_of;
-use super::unexpected::set_aside;
+use super::unexpected::{free_aside, set_aside};
 use super::{Context, failed, state_failed};
 use crate::clickhouse::Statement;
 
@@ -160,6 +160,7 @@ async fn set_others_aside(
         names.len(),
         table.name
     ));
+    note_set_aside(context, table, &folders)?;
     let detached = context.clickhouse.execute(Statement::DetachPermanently(&table.name));
     detached.await.map_err(failed(Code::AttachFailed))?;
     let moved = folders.iter().try_for_each(|(name, folder)| set_aside(name, folder));
@@ -168,6 +169,18 @@ async fn set_others_aside(
         let why = format!("cannot be moved by the agent ({error})");
         not_on_record(context, table, &folders, &why)
     })
+}
+
+/// They lie in `detached/` from now on like what was there before, and are told apart from it by this.
+fn note_set_aside(context: &Context, table: &TableRef, folders: &[(String, PathBuf)]) -> Result<(), Failure> {
+    let (state, migration) = (&context.state, &context.migration);
+    let note = state.restore_note(migration, table);
+    let mut note = note.map_err(state_failed(Code::AttachFailed))?;
+    let aside = folders.iter().map(|(name, folder)| free_aside(name, folder));
+    let names = aside.filter_map(|aside| Some(aside.file_name()?.to_str()?.to_owned()));
+    note.set_aside.extend(names);
+    let written = state.write_restore_note(migration, table, &note);
+    written.map_err(state_failed(Code::AttachFailed))
 }
 
 fn not_on_record(context: &Context, table: &TableRef, folders: &[(String, PathBuf)], why: &str) -> Failure {

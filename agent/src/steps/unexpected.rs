@@ -99,9 +99,14 @@ fn parts_in(folder: &Path) -> Vec<(String, PathBuf)> {
     named.filter(|(name, _)| PartName::parse(name).is_some()).collect()
 }
 
-/// Renames the folder of a part to `detached/ignored_<part>`, as ClickHouse does, or to the next free name like that;
-/// where it cannot, which name that is.
+/// Renames the folder of a part to where it is set aside; where it cannot, which name that is.
 pub(super) fn set_aside(name: &str, folder: &Path) -> Result<(), (PathBuf, std::io::Error)> {
+    let aside = free_aside(name, folder);
+    std::fs::rename(folder, &aside).map_err(|error| (aside, error))
+}
+
+/// Where the folder of a part is set aside: `detached/ignored_<part>`, as ClickHouse does, or the next free name like that.
+pub(super) fn free_aside(name: &str, folder: &Path) -> PathBuf {
     let detached = folder.with_file_name("detached");
     let mut aside = detached.join(format!("ignored_{name}"));
     for n in 1.. {
@@ -110,5 +115,5 @@ pub(super) fn set_aside(name: &str, folder: &Path) -> Result<(), (PathBuf, std::
         }
         aside = detached.join(format!("ignored_{name}_try{n}"));
     }
-    std::fs::rename(folder, &aside).map_err(|error| (aside, error))
+    aside
 }

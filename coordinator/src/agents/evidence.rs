@@ -229,6 +229,8 @@ struct RestoreAccount {
     attached_again: Vec<IgnoredAny>,
     #[serde(default)]
     unclear: Vec<IgnoredAny>,
+    #[serde(default)]
+    set_aside: Vec<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -280,6 +282,7 @@ fn account(whose: Whose<'_>, found: &RestoreAccount, counts: Restored) -> Result
         merged: count(&[Fate::Merged]),
         dropped: count(&[Fate::Dropped, Fate::Gone]),
         empty: count(&[Fate::Empty]),
+        set_aside: found.set_aside.len() as u64,
     };
     let open = count(&[Fate::Detached, Fate::Missing]);
     if told != counts || open > 0 || fates.len() as u64 != *parts {
@@ -394,6 +397,7 @@ mod tests {
             },
             attached_again: vec![],
             unclear: vec![],
+            set_aside: vec![],
             folders: vec![],
         };
         let counts = Restored {
@@ -414,6 +418,7 @@ mod tests {
             |a| a.host = "h2".parse().unwrap(),
             |a| a.account.fates[1].1 = accounting::Fate::Missing,
             |a| a.attached_again.push("all_0_0_0".into()),
+            |a| a.set_aside.push("ignored_all_7_7_0".into()),
         ];
         for other in others {
             let mut changed = account();

@@ -222,8 +222,12 @@ fn done_text(done: &Done) -> String {
                 0 => String::new(),
                 parts => format!(" {parts} parts active or attached again (the agent has lost its note),"),
             };
+            let aside = match counts.set_aside {
+                0 => String::new(),
+                parts => format!(", {parts} set aside: not on the record"),
+            };
             format!(
-                "{} parts active, {} attached again,{unclear} {} covered, {} merged since, {} empty",
+                "{} parts active, {} attached again,{unclear} {} covered, {} merged since, {} empty{aside}",
                 counts.active, counts.attached_again, counts.covered, counts.merged, counts.empty
             )
         }

@@ -237,6 +237,7 @@ impl Progress {
             status: self.status_of(plan, table),
             attempts: progress.attempts,
             parts: progress.manifest.as_ref().map(|m| m.parts),
+            set_aside: progress.restored.map(|counts| counts.set_aside),
             rows: progress.manifest.as_ref().map(|m| m.rows),
             skipped: self.sets[planned.set].skipped || self.is_left_out(plan, table),
             waits_for: None,

@@ -135,6 +135,7 @@ pub(crate) fn table(host: &str, table: &str, status: TableStatus) -> TableStatus
         attempts: 1,
         parts: manifest.then_some(12),
         rows: manifest.then_some(1_234_567),
+        set_aside: (status == TableStatus::Restored).then_some(0),
         skipped: false,
         waits_for: None,
         problem: None,

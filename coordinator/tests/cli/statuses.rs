@@ -30,6 +30,17 @@ fn status_of_one() {
 }
 
 #[test]
+fn parts_that_were_set_aside_stand_as_what_they_are() {
+    let mut view = documents::completed();
+    let ran = run(&with_status(view.clone()), &["status", "m1"]).exits(0);
+    assert!(!ran.stdout.contains("set aside"), "{}", ran.stdout);
+    view.tables[0].set_aside = Some(3);
+    let ran = run(&with_status(view), &["status", "m1"]).exits(0);
+    assert!(ran.stdout.contains("(3 set aside)"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("not on the record"), "{}", ran.stdout);
+}
+
+#[test]
 fn status_of_very_many_tables_stays_readable() {
     let view = documents::many(10_000);
     let fake = with_status(view.clone());

@@ -47,6 +47,7 @@ pub fn numbered(sequence: u64, event: Event) -> v1::Event {
                     dropped,
                     empty,
                     unclear,
+                    set_aside,
                 },
             account: account_digest,
         }) => event::Outcome::Restored(v1::Restored {
@@ -57,6 +58,7 @@ pub fn numbered(sequence: u64, event: Event) -> v1::Event {
             dropped,
             empty,
             unclear,
+            set_aside,
             account_digest,
         }),
         Outcome::Failed(Failure {
@@ -169,6 +171,7 @@ impl TryFrom<v1::Event> for Event {
                 dropped,
                 empty,
                 unclear,
+                set_aside,
                 account_digest,
             }) => Outcome::Done(Done::Restored {
                 counts: Restored {
@@ -179,6 +182,7 @@ impl TryFrom<v1::Event> for Event {
                     dropped,
                     empty,
                     unclear,
+                    set_aside,
                 },
                 account: account_digest,
             }),
@@ -374,6 +378,7 @@ mod tests {
                     dropped: 6,
                     empty: 5,
                     unclear: 7,
+                    set_aside: 8,
                 },
                 account: "a".into(),
             }),

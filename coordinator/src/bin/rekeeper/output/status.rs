@@ -272,20 +272,28 @@ fn tables(status: &StatusView) -> String {
     let mut table = Table::new(&["TABLE", "HOST", "STATUS", ">PARTS", ">ROWS", "PROBLEM"]);
     let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     for row in status.tables.iter().take(TABLES) {
+        let problem = match &row.problem {
+            Some(problem) => problem.code.as_str(),
+            None if row.skipped => "(skipped)",
+            None => "",
+        };
+        let aside = match row.set_aside {
+            None | Some(0) => String::new(),
+            Some(parts) => format!("({parts} set aside)"),
+        };
         table.row([
             &TableName::new(&row.database, &row.table).to_string(),
             row.host.as_str(),
             status_word(row.status),
             &number(row.parts),
             &number(row.rows),
-            match &row.problem {
-                Some(problem) => problem.code.as_str(),
-                None if row.skipped => "(skipped)",
-                None => "",
-            },
+            format!("{problem} {aside}").trim(),
         ]);
     }
     let mut out = table.render();
+    if status.tables.iter().any(|row| row.set_aside > Some(0)) {
+        out.push_str("(set aside: parts that are not on the record, in detached/; rekeeper report)\n");
+    }
     if status.tables.len() > TABLES {
         let _ = writeln!(out, "... and {} more; -o json lists all", status.tables.len() - TABLES);
     }
