@@ -275,7 +275,10 @@ impl Host for ThisHost {
         Box::pin(async move {
             match self.run(command, doing).await {
                 Ok(finished) => (Outcome::Done(finished.done), finished.document),
-                Err(failure) => (Outcome::Failed(self.with_merges(command, failure)), None),
+                Err(failure) => {
+                    let failure = steps::by_cause(failure, &command.order, &self.clickhouse).await;
+                    (Outcome::Failed(self.with_merges(command, failure)), None)
+                }
             }
         })
     }

@@ -351,7 +351,7 @@ fn describe(order: &Order) -> String {
 }
 
 /// The code of a step that failed for no better known reason.
-fn code_of(kind: StepKind) -> Code {
+pub(crate) fn code_of(kind: StepKind) -> Code {
     match kind {
         StepKind::Sync => Code::SyncFailed,
         StepKind::Freeze => Code::FreezeFailed,

@@ -109,7 +109,7 @@ impl Known {
     /// The same as [`Self::check`]; of what is not known the server is asked, which `config` is the configuration of.
     ///
     /// # Errors
-    /// COMMAND_REFUSED; it may pass where the server does not answer.
+    /// COMMAND_REFUSED; CLICKHOUSE_AWAY, which may pass.
     pub async fn check_or_learn(&self, order: &Order, clickhouse: &ClickHouse, config: &Path) -> Result<(), Failure> {
         if self.check(order).is_ok() {
             return Ok(());
@@ -126,8 +126,12 @@ impl Known {
                     sleep(POLL).await
                 }
                 Err(error) => {
+                    let failure = error.into_failure(Code::CommandRefused);
                     let fix = "mend what the server answers, for the user of agent.yaml, then rekeeper retry";
-                    return Err(error.into_failure(Code::CommandRefused).with_fix(fix));
+                    return Err(match failure.problem.code {
+                        Code::CommandRefused => failure.with_fix(fix),
+                        _ => failure,
+                    });
                 }
             }
         };

@@ -346,6 +346,15 @@ codes! {
     MergesFailed "MERGES_FAILED" false
         "merges could not be started again"
         "SYSTEM START MERGES on the table, then retry";
+    ZookeeperAway "ZOOKEEPER_AWAY" false
+        "a step could not be done because ZooKeeper cannot be reached: by the agent, or by its ClickHouse server, which has lost \
+         its session"
+        "see whether the servers of the ensemble run and the host reaches them; ClickHouse and the agent find them again by \
+         themselves: then retry";
+    ClickhouseAway "CLICKHOUSE_AWAY" false
+        "a step could not be done because the agent cannot reach its ClickHouse server"
+        "start the server (its own log says why it ended), or mend the way to it (clickhouse.url of agent.yaml, then start the \
+         agent anew); then retry";
     HostAway "HOST_AWAY" false
         "the agent of a host is not connected, and what the table needs next needs that host"
         "start the host, its server and its agent again: it goes on by itself; a host that never comes back is left out \

@@ -172,9 +172,20 @@ impl Error {
         crate::words::in_full(self)
     }
 
-    /// What a step that cannot go on reports.
+    /// The cause, where it has a code of its own, whatever was done with the server.
+    fn cause(&self) -> Option<Code> {
+        match self {
+            Self::Unreachable { .. } => Some(Code::ClickhouseAway),
+            Self::Server { code, text, .. } => tells_of_zookeeper(*code, text).then_some(Code::ZookeeperAway),
+            // It may be there: the next attempt finds out.
+            Self::Unknown { .. } | Self::Answer { .. } => None,
+        }
+    }
+
+    /// What a step that cannot go on reports: the cause where that is known, else `code`.
     #[must_use]
     pub fn into_failure(self, code: Code) -> Failure {
+        let code = self.cause().unwrap_or(code);
         match self.class() {
             Class::Passing | Class::Unknown => Failure::passing(code, self.in_full()),
             Class::Lasting => Failure::lasting(code, self.in_full()),
@@ -199,6 +210,27 @@ fn server_code(text: &str) -> Option<u32> {
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     let ends_well = matches!(rest.as_bytes().get(digits), Some(b'.' | b',') | None);
     ends_well.then(|| rest[..digits].parse().ok()).flatten()
+}
+
+/// Whether the server says that it does not reach ZooKeeper. A lost session is also 242, in the same words as a table whose
+/// metadata is gone: that is asked of the server (`steps::cause`).
+fn tells_of_zookeeper(code: u32, text: &str) -> bool {
+    // What follows is a path, which may have any name.
+    let text = text.split(", path ").next().unwrap_or_default();
+    let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
+    match code {
+        // As 26.9 says it, and (the last two) where it could not connect at all (ClickHouse: src/Common/ZooKeeper).
+        code::KEEPER_EXCEPTION => says(&[
+            "Session expired",
+            "Connection loss",
+            "Operation timeout",
+            "Session moved",
+            "All connection tries failed",
+            "Cannot use any of provided ZooKeeper nodes",
+        ]),
+        code::NO_ZOOKEEPER => says(&["session", "Cannot get ZooKeeper"]),
+        _ => false,
+    }
 }
 
 fn class_of(code: u32) -> Class {
@@ -232,6 +264,28 @@ mod tests {
         assert_eq!(server_code("Code: 999, e.displayText() = x"), Some(999));
         for text in ["Code: x", "502 Bad Gateway", "Code: 60x", ""] {
             assert_eq!(server_code(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_zookeeper_that_is_away_is_told_from_one_that_answers() {
+        let away = [
+            "Code: 999. DB::Exception: Session expired. (KEEPER_EXCEPTION)",
+            "Code: 999. Coordination::Exception: Coordination error: Connection loss, path /t/log_pointer. (KEEPER_EXCEPTION)",
+            "Code: 999. Coordination::Exception: All connection tries failed while connecting to ZooKeeper. nodes: z:2181",
+            "Code: 225. DB::Exception: Cannot get ZooKeeper. (NO_ZOOKEEPER)",
+        ];
+        let there = [
+            "Code: 999. Coordination::Exception: Coordination error: No node, path /t/Session expired. (KEEPER_EXCEPTION)",
+            "Code: 999. Coordination::Exception: Coordination error: Not authenticated. (KEEPER_EXCEPTION)",
+            "Code: 225. DB::Exception: Can't create replicated table without ZooKeeper. (NO_ZOOKEEPER)",
+            "Code: 242. DB::Exception: Table is in readonly mode (replica path: /t/replicas/r1). (TABLE_IS_READ_ONLY)",
+        ];
+        for (texts, code) in [(away, Code::ZookeeperAway), (there, Code::RestoreFailed)] {
+            for text in texts {
+                let error = Error::from_crate("X", "", clickhouse::error::Error::BadResponse(text.into()));
+                assert_eq!(error.into_failure(Code::RestoreFailed).problem.code, code, "{text}");
+            }
         }
     }
 

@@ -112,11 +112,7 @@ async fn differs(
 }
 
 fn failed(error: ZkError) -> Failure {
-    let text = in_full(&error);
-    match error.may_pass() {
-        true => Failure::passing(CODE, text),
-        false => Failure::lasting(CODE, text),
-    }
+    error.into_failure(CODE)
 }
 
 /// Of a settled set the own replica says what the others have; of one that is not, all have to be read.

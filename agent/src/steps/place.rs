@@ -177,14 +177,7 @@ impl ServerPlaces {
 }
 
 pub(super) fn failed(code: Code) -> impl Fn(ZkError) -> Failure {
-    move |error| {
-        let text = in_full(&error);
-        if error.may_pass() {
-            Failure::passing(code, text)
-        } else {
-            Failure::lasting(code, text)
-        }
-    }
+    move |error| error.into_failure(code)
 }
 
 #[cfg(test)]

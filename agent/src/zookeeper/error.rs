@@ -1,6 +1,10 @@
 //! What can go wrong with ZooKeeper, by what is known about the data afterwards.
 
+use rekeeper_shared::problem::Code;
+use rekeeper_shared::step::Failure;
 use zookeeper_client::Error as ClientError;
+
+use crate::words::in_full;
 
 /// What is known about the data after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +169,33 @@ impl ZkError {
             | Self::Unreadable { .. } => Outcome::NotApplied,
             Self::Lost { .. } => Outcome::Unknown,
             Self::Ended { .. } => Outcome::Terminal,
+        }
+    }
+
+    /// Whether ZooKeeper cannot be reached. A lost answer alone does not say so: the next request finds out.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Disconnected { .. } => true,
+            Self::Ended { source, .. } => *source != ClientError::AuthFailed,
+            Self::Lost { .. }
+            | Self::NoChroot { .. }
+            | Self::NoAuth { .. }
+            | Self::Refused { .. }
+            | Self::NotATable { .. }
+            | Self::Unreadable { .. } => false,
+        }
+    }
+
+    /// What a step that cannot go on reports: the cause where that is known, else `code`.
+    #[must_use]
+    pub fn into_failure(self, code: Code) -> Failure {
+        let text = in_full(&self);
+        match (self.is_away(), self.may_pass()) {
+            (true, true) => Failure::passing(Code::ZookeeperAway, text),
+            (true, false) => Failure::lasting(Code::ZookeeperAway, text),
+            (false, true) => Failure::passing(code, text),
+            (false, false) => Failure::lasting(code, text),
         }
     }
 

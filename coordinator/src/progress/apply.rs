@@ -183,6 +183,7 @@ impl Progress {
         let (table, set, host) = (&mut self.tables[table], &mut self.sets[set], &mut self.hosts[host]);
         (table.problem, table.failures, table.stuck) = (None, 0, false);
         (set.problem, set.failures, set.rounds, set.gave_up_sync) = (None, 0, 0, false);
+        set.release_failed = false;
         (host.problem, host.failures) = (None, 0);
     }
 
@@ -191,7 +192,8 @@ impl Progress {
             let table = &mut self.tables[table];
             (table.problem, table.failures, table.stuck) = (None, 0, false);
         }
-        (self.sets[set].problem, self.sets[set].failures) = (None, 0);
+        let set = &mut self.sets[set];
+        (set.problem, set.failures, set.release_failed) = (None, 0, false);
     }
 
     fn apply_intent(&mut self, plan: &Plan, intent: Intent) -> Result<(), IllegalTransition> {
@@ -266,6 +268,11 @@ impl Progress {
             }
         }
         *problem = Some(failure.problem.clone());
+        if let Target::Set(set) = intent.target {
+            // A record that could not let go again says so by its code.
+            let is_release = intent.step == StepKind::Release || failure.problem.code == Code::ReleaseFailed;
+            self.sets[set].release_failed = is_release;
+        }
         if let (StepKind::Reattach, Target::Table(table)) = (intent.step, intent.target) {
             self.tables[table].stuck = true;
         }

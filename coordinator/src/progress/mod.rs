@@ -159,6 +159,8 @@ pub struct SetProgress {
     pub failures: u32,
     /// Its problem.
     pub problem: Option<Problem>,
+    /// Taking its marker away failed as often as it may, for whatever cause: not tried again before `retry`.
+    pub release_failed: bool,
 }
 
 /// How far a host is.
@@ -203,6 +205,17 @@ impl Progress {
     #[must_use]
     pub fn set_is_busy(&self, plan: &Plan, set: SetIx) -> bool {
         self.is_busy(Target::Set(set)) || plan.sets[set].tables.iter().any(|&t| self.is_busy(Target::Table(t)))
+    }
+
+    /// How often in a row a step on the target has failed, as long as it is tried again.
+    #[must_use]
+    pub fn failures_of(&self, target: Target) -> u32 {
+        let (failures, problem) = match target {
+            Target::Table(table) => (self.tables[table].failures, &self.tables[table].problem),
+            Target::Set(set) => (self.sets[set].failures, &self.sets[set].problem),
+            Target::Host(host) => (self.hosts[host].failures, &self.hosts[host].problem),
+        };
+        if problem.is_some() { 0 } else { failures }
     }
 
     /// Whether the set or one of its tables has a problem.

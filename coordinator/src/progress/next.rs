@@ -113,7 +113,7 @@ impl Progress {
             return false;
         }
         if step == StepKind::Release {
-            let way_failed = progress.problem.is_some() && progress.failures > 0 && self.release_failed(set);
+            let way_failed = progress.problem.is_some() && progress.failures > 0 && progress.release_failed;
             return progress.fenced && self.wants_back(plan, set) && !way_failed;
         }
         if progress.problem.is_some() {
@@ -139,14 +139,6 @@ impl Progress {
                 .tables
                 .iter()
                 .all(|&t| self.tables[t].at == TableAt::InService)
-    }
-
-    /// Whether taking the marker away failed as often as it may.
-    fn release_failed(&self, set: SetIx) -> bool {
-        self.sets[set]
-            .problem
-            .as_ref()
-            .is_some_and(|p| p.code == rekeeper_shared::problem::Code::ReleaseFailed)
     }
 
     fn wants_table_step(&self, plan: &Plan, step: StepKind, table: TableIx) -> bool {

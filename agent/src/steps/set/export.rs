@@ -79,9 +79,9 @@ pub(super) async fn export(
     }
     drop(sender);
     let written = written.await;
-    stage.map_err(|error| match &error {
+    stage.map_err(|error| match error {
         WalkError::NoDelete { .. } => as_failure(Code::AclDenied, false, &error),
-        WalkError::ZooKeeper(why) => as_failure(code, why.may_pass(), &error),
+        WalkError::ZooKeeper(why) => why.into_failure(code),
     })?;
     if !is_still_whole {
         let text = format!("{} was let go or deleted from while its znodes were exported", set.path);

@@ -25,17 +25,15 @@ use crate::zookeeper::{CleanError, ZkError};
 
 /// A failure of ZooKeeper as the failure of a step with that code.
 fn zookeeper_failed(code: Code) -> impl Fn(ZkError) -> Failure {
-    move |error| as_failure(code, error.may_pass(), &error)
+    move |error| error.into_failure(code)
 }
 
 /// A path that could not be held, let go or deleted as the failure of a step with that code.
 fn clean_failed(code: Code) -> impl Fn(CleanError) -> Failure {
-    move |error| {
-        let code = match error {
-            CleanError::ForeignNodes { .. } => Code::ForeignNodes,
-            _ => code,
-        };
-        as_failure(code, error.may_pass(), &error)
+    move |error| match error {
+        CleanError::ZooKeeper(error) => error.into_failure(code),
+        CleanError::ForeignNodes { .. } => as_failure(Code::ForeignNodes, error.may_pass(), &error),
+        _ => as_failure(code, error.may_pass(), &error),
     }
 }
 

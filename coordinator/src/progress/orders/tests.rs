@@ -75,6 +75,23 @@ fn fail(progress: &mut Progress, plan: &Plan) {
     }
 }
 
+/// The same, whatever the cause is called: it comes to an end.
+fn fail_for(progress: &mut Progress, plan: &Plan, code: Code) {
+    for _ in 0..1_000 {
+        order_all(progress, plan, |_| ());
+        let Some(&attempt) = progress.in_flight.keys().next() else {
+            return;
+        };
+        end(
+            progress,
+            plan,
+            attempt,
+            Outcome::Failed(Failure::passing(code, "a test")),
+        );
+    }
+    panic!("it is tried again and again: {:?}", progress.in_flight);
+}
+
 /// Every point of a migration on its way to a barrier, or to its end.
 fn points(plan: &Plan, until: Option<Until>) -> Vec<Progress> {
     let mut progress = Progress::new(plan);
@@ -93,6 +110,33 @@ fn each_way(mut check: impl FnMut(&Plan, Option<Until>, &Progress)) {
             }
         }
     }
+}
+
+#[test]
+fn what_keeps_failing_ends_whatever_its_cause_is_called() {
+    each_way(|plan, _, point| {
+        for code in [Code::ReleaseFailed, Code::ZookeeperAway, Code::ClickhouseAway] {
+            for order in [None, Some(OperatorOrder::Abort)] {
+                let mut progress = point.clone();
+                if let Some(order) = order {
+                    give(&mut progress, plan, &order);
+                }
+                fail_for(&mut progress, plan, code);
+                // What was mended is tried again, also the way back.
+                let retry = OperatorOrder::Retry {
+                    table: None,
+                    host: None,
+                };
+                give(&mut progress, plan, &retry);
+                go(&mut progress, plan, |_| ());
+                let standing = progress.facts(plan).standing;
+                assert!(
+                    !matches!(standing, Standing::Failed | Standing::AbortFailed),
+                    "{standing:?}"
+                );
+            }
+        }
+    });
 }
 
 #[test]
