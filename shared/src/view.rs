@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{HostName, MigrationName};
-use crate::problem::{Finding, Problem};
+use crate::problem::{Code, Finding, Problem};
 
 /// One host, of `rekeeper hosts`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,6 +275,9 @@ pub struct StatusView {
     /// The steps under way, the one that takes longest first.
     #[serde(default)]
     pub running: Vec<RunningStep>,
+    /// Steps that failed and are tried again, the next one first.
+    #[serde(default)]
+    pub retries: Vec<RetryStatus>,
     /// All tables.
     pub counts: Counts,
     /// The waves, in their order.
@@ -320,6 +323,27 @@ pub struct RunningStep {
     pub seconds: u64,
     /// What the agent says of it.
     pub doing: Option<String>,
+}
+
+/// A step that failed with what may pass, and is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryStatus {
+    /// The step that failed.
+    pub step: String,
+    /// The host that did it.
+    pub host: HostName,
+    /// The table as `db.table`, the path of a set, or the host.
+    pub target: String,
+    /// How often in a row.
+    pub failures: u32,
+    /// After how many failures it is a problem.
+    pub most: u32,
+    /// The code that the problem would have.
+    pub code: Code,
+    /// Why it failed the last time.
+    pub reason: String,
+    /// Whole seconds until it is tried again, 0 as soon as it can be ordered; none while that is under way.
+    pub next_seconds: Option<u64>,
 }
 
 /// A host in a status.

@@ -148,6 +148,39 @@ def test_zookeeper_away_between_steps(case, until):
     case.retry_finishes()
 
 
+def test_zookeeper_away_is_told_once_and_why(case):
+    """By ClickHouse alone, which says no more than that its tables are read-only; then it goes on by itself."""
+    case.begin()
+    held = len(case.host.query_log("held"))
+    case.host.set_faults({"pattern": "^SYSTEM SYNC REPLICA", "wait": True})
+    following = case.rekeeper.background("start", case.name, "--yes", output=case.cluster.directory / "start.out")
+    try:
+        wait_for(lambda: len(case.host.query_log("held")) == held + len(TABLES), "the tables to catch up", timeout=60)
+        case.cluster.zookeeper.stop()
+        case.host.clear_faults()
+
+        def tried_again():
+            """What is tried again, once it is all tables and nothing is under way."""
+            shown = case.rekeeper("status", case.name).expect(DONE).stdout
+            retries = case.rekeeper.status(case.name)["retries"]
+            waits = [retry for retry in retries if retry["next_seconds"]]
+            return len(waits) == len(TABLES) and "it failed" in shown and (waits, " ".join(shown.split()))
+
+        retries, shown = wait_for(tried_again, "all tables to be tried again", timeout=60)
+        print(retries, shown)
+        assert {(r["step"], r["host"], r["code"]) for r in retries} == {("sync", HOST, "ZOOKEEPER_AWAY")}, retries
+        assert {r["target"] for r in retries} == {f"shop.{table}" for table in TABLES}
+        assert all("no session with ZooKeeper" in r["reason"] for r in retries), retries
+        # Once in what is waited for, and once for all of them.
+        assert shown.count("ZOOKEEPER_AWAY") == 2 and "and 2 more, again in" in shown, shown
+        assert "it failed (ZOOKEEPER_AWAY: the ClickHouse server has no session with ZooKeeper" in shown, shown
+    finally:
+        case.cluster.zookeeper.start()
+    case.finishes()
+    assert following.wait(timeout=60) == DONE
+    assert case.rekeeper.status(case.name)["retries"] == []
+
+
 # The request in which ZooKeeper goes away.
 CLEAN = {"begun": f"{PATH}/replicas/r1/metadata", "half": f"{PATH}/dropped/lock"}
 

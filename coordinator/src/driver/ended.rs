@@ -44,7 +44,7 @@ pub(super) fn ended(
         });
     }
     migration.look();
-    migration.ended(attempt, intent.step, intent.target, &outcome);
+    migration.ended(intent, &outcome);
     log_outcome(
         &migration.plan.name,
         &migration.plan.hosts[intent.host].name,

@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use rekeeper_shared::backoff::jittered;
 use rekeeper_shared::plan::{HostIx, MeasuredWave, Plan};
+use rekeeper_shared::problem::Problem;
 use rekeeper_shared::step::{Outcome, StepKind, Target};
 use rekeeper_shared::view::WaveStatus;
 use tokio::time::Instant;
 
 use super::pace::Pace;
-use crate::progress::{MAX_FAILURES, Progress};
+use crate::progress::{Intent, MAX_FAILURES, Progress, Record};
 use crate::store::{Store, Stored};
 
 /// How many records are read at once.
@@ -30,9 +31,24 @@ pub(super) struct Migration {
     pub(super) progress: Progress,
     /// When each intent under way was ordered, or read back.
     since: HashMap<u64, Instant>,
-    /// How often in a row a target's step has failed, and when it may be tried again.
-    retries: HashMap<Target, (usize, Instant)>,
+    /// Targets whose last step has failed.
+    retries: HashMap<Target, Retry>,
     pub(super) pace: Pace,
+}
+
+/// A step that failed, and is tried again unless it is a problem by now.
+#[derive(Debug)]
+pub(super) struct Retry {
+    /// How often in a row it has failed since a person ordered something: so long it waits.
+    failures: usize,
+    /// When it may be tried again.
+    pub(super) next: Instant,
+    /// The step that failed.
+    pub(super) step: StepKind,
+    /// Where.
+    pub(super) host: HostIx,
+    /// Why.
+    pub(super) problem: Problem,
 }
 
 impl Migration {
@@ -57,10 +73,14 @@ impl Migration {
                 break;
             };
             for Stored { seq, time, record } in page {
+                let ended = migration.intent_of(&record);
                 migration
                     .progress
                     .apply(&migration.plan, &record)
                     .with_context(|| format!("record {seq} of migration {} cannot be", migration.plan.name))?;
+                if let (Some(intent), Record::Event { outcome, .. }) = (ended, &record) {
+                    migration.ended(intent, outcome);
+                }
                 if let Ok(then) = humantime::parse_rfc3339(&time) {
                     migration.pace.look(&migration.plan, &migration.progress, then);
                 }
@@ -68,6 +88,7 @@ impl Migration {
             after = last;
         }
         migration.pace.skip_to(SystemTime::now());
+        migration.wait_no_longer();
         let now = Instant::now();
         migration.since = migration
             .progress
@@ -128,38 +149,68 @@ impl Migration {
         self.since.insert(attempt, now);
     }
 
-    pub(super) fn ended(&mut self, attempt: u64, step: StepKind, target: Target, outcome: &Outcome) {
+    /// The intent that the record ends.
+    fn intent_of(&self, record: &Record) -> Option<Intent> {
+        match record {
+            Record::Event { attempt, .. } => self.progress.in_flight.get(attempt).copied(),
+            Record::Ordered { .. } | Record::Intent(_) => None,
+        }
+    }
+
+    pub(super) fn ended(&mut self, intent: Intent, outcome: &Outcome) {
         let in_flight = &self.progress.in_flight;
         // Mostly one has ended; to look at all of them for each event is too much where thousands are under way.
-        self.since.remove(&attempt);
+        self.since.remove(&intent.attempt);
         if self.since.len() > in_flight.len() {
             self.since.retain(|attempt, _| in_flight.contains_key(attempt));
         }
         match outcome {
             Outcome::Done(_) => {
-                self.retries.remove(&target);
+                self.retries.remove(&intent.target);
             }
-            Outcome::Failed(_) => {
-                let (failures, next) = self.retries.entry(target).or_insert((0, Instant::now()));
-                let delay = RETRY_AFTER.get(*failures).or(RETRY_AFTER.last());
-                *failures += 1;
-                *next = Instant::now() + delay.map_or(Duration::ZERO, |delay| jittered(*delay));
-                tracing::debug!(%step, "tried again later");
+            Outcome::Failed(failure) => {
+                let before = self.retries.get(&intent.target).map_or(0, |retry| retry.failures);
+                let delay = RETRY_AFTER.get(before).or(RETRY_AFTER.last());
+                let retry = Retry {
+                    failures: before + 1,
+                    next: Instant::now() + delay.map_or(Duration::ZERO, |delay| jittered(*delay)),
+                    step: intent.step,
+                    host: intent.host,
+                    problem: failure.problem.clone(),
+                };
+                self.retries.insert(intent.target, retry);
+                tracing::debug!(step = %intent.step, "tried again later");
             }
         }
     }
 
-    /// What failed is tried again at once: a person has ordered something.
+    /// What failed is tried again at once: a person has ordered something, or the coordinator was started.
     pub(super) fn wait_no_longer(&mut self) {
-        self.retries.clear();
+        let now = Instant::now();
+        for retry in self.retries.values_mut() {
+            (retry.failures, retry.next) = (0, now);
+        }
     }
 
     /// When the target may be tried again, if that is later than now.
     pub(super) fn not_before(&self, target: Target, now: Instant) -> Option<Instant> {
         self.retries
             .get(&target)
-            .map(|(_, next)| *next)
+            .map(|retry| retry.next)
             .filter(|next| *next > now)
+    }
+
+    /// Why the target's step has failed, as long as it is tried again.
+    pub(super) fn retry_of(&self, target: Target) -> Option<&Retry> {
+        self.retries
+            .get(&target)
+            .filter(|_| self.progress.failures_of(target) > 0)
+    }
+
+    /// Every target whose step has failed and is tried again.
+    pub(super) fn retries(&self) -> impl Iterator<Item = (Target, &Retry)> {
+        let tried_again = |target: &Target| Some((*target, self.retry_of(*target)?));
+        self.retries.keys().filter_map(tried_again)
     }
 
     /// The intent that is under way longest, and since when.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::behind::{behind, may_be_given, refused};
 use super::handle::{DriverHandle, OperatorError, Request};
 use super::migration::Migration;
-use super::waiting::{name_the_absent, rounded, running, waiting_for};
+use super::waiting::{name_the_absent, retries, rounded, running, waiting_for};
 use super::{Driver, Turn, told};
 use crate::progress::orders::{Answer, Effect, answer};
 use crate::progress::{OperatorOrder, Record};
@@ -38,6 +38,7 @@ impl<S: Store> Driver<S> {
                     let mut view = migration.progress.status(&migration.plan, connected);
                     view.waiting_for = waiting_for(migration, &self.hosts, self.store.has_room());
                     view.running = running(migration, &self.hosts);
+                    view.retries = retries(migration);
                     view.waves = migration.waves();
                     name_the_absent(&mut view, migration, &self.hosts);
                     view
@@ -124,6 +125,7 @@ impl<S: Store> Driver<S> {
             .progress
             .apply(&migration.plan, &record)
             .map_err(|e| OperatorError::State(format!("migration {name}: {e}")))?;
+        migration.look();
         migration.wait_no_longer();
         turn.appends.push(Append {
             migration: name.clone(),

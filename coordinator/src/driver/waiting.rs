@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::StepKind;
-use rekeeper_shared::view::{RunningStep, State, StatusView};
+use rekeeper_shared::step::{StepKind, Target};
+use rekeeper_shared::view::{RetryStatus, RunningStep, State, StatusView};
 use tokio::time::Instant;
 
 use super::behind::{behind, unheard};
 use super::hosts::Hosts;
-use super::migration::Migration;
+use super::migration::{Migration, Retry};
 use super::waits_for_room;
+use crate::progress::MAX_FAILURES;
 use crate::progress::next::Proposal;
 
 /// What the migration waits for; none when it does not run.
@@ -106,6 +107,25 @@ pub(super) fn running(migration: &Migration, hosts: &Hosts) -> Vec<RunningStep> 
     steps
 }
 
+/// The steps that failed and are tried again, the next one first.
+pub(super) fn retries(migration: &Migration) -> Vec<RetryStatus> {
+    let now = Instant::now();
+    let of = |(target, retry): (Target, &Retry)| RetryStatus {
+        step: retry.step.to_string(),
+        host: migration.plan.hosts[retry.host].name.clone(),
+        target: migration.name_of(target),
+        failures: migration.progress.failures_of(target),
+        most: MAX_FAILURES,
+        code: retry.problem.code,
+        reason: retry.problem.message.clone(),
+        next_seconds: (!migration.progress.is_busy(target))
+            .then(|| retry.next.saturating_duration_since(now).as_secs()),
+    };
+    let mut all: Vec<RetryStatus> = migration.retries().map(of).collect();
+    all.sort_by(|a, b| (a.next_seconds, &a.target, &a.host).cmp(&(b.next_seconds, &b.target, &b.host)));
+    all
+}
+
 fn not_ordered(migration: &Migration, hosts: &Hosts, proposal: &Proposal, now: Instant) -> String {
     let silent = proposal.members.iter().find_map(|(target, _)| {
         let host = unheard(migration, hosts, proposal.step, *target)?;
@@ -129,15 +149,22 @@ fn not_ordered(migration: &Migration, hosts: &Hosts, proposal: &Proposal, now: I
             .iter()
             .filter_map(|(target, _)| migration.not_before(*target, now))
             .max();
-        let target = proposal
-            .members
-            .first()
-            .map(|(target, _)| migration.name_of(*target))
-            .unwrap_or_default();
+        let failed = proposal.members.iter().find_map(|(target, _)| {
+            let retry = migration.retry_of(*target)?;
+            Some((*target, format!(" ({})", retry.problem)))
+        });
+        let first = proposal.members.first().map(|(target, _)| *target);
+        let (target, why) = match (failed, first) {
+            (Some((target, why)), _) => (migration.name_of(target), why),
+            (None, first) => (
+                first.map(|target| migration.name_of(target)).unwrap_or_default(),
+                String::new(),
+            ),
+        };
         return match next {
             Some(next) => {
                 format!(
-                    "{} of {target}: it failed, and is tried again in {}",
+                    "{} of {target}: it failed{why}, and is tried again in {}",
                     proposal.step,
                     rounded(next - now)
                 )

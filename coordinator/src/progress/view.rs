@@ -161,6 +161,7 @@ impl Progress {
             until: self.until,
             waiting_for: None,
             running: Vec::new(),
+            retries: Vec::new(),
             waves: Vec::new(),
             counts: self.counts(plan, None),
             hosts: plan

@@ -30,12 +30,12 @@ use super::wire::{Agent, hello, host, say_event, serve, soon};
 /// Longer than a few turns of the driver.
 const A_WHILE: Duration = Duration::from_millis(800);
 
-pub(super) fn migration() -> MigrationName {
+pub(crate) fn migration() -> MigrationName {
     "m".parse().unwrap()
 }
 
 /// One table with a replica on each of two hosts.
-pub(super) fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     let table = |host: usize| PlannedTable {
         host,
         name: TableName::new("d", "t"),
@@ -78,15 +78,15 @@ pub(super) fn plan() -> Plan {
 }
 
 /// A coordinator on a store, without operators.
-pub(super) struct Whole {
+pub(crate) struct Whole {
     address: SocketAddr,
-    pub(super) driver: DriverHandle,
+    pub(crate) driver: DriverHandle,
     running: JoinHandle<()>,
     _server: (oneshot::Sender<()>, JoinHandle<()>),
 }
 
 impl Whole {
-    pub(super) async fn start(data_dir: &Path) -> Self {
+    pub(crate) async fn start(data_dir: &Path) -> Self {
         let (store, opened) = SqliteStore::open(data_dir).unwrap();
         Self::on(store, opened).await
     }
@@ -110,13 +110,13 @@ impl Whole {
     }
 
     /// With the plan, started.
-    pub(super) async fn started(data_dir: &Path) -> Self {
+    pub(crate) async fn started(data_dir: &Path) -> Self {
         let whole = Self::start(data_dir).await;
         whole.begin().await;
         whole
     }
 
-    pub(super) async fn begin(&self) {
+    pub(crate) async fn begin(&self) {
         let packed = document::pack(&plan()).unwrap();
         self.driver.save(plan(), packed).await.unwrap();
         let start = OperatorOrder::Start { until: None };
@@ -124,7 +124,7 @@ impl Whole {
     }
 
     /// Its end, with the store closed.
-    pub(super) async fn end(self) {
+    pub(crate) async fn end(self) {
         self.running.abort();
         assert!(self.running.await.unwrap_err().is_cancelled());
         let (stop, server) = self._server;
@@ -134,20 +134,20 @@ impl Whole {
     }
 
     /// The agent of a host that has seen this attempt of the migration; 0 is none.
-    pub(super) async fn agent(&self, name: &str, seen: u64) -> Agent {
+    pub(crate) async fn agent(&self, name: &str, seen: u64) -> Agent {
         let mut said = hello(name, name);
         said.attempts = (seen > 0).then(|| (migration(), seen)).into_iter().collect();
         Agent::connect(self.address, said).await.unwrap()
     }
 
-    pub(super) async fn waiting_for(&self) -> String {
+    pub(crate) async fn waiting_for(&self) -> String {
         let status = self.driver.status(&migration()).await.unwrap();
         status.waiting_for.unwrap_or_default()
     }
 }
 
 /// The next command, whatever is acknowledged before it.
-pub(super) async fn next_command(agent: &mut Agent) -> Command {
+pub(crate) async fn next_command(agent: &mut Agent) -> Command {
     loop {
         if let from_coordinator::Kind::Command(command) = agent.next().await.unwrap() {
             return command.try_into().unwrap();
@@ -155,22 +155,22 @@ pub(super) async fn next_command(agent: &mut Agent) -> Command {
     }
 }
 
-pub(super) async fn ordered(agent: &mut Agent, step: StepKind) -> u64 {
+pub(crate) async fn ordered(agent: &mut Agent, step: StepKind) -> u64 {
     let command = soon(next_command(agent)).await;
     assert_eq!(command.order.kind(), step, "{command:?}");
     command.attempt
 }
 
-pub(super) async fn gets_nothing(agent: &mut Agent) {
+pub(crate) async fn gets_nothing(agent: &mut Agent) {
     let got = timeout(A_WHILE, agent.next()).await;
     assert!(got.is_err(), "{got:?}");
 }
 
-pub(super) async fn done(agent: &Agent, sequence: u64, attempt: u64, done: Done) {
+pub(crate) async fn done(agent: &Agent, sequence: u64, attempt: u64, done: Done) {
     done_with(agent, sequence, attempt, done, None).await;
 }
 
-pub(super) async fn done_with(agent: &Agent, sequence: u64, attempt: u64, done: Done, document: Option<Packed>) {
+pub(crate) async fn done_with(agent: &Agent, sequence: u64, attempt: u64, done: Done, document: Option<Packed>) {
     let event = Event {
         migration: migration(),
         attempt,
@@ -307,7 +307,7 @@ async fn a_set_is_recorded_only_when_all_of_its_hosts_were_heard() {
 }
 
 /// Until this event is acknowledged, whatever is ordered before that.
-pub(super) async fn acknowledged(agent: &mut Agent, sequence: u64) {
+pub(crate) async fn acknowledged(agent: &mut Agent, sequence: u64) {
     let wanted = |kind: &from_coordinator::Kind| matches!(kind, from_coordinator::Kind::Acknowledged(told) if told.sequence == sequence);
     while !wanted(&agent.next().await.unwrap()) {}
 }

@@ -4,6 +4,7 @@
 
 mod driver;
 mod evidence;
+mod retries;
 mod wire;
 
 use std::time::{Duration, Instant};

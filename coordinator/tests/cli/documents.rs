@@ -5,8 +5,8 @@ use rekeeper_shared::problem::{Code, Finding, Problem};
 use rekeeper_shared::rehearsal::{Action, RehearsedStep};
 use rekeeper_shared::view::{
     Counts, EventView, ExportStatus, HostStatus, HostView, MigrationLine, Phase, PlanView, PlannedReplicaView,
-    PlannedSetView, RefusalView, RunningStep, SetStatus, State, StatusView, TableStatus, TableStatusView, Until,
-    WaveStatus, WaveView,
+    PlannedSetView, RefusalView, RetryStatus, RunningStep, SetStatus, State, StatusView, TableStatus, TableStatusView,
+    Until, WaveStatus, WaveView,
 };
 
 /// A name that breaks what is not careful: a quote, a line end, an escape sequence.
@@ -185,6 +185,7 @@ pub(crate) fn status(state: State, phase: Phase, tables: Vec<TableStatusView>) -
         phase,
         until: None,
         running: Vec::new(),
+        retries: Vec::new(),
         waiting_for: running.then(|| "SYSTEM SYNC REPLICA shop.orders on ch-01-2, 12 s, until 01:10:00Z".into()),
         waves: vec![WaveStatus {
             hosts: hosts.iter().map(|host| host.host.clone()).collect(),
@@ -297,7 +298,14 @@ pub(crate) fn unicode() -> StatusView {
 pub(crate) fn of_every_kind() -> Vec<StatusView> {
     let mut by_hand = completed();
     by_hand.tables[0].problem = Some(Problem::new(Code::MergesFailed, "Code: 60."));
-    vec![running(), paused_at_detached(), failed(), by_hand, away()]
+    vec![
+        running(),
+        paused_at_detached(),
+        failed(),
+        by_hand,
+        away(),
+        tried_again(2),
+    ]
 }
 
 /// One host is gone, another was left out.
@@ -318,6 +326,31 @@ pub(crate) fn away() -> StatusView {
     view.hosts[1].connected = false;
     view.hosts[1].away = Some("the agent of ch-01-2 is not connected, for 5m, no limit".into());
     view.hosts[2].skipped = true;
+    view
+}
+
+/// ZooKeeper is away: steps of many tables failed for that, and one for something else.
+pub(crate) fn tried_again(tables: usize) -> StatusView {
+    let rows = (0..tables).map(|n| table("ch-01-1", &format!("t{n}"), TableStatus::Init));
+    let mut view = status(State::Running, Phase::Detach, rows.collect());
+    let retry = |n: usize| RetryStatus {
+        step: "sync".into(),
+        host: "ch-01-1".parse().unwrap(),
+        target: format!("shop.t{n}"),
+        failures: 2,
+        most: 4,
+        code: Code::ZookeeperAway,
+        reason: format!(
+            "SYSTEM SYNC REPLICA: shop.t{n} has no session with ZooKeeper (replica \
+             path: /clickhouse/tables/01/t{n}/replicas/r1)"
+        ),
+        next_seconds: Some(25),
+    };
+    view.retries = (0..tables).map(retry).collect();
+    let last = view.retries.last_mut().unwrap();
+    (last.code, last.reason) = (Code::SyncFailed, "Code: 241. Memory limit exceeded".into());
+    last.next_seconds = None;
+    view.waiting_for = Some("sync of shop.t0: it failed (ZOOKEEPER_AWAY: ...), and is tried again in 25s".into());
     view
 }
 

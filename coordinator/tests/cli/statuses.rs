@@ -152,6 +152,21 @@ fn what_many_tables_suffer_from_is_said_once_and_kept_whole_for_scripts() {
 }
 
 #[test]
+fn what_is_tried_again_says_why() {
+    let fake = with_status(documents::tried_again(5));
+    let told = run(&fake, &["status", "m1"]).exits(0).stdout;
+    snapshot("status-tried-again", &told);
+    assert_eq!(told.matches("has no session").count(), 1, "{told}");
+    // On a screen before all that goes well.
+    fake.with(|canned| canned.statuses = [documents::tried_again(5), documents::completed()].into());
+    let watched = run(&fake, &["status", "m1", "--watch"]).exits(0).stdout;
+    assert!(
+        watched.contains("\nFailed, and tried again: 5 steps\nZOOKEEPER_AWAY  sync of shop.t0 on ch-01-1"),
+        "{watched}"
+    );
+}
+
+#[test]
 fn events() {
     let fake = Fake::new(Canned {
         events: documents::events(),

@@ -111,6 +111,7 @@ mod tests {
             until,
             waiting_for: None,
             running: vec![],
+            retries: Vec::new(),
             waves: vec![],
             counts: Counts {
                 init: 2,

@@ -9,6 +9,7 @@ pub(crate) mod hosts;
 pub(crate) mod plan;
 pub(crate) mod problems;
 pub(crate) mod report;
+pub(crate) mod retries;
 pub(crate) mod status;
 pub(crate) mod text;
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use rekeeper_shared::ids::TableName;
+use rekeeper_shared::ids::{HostName, TableName};
 use rekeeper_shared::view::{
     Counts, HostStatus, MigrationLine, Phase, RunningStep, State, StatusView, TableStatus, Until,
 };
@@ -10,6 +10,7 @@ use rekeeper_shared::view::{
 use super::causes;
 use super::hosts::yes;
 use super::problems;
+use super::retries;
 use super::text::{self, Paint, Section, Table, WIDTH};
 
 /// Tables that are listed before it is said how to see all.
@@ -38,6 +39,13 @@ pub(crate) fn table(status: &StatusView) -> String {
     let mut out = summary(status);
     waves(&mut out, status);
     unsettled(&mut out, status);
+    let retries = retries::lines(status, Paint::of_stdout());
+    if !retries.is_empty() {
+        let _ = writeln!(out, "\nFailed, and tried again: {}", steps(status.retries.len()));
+        for line in retries.iter().take(FEW) {
+            out.push_str(&text::wrap(line, "  ", WIDTH));
+        }
+    }
     let problems = problems::items(&problems::rows(status));
     if !problems.is_empty() {
         let _ = writeln!(out, "\nProblems:");
@@ -75,23 +83,36 @@ pub(crate) fn screen(status: &StatusView, columns: usize, lines: usize) -> Strin
         ),
         lines: causes::lines(&failed, paint),
     };
+    let again = Section {
+        head: format!("Failed, and tried again: {}", steps(status.retries.len())),
+        lines: retries::lines(status, paint),
+    };
     let running = Section {
-        head: format!("Under way: {}", text::count(status.running.len(), "step")),
+        head: format!("Under way: {}", steps(status.running.len())),
         lines: status.running.iter().map(running_step).collect(),
     };
     let below = text::share(
-        &[problems, running, hosts_section(status, columns)],
+        &[problems, again, running, hosts_section(status, columns)],
         lines.saturating_sub(head.lines().count()),
     );
     text::fit(&format!("{head}{below}"), columns, lines)
 }
 
-fn running_step(step: &RunningStep) -> String {
-    let on = if step.target == step.host.as_str() {
+fn steps(number: usize) -> String {
+    text::count(number, "step")
+}
+
+/// Where it is done, unless the target says so.
+pub(super) fn on(host: &HostName, target: &str) -> String {
+    if target == host.as_str() {
         String::new()
     } else {
-        format!(" on {}", step.host)
-    };
+        format!(" on {host}")
+    }
+}
+
+fn running_step(step: &RunningStep) -> String {
+    let on = on(&step.host, &step.target);
     let doing = step
         .doing
         .as_ref()
