@@ -259,16 +259,6 @@ def test_clickhouse_away_before_attach(case):
     assert following.wait(timeout=60) == DONE
 
 
-def test_clickhouse_away_for_long(case):
-    case.begin(until="zk-cleaned")
-    case.host.stop()
-    try:
-        case.fails("CLICKHOUSE_AWAY", case.host.url, "clickhouse.url of agent.yaml")
-    finally:
-        case.host.start()
-    case.retry_finishes()
-
-
 def test_a_wrong_password_under_way(case):
     case.begin(until="zk-cleaned")
     file = case.agent.directory / "clickhouse.password"

@@ -290,6 +290,24 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_cannot_be_reached_is_the_cause_whatever_the_step() {
+        let away = Error::Unreachable {
+            url: "http://h:8123".into(),
+            statement: "RESTORE",
+            source: "connection refused".into(),
+        };
+        let failure = away.into_failure(Code::RestoreFailed);
+        assert_eq!((failure.problem.code, failure.retry), (Code::ClickhouseAway, true));
+        assert!(failure.problem.message.contains("http://h:8123"), "{}", failure.problem);
+        // Cut off, it may be there all the same, and the statement may have been executed.
+        let cut = Error::Unknown {
+            statement: "RESTORE",
+            source: "closed".into(),
+        };
+        assert_eq!(cut.into_failure(Code::RestoreFailed).problem.code, Code::RestoreFailed);
+    }
+
+    #[test]
     fn an_answer_that_is_not_the_servers_leaves_the_outcome_unknown() {
         let proxy = Error::from_crate(
             "X",
