@@ -24,6 +24,7 @@ ELSEWHERE = {
     "TABLE_DETACHED": "test_loss_store.py",
     "CLICKHOUSE_TOO_OLD": "test_old_server.py, with a real one",
     "ALTER_UNFINISHED": "test_checks_parts.py",
+    "CONFIGURATION_CHANGED": "test_engines.py, which has a server of its own",
     "DISK_UNWRITABLE": "test_checks_parts.py",
     "USER_REFUSED": "test_checks_user.py",
     "USER_QUOTA": "test_checks_user.py",
