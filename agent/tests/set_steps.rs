@@ -269,7 +269,7 @@ async fn a_failure_says_whether_it_may_pass() {
     let mut unreachable = set("/steps/none", true);
     unreachable.place.nodes = vec!["127.0.0.1:1".into()];
     let failure = clean(&agent.attempt(1), &unreachable).await.unwrap_err();
-    assert_eq!((failure.problem.code, failure.retry), (Code::CleanFailed, true));
+    assert_eq!((failure.problem.code, failure.retry), (Code::ZookeeperAway, true));
     let absent = set("/steps/none", false);
     for failure in [
         settle(&agent.attempt(1), &absent).await.unwrap_err(),
