@@ -55,6 +55,20 @@ impl ZooKeeper {
     /// [`ZkError::Unreachable`] when no node answers in time or the identity is refused, [`ZkError::NoChroot`] when the
     /// place's chroot does not exist.
     pub async fn connect(place: &Place, access: &Access) -> Result<Self, ZkError> {
+        let zookeeper = Self::dial(place, access).await?;
+        match zookeeper.knows_multi_read().await {
+            Ok(()) => Ok(zookeeper),
+            // ClickHouse Keeper before 22.10 ends the connection at a request that it does not know.
+            Err(error) if error.may_pass() => {
+                let again = Self::dial(place, access).await?;
+                again.give_up_multi_read();
+                Ok(again)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn dial(place: &Place, access: &Access) -> Result<Self, ZkError> {
         let unreachable = |reason: String, source| ZkError::Unreachable {
             place: place.to_string(),
             reason,
@@ -63,6 +77,8 @@ impl ZooKeeper {
         let mut connector = Client::connector()
             .with_session_timeout(access.session_timeout)
             .with_connection_timeout(CONNECT_TIMEOUT)
+            // Only chooses how nodes are created: ClickHouse Keeper before 25.12 does not know Create2 (opcode 15).
+            .with_server_version(3, 4, 0)
             .with_fail_eagerly();
         if let Some(identity) = &access.identity {
             connector = connector.with_auth("digest", identity.as_bytes());

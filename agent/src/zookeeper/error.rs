@@ -339,6 +339,16 @@ pub enum CleanError {
         /// What is missing.
         missing: String,
     },
+    /// The permissions of the log were taken, and not kept.
+    #[error(
+        "{path} still lets everybody add to it: this ClickHouse Keeper took the permissions and did not keep them (it keeps no \
+         entry for world:anyone before 25.7, or ignores all of them); pause what writes into the table, or give ClickHouse an \
+         identity (<zookeeper><identity>)"
+    )]
+    NotFrozen {
+        /// The log.
+        path: String,
+    },
     /// Nodes appear as fast as they are deleted.
     #[error("nodes below {path} keep changing while they are deleted")]
     Busy {
@@ -367,6 +377,7 @@ impl CleanError {
             | Self::Nested { .. }
             | Self::ForeignNodes { .. }
             | Self::Appeared { .. }
+            | Self::NotFrozen { .. }
             | Self::HalfDeleted { .. } => false,
         }
     }

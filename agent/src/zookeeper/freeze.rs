@@ -15,6 +15,7 @@ use zookeeper_client::{Acl, AuthId, Error as ClientError, Permission};
 use super::connection::ZooKeeper;
 use super::error::{CleanError, ZkError};
 use super::fence::TRIES;
+use super::rights::told;
 
 /// The node that says who froze the log, and what its permissions were.
 pub(super) const NOTE: &str = "frozen-by-rekeeper";
@@ -68,6 +69,7 @@ impl ZooKeeper {
     /// Takes the permission to add to the table's log away from everybody. A log that this migration froze stays so.
     ///
     /// # Errors
+    /// [`CleanError::NotFrozen`] when ZooKeeper did not keep the permissions; the log has its own again then.
     /// [`CleanError::Foreign`] when another migration froze it, [`CleanError::Absent`] when the table is not there, or
     /// ZooKeeper's failure: NoAuth when the identity has no right to change permissions.
     pub async fn freeze(&self, set: &SetRef, migration: &MigrationName) -> Result<(), CleanError> {
@@ -92,6 +94,16 @@ impl ZooKeeper {
             };
             let without_create: Vec<Acl> = note.permissions.iter().map(|p| p.acl(false)).collect();
             self.set_acl_of(&log, &without_create).await?;
+            // ClickHouse Keeper before 25.7 keeps no entry for everybody, and none at all where it is told to ignore them.
+            if self
+                .acl_of(&log)
+                .await?
+                .iter()
+                .any(|acl| acl.permission().has(Permission::CREATE))
+            {
+                self.thaw(set, migration).await?;
+                return Err(CleanError::NotFrozen { path: log });
+            }
             return Ok(());
         }
         Err(CleanError::Busy {
@@ -139,7 +151,7 @@ impl ZooKeeper {
             })
             .await?
             .map_err(|source: ClientError| ZkError::new("read the permissions of", path, source))?;
-        Ok(acls)
+        Ok(told(acls))
     }
 
     async fn set_acl_of(&self, path: &str, acls: &[Acl]) -> Result<(), ZkError> {

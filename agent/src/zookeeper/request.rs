@@ -172,9 +172,8 @@ impl ZooKeeper {
         if self.has_multi_read() && batch.len() > 1 {
             match self.multi_read(&batch, what).await? {
                 Ok(found) => return Ok(found),
-                // Servers before 3.6 say that they do not know it, others close the connection.
+                // The server is another one now than when this was tried.
                 Err(ClientError::Unimplemented | ClientError::MarshallingError) => self.give_up_multi_read(),
-                Err(ClientError::ConnectionLoss) if self.reconnected(RECONNECT).await => self.give_up_multi_read(),
                 Err(source) => return Err(ZkError::new("read", &batch[0], source)),
             }
         }
@@ -188,6 +187,23 @@ impl ZooKeeper {
             .buffered(READS_IN_FLIGHT)
             .try_collect()
             .await
+    }
+
+    /// Tries multiRead, and gives it up where the server says that it does not know it, as ZooKeeper before 3.6 does.
+    ///
+    /// # Errors
+    /// ZooKeeper's failure: a server may also end the connection.
+    pub(super) async fn knows_multi_read(&self) -> Result<(), ZkError> {
+        // Of nodes that are not there nobody is refused the answer.
+        let batch = ["/rekeeper-is-not-there", "/rekeeper-is-not-there/either"].map(str::to_owned);
+        match self.multi_read(&batch, Read::Data).await? {
+            Ok(_) => Ok(()),
+            Err(ClientError::Unimplemented | ClientError::MarshallingError) => {
+                self.give_up_multi_read();
+                Ok(())
+            }
+            Err(source) => Err(ZkError::new("try to read at", &batch[0], source)),
+        }
     }
 
     async fn multi_read(

@@ -4,7 +4,7 @@
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use rekeeper_shared::place::ZkPath;
-use zookeeper_client::{Acl, Error as ClientError, Permission};
+use zookeeper_client::{Acl, AuthId, Error as ClientError, Permission};
 
 use super::connection::ZooKeeper;
 use super::error::ZkError;
@@ -22,6 +22,16 @@ pub(super) struct Forbidden {
     pub(super) below: Vec<String>,
     /// It may not change the permissions of the log.
     pub(super) no_admin: bool,
+}
+
+/// The permissions as ZooKeeper would tell them: of a node that is open to everybody, ClickHouse Keeper gives an empty list
+/// (`ACLMap.cpp`; ClickHouse #120177). ZooKeeper itself never does.
+pub(super) fn told(acls: Vec<Acl>) -> Vec<Acl> {
+    if acls.is_empty() {
+        vec![Acl::new(Permission::ALL, AuthId::anyone())]
+    } else {
+        acls
+    }
 }
 
 impl ZooKeeper {
@@ -68,7 +78,7 @@ impl ZooKeeper {
             .request(operation, path, |client| async move { client.get_acl(&owned).await })
             .await?;
         match answer {
-            Ok((acls, _)) => Ok(Some(acls)),
+            Ok((acls, _)) => Ok(Some(told(acls))),
             Err(ClientError::NoNode) => Ok(None),
             // Who may not even read them is granted nothing.
             Err(ClientError::NoAuth) => Ok(Some(Vec::new())),

@@ -7,6 +7,7 @@ use zookeeper_client::{Acl, Error as ClientError, Permission};
 
 use super::connection::ZooKeeper;
 use super::error::ZkError;
+use super::rights::told;
 
 /// Nodes that are read at a time, and are in memory at a time.
 const PAGE: usize = 256;
@@ -117,7 +118,7 @@ impl ZooKeeper {
                     .request(operation, of, |client| async move { client.get_acl(of).await })
                     .await?;
                 match answer {
-                    Ok((acls, _)) => Ok(Some(acls)),
+                    Ok((acls, _)) => Ok(Some(told(acls))),
                     Err(ClientError::NoNode) => Ok(None),
                     Err(source) => Err(ZkError::new(operation, of, source)),
                 }

@@ -2154,7 +2154,8 @@ impl<'a> MultiWriter<'a> {
         } else if create_mode.is_container() {
             OpCode::CreateContainer
         } else {
-            OpCode::Create2
+            // Rekeeper: ClickHouse Keeper before 25.12 does not know Create2, and ends the connection.
+            OpCode::Create
         };
         let flags = create_mode.as_flags(ttl != 0);
         let request = CreateRequest { path: chroot_path, data, acls: options.acls, flags, ttl };

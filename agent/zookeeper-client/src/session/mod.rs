@@ -453,6 +453,11 @@ impl Session {
                 session_id, self.readonly, self.session.readonly
             )));
         }
+        // Rekeeper: ClickHouse Keeper answers every reconnect with another session. What the former one held goes with it,
+        // so it has ended, and whoever uses it has to know.
+        if self.session.id.0 != 0 && !self.session.readonly && self.session.id != session_id {
+            return Err(Error::SessionExpired);
+        }
         if self.session.id != session_id {
             self.session.id = session_id;
             info!(

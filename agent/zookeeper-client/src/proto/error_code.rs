@@ -9,6 +9,8 @@ impl From<ErrorCode> for Error {
         use ErrorCode::*;
         match ec {
             Ok => Error::UnexpectedErrorCode(0),
+            // Rekeeper: ClickHouse Keeper says so on a connection that lives, and what became of the request is not known.
+            ConnectionLoss | OperationTimeout => Error::ConnectionLoss,
             MarshallingError => Error::MarshallingError,
             Unimplemented => Error::Unimplemented,
             BadArguments => Error::BadArguments(&"server error"),
@@ -35,8 +37,10 @@ impl From<ErrorCode> for Error {
 #[derive(Copy, Clone, Debug, PartialEq, Eq, IntoPrimitive, TryFromPrimitive)]
 pub enum ErrorCode {
     Ok = 0,
+    ConnectionLoss = -4,
     MarshallingError = -5,
     Unimplemented = -6,
+    OperationTimeout = -7,
     BadArguments = -8,
     NoNode = -101,
     NoAuth = -102,

@@ -46,6 +46,13 @@ impl UnsafeRead<'_> for MultiHeader {
     }
 }
 
+fn error_of(code: i32) -> Error {
+    match ErrorCode::try_from(code) {
+        Ok(code) => Error::from(code),
+        Err(error) => Error::UnexpectedErrorCode(error.number),
+    }
+}
+
 pub enum MultiReadResponse {
     Data { data: Vec<u8>, stat: Stat },
     Children { children: Vec<String> },
@@ -62,6 +69,11 @@ impl DeserializableRecord<'_> for Vec<MultiReadResponse> {
             if header.done {
                 break;
             }
+            // Rekeeper: ClickHouse Keeper keeps the type of a part that failed, and gives its error in the header alone.
+            if header.op != OpCode::Error && header.err != 0 {
+                results.push(MultiReadResponse::Error(error_of(header.err)));
+                continue;
+            }
             match header.op {
                 OpCode::GetData => {
                     let data = Vec::<u8>::deserialize(buf)?;
@@ -74,11 +86,7 @@ impl DeserializableRecord<'_> for Vec<MultiReadResponse> {
                 },
                 OpCode::Error => {
                     let ec = i32::deserialize(buf)?;
-                    let err = match ErrorCode::try_from(ec) {
-                        Ok(ec) => Error::from(ec),
-                        Err(err) => Error::UnexpectedErrorCode(err.number),
-                    };
-                    results.push(MultiReadResponse::Error(err));
+                    results.push(MultiReadResponse::Error(error_of(ec)));
                 },
                 op => {
                     return Err(DeserializeError::UnmarshalError(format!(
