@@ -39,14 +39,17 @@ def test_what_else_stays_behind(two):
     first.config.write_text(text.replace("</clickhouse>", f"{more}</clickhouse>"))
     first.restart()
     first.query("CREATE TABLE shop.map (k UInt64, v UInt64) ENGINE = KeeperMap('/map') PRIMARY KEY k")
+    first.query("CREATE DATABASE kept ENGINE = Replicated('/kept/db', 's1', 'r1')")
     try:
         found = hooks(two, "kept")
         assert found.keys() == {"HOOK_LEAVES_BEHIND"} and found["HOOK_LEAVES_BEHIND"].keys() == {first.name}
         message = found["HOOK_LEAVES_BEHIND"][first.name]
         assert "KeeperMap tables shop.map: copy their rows" in message and "functions below /udf: " in message
+        assert "Replicated databases kept: " in message
         assert hooks(two, "kept-never", "--restart", "never").keys() == {"HOOK_NOT_RUN"}
     finally:
         first.query("DROP TABLE shop.map SYNC")
+        first.query("DROP DATABASE kept SYNC")
         first.config.write_text(text)
         first.restart()
 
