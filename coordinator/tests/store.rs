@@ -442,6 +442,25 @@ async fn a_store_that_is_gone_empty_or_another_is_missed() {
 }
 
 #[tokio::test]
+async fn a_store_that_was_not_closed_is_not_opened_without_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = folder.path().join("rekeeper.sqlite-open");
+    let (store, _) = SqliteStore::open(folder.path()).unwrap();
+    save(&store, "m").await.unwrap();
+    assert!(open.exists() && folder.path().join("rekeeper.sqlite-wal").exists());
+    drop(store);
+    // Closed, it has no log any more, and needs none.
+    assert!(!open.exists() && !folder.path().join("rekeeper.sqlite-wal").exists());
+    drop(SqliteStore::open(folder.path()).unwrap());
+    // As a crash leaves it, and somebody who copies the main file alone.
+    std::fs::write(&open, "").unwrap();
+    let error = open_error(folder.path()).to_string();
+    assert!(error.contains("rekeeper.sqlite-wal beside it"), "{error}");
+    std::fs::remove_file(&open).unwrap();
+    drop(SqliteStore::open(folder.path()).unwrap());
+}
+
+#[tokio::test]
 async fn a_record_that_was_changed_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let a: MigrationName = "a".parse().unwrap();

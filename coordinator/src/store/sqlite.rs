@@ -25,6 +25,10 @@ use super::{Append, Pending, Store, StoreError, Stored, Written, schema};
 
 const FILE: &str = "rekeeper.sqlite";
 const LOCK: &str = "lock";
+/// SQLite's log beside it: what was written last is only there.
+const LOG: &str = "rekeeper.sqlite-wal";
+/// There from the opening of the store to its closing, which takes the log away.
+const OPEN: &str = "rekeeper.sqlite-open";
 /// What a file of SQLite has at least.
 const HEADER: u64 = 512;
 
@@ -48,6 +52,7 @@ pub struct SqliteStore {
     failed: watch::Receiver<Option<String>>,
     commits: Arc<AtomicU64>,
     room: Arc<Room>,
+    open: PathBuf,
     /// Held as long as the store is: the lock goes with the file.
     _lock: File,
 }
@@ -64,11 +69,13 @@ impl SqliteStore {
         let file = data_dir.join(FILE);
         let known = known_store(&mut lock, data_dir)?;
         check_there(&file, known.as_deref())?;
+        check_log(data_dir, &file)?;
         let mut connection = schema::connect(&file)?;
         let begun = schema::begin(&mut connection, &file)?;
         note_store(&mut lock, data_dir, &file, known.as_deref(), &begun.store_id)?;
         // Begin with an empty log: its size is not known here, and the writer counts from nothing.
         checkpoint(&connection, "TRUNCATE").map_err(|e| schema::at_open(&file, e))?;
+        note_open(data_dir)?;
         let last = last_records(&connection).map_err(|e| schema::at_open(&file, e))?;
         let reader = schema::connect(&file)?;
         reader
@@ -111,6 +118,7 @@ impl SqliteStore {
             failed,
             commits,
             room,
+            open: data_dir.join(OPEN),
             _lock: lock,
         };
         if !store.has_room() {
@@ -250,6 +258,10 @@ impl Store for SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
+        // Before the log goes: a crash in between is one of a store that has its log.
+        if let Err(error) = fs::remove_file(&self.open) {
+            tracing::warn!(file = %self.open.display(), %error, "the note of a store that is open stays");
+        }
         // Without a writer there is nothing to stop, and a writer that panicked has said so.
         drop(self.requests.send(Request::Stop));
         if let Some(writer) = self.writer.take() {
@@ -353,6 +365,34 @@ fn check_there(file: &Path, known: Option<&str>) -> Result<(), StoreError> {
         path: file.to_owned(),
         source,
     })
+}
+
+/// SQLite opens a store without its log as if nothing had been written since it was last closed.
+fn check_log(data_dir: &Path, file: &Path) -> Result<(), StoreError> {
+    if !data_dir.join(OPEN).exists() || data_dir.join(LOG).exists() {
+        return Ok(());
+    }
+    Err(StoreError::Damaged {
+        file: file.to_owned(),
+        what: format!(
+            "it was not closed, and {LOG} beside it, which has what was written last, is gone: put it back, or an intact copy of \
+             the whole folder; if a program like sqlite3 has had the store open since, it has moved the log's content into it: \
+             then remove {OPEN}"
+        ),
+    })
+}
+
+fn note_open(data_dir: &Path) -> Result<(), StoreError> {
+    let path = data_dir.join(OPEN);
+    let made = File::create(&path).and_then(|made| {
+        made.sync_all()?;
+        File::open(data_dir)?.sync_all()
+    });
+    match made {
+        // A store can be opened on a full disk; without the note a log that gets lost is not missed.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+        made => made.map_err(|source| StoreError::Folder { path, source }),
+    }
 }
 
 fn note_store(lock: &mut File, data_dir: &Path, file: &Path, known: Option<&str>, is: &str) -> Result<(), StoreError> {
