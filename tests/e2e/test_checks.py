@@ -25,6 +25,8 @@ ELSEWHERE = {
     "CLICKHOUSE_TOO_OLD": "test_old_server.py, with a real one",
     "ALTER_UNFINISHED": "test_checks_parts.py",
     "CONFIGURATION_CHANGED": "test_engines.py, which has a server of its own",
+    "LONG_STATEMENTS": "test_loss_caches.py",
+    "REPLICAS_DISAGREE": "coordinator/src/plan/agree.rs: no server tells what is not so",
     "DISK_UNWRITABLE": "test_checks_parts.py",
     "USER_REFUSED": "test_checks_user.py",
     "USER_QUOTA": "test_checks_user.py",
