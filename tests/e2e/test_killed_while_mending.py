@@ -93,15 +93,15 @@ def test_agent_may_not_rename(cluster, name):
     for expected in [code, "PARTS_UNACCOUNTED"] if name == "refused" else filter(None, [code]):
         problem = migration.failed_with(expected)
         assert table in problem["message"] and "cannot" in problem["message"]
-        by_hand(host, problem["fix"])
+        by_hand(host, problem["said"])
         migration.retry()
     migration.completed()
 
 
-def by_hand(host, fix: str) -> None:
+def by_hand(host, said: str) -> None:
     """What an operator does who reads it."""
-    steps = fix.partition(", as a user who may: ")[2].partition("; then rekeeper retry ")[0].split("; ")
-    assert [step for step in steps if step.startswith("mv ")], fix
+    steps = said.partition(", as a user who may: ")[2].partition("; then rekeeper retry ")[0].split("; ")
+    assert [step for step in steps if step.startswith("mv ")], said
     for step in steps:
         if step.startswith("mv "):
             subprocess.run(step, shell=True, check=True)

@@ -43,7 +43,7 @@ def test_detached_and_attached_again(cluster, name, then):
         assert count(host, table) == ALL - ROWS
     problem = migration.failed_with("PARTS_UNACCOUNTED")
     assert "all_2_2_0" in problem["message"] and "attached it again" in problem["message"]
-    statement = problem["fix"].partition("on this host: ")[2].partition(";")[0]
+    statement = problem["said"].partition("on this host: ")[2].partition(";")[0]
     assert statement == "ALTER TABLE `d`.`" + table.removeprefix("d.") + "` DETACH PARTITION ID 'all'"
     if then == "retry":
         migration.retry()

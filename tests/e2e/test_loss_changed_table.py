@@ -133,7 +133,7 @@ def test_while_detached(cluster):
 
 def remedy(problem: dict) -> str:
     """The statement that a problem of a table under another name gives."""
-    return problem["fix"].removeprefix("on this host: ").partition(";")[0]
+    return problem["said"].removeprefix("on this host: ").partition(";")[0]
 
 
 def test_while_cleaned(cluster):

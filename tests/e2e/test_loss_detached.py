@@ -97,13 +97,13 @@ def test_created_between_the_last_look_and_restore(cluster, name):
     assert [folder.name for folder in detached.iterdir()] == [f"{PART}_try1"]
     case.problem("DETACHED_COLLISION", PART)
     case.retry_fails()
-    fix = case.problem("DETACHED_COLLISION", PART)["fix"]
-    statement = re.search(r"ALTER TABLE .*? DETACH PART '[^']*'", fix).group()
+    said = case.problem("DETACHED_COLLISION", PART)["said"]
+    statement = re.search(r"ALTER TABLE .*? DETACH PART '[^']*'", said).group()
     cluster.host(FIRST).query(statement)
     # Its folder is in the way of the good part's, and says so until it is moved, too.
     case.retry_fails()
-    assert case.problem("DETACHED_COLLISION", PART)["fix"].startswith("on this host: mv ")
-    source, target = re.search(r"mv '([^']*)' '([^']*)'", fix).groups()
+    assert case.problem("DETACHED_COLLISION", PART)["said"].startswith("on this host: mv ")
+    source, target = re.search(r"mv '([^']*)' '([^']*)'", said).groups()
     assert Path(source).parent == detached
     Path(source).rename(target)
     if name == "held_and_lost":

@@ -300,9 +300,9 @@ def test_partition_that_is_dropped_while_parts_of_it_are_attached_again(cluster,
     # The second one was not attached any more, and of the first it is said what happened.
     assert pair.rows()[1] == (20, 20)
     (problem,) = [t["problem"] for t in rekeeper.status(name)["tables"] if t["problem"]]
-    print(problem["message"], "|", problem["fix"])
+    print(problem["message"], "|", problem["said"])
     assert problem["code"] == "PARTS_UNACCOUNTED" and "dropped partition 1" in problem["message"]
-    statement = problem["fix"].split(": ", 1)[1].split(";")[0]
+    statement = problem["said"].split(": ", 1)[1].split(";")[0]
     assert statement.startswith(f"ALTER TABLE `d`.`{name}` DETACH PART ")
     pair.second.query(statement)
     rekeeper("retry", name).expect(DONE)

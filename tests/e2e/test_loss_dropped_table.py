@@ -48,7 +48,7 @@ def ends_without(case: Case, table: str, host: str) -> None:
     """It is told how; then all is restored but this replica, and the next migration is not blocked."""
     (problem,) = [t["problem"] for t in case.rekeeper.status(case.name)["tables"] if t["problem"] and t["host"] == host]
     print(problem)
-    assert problem["code"] == "TABLE_CHANGED" and f"--host {host}" in problem["fix"]
+    assert problem["code"] == "TABLE_CHANGED" and f"--host {host}" in problem["said"]
     other = ({FIRST, SECOND} - {host}).pop()
     refused = skip(case, table, other).expect(USAGE).stderr
     assert "TABLE_CHANGED" in refused, refused
@@ -107,7 +107,7 @@ def test_reference_dropped_before_the_follower(cluster, moment):
     assert [t["host"] for t in status["tables"] if t["status"] == "RESTORED"] == [FIRST], "it was not the reference"
     (problem,) = [table["problem"] for table in status["tables"] if table["problem"]]
     print(problem)
-    assert problem["code"] == ("PATH_EXISTS" if moment == "within" else "PLACE_DIFFERS") and "--host" in problem["fix"]
+    assert problem["code"] == ("PATH_EXISTS" if moment == "within" else "PLACE_DIFFERS") and "--host" in problem["said"]
     assert ("not registered any more" in problem["message"]) == (moment == "within")
     skip(case, "gone", FIRST).expect(DONE)
     status = case.rekeeper.wait_for_state(case.name, "COMPLETED", "FAILED", timeout=120)

@@ -91,14 +91,14 @@ class Case:
         """The one problem that the set has, with a remedy that can be pasted."""
         found = [t["problem"] for t in self.cluster.rekeeper.status(self.name)["tables"] if t["problem"]]
         assert {problem["code"] for problem in found} == {"PATH_EXISTS"}
-        print(found[0]["message"], "|", found[0]["fix"])
+        print(found[0]["message"], "|", found[0]["said"])
         return found[0]
 
     def names_the_stranger(self) -> None:
         problem = self.problem()
         assert self.path in problem["message"] and f"other.{self.name}" in problem["message"]
-        assert f"DROP TABLE `other`.`{self.name}` SYNC" in problem["fix"]
-        assert f"rekeeper retry {self.name}" in problem["fix"]
+        assert f"DROP TABLE `other`.`{self.name}` SYNC" in problem["said"]
+        assert f"rekeeper retry {self.name}" in problem["said"]
 
     def retry_fails(self) -> None:
         """The cause is still there."""
@@ -167,7 +167,7 @@ def test_table_that_is_created_between_the_last_look_and_restore(cluster):
     case.names_the_stranger()
     case.drop_stranger()
     case.retry_fails()
-    statements = [word for word in case.problem()["fix"].removeprefix("on this host: ").split("; ") if "DETACH" in word]
+    statements = [word for word in case.problem()["said"].removeprefix("on this host: ").split("; ") if "DETACH" in word]
     assert statements and case.count("ch-01-1") == rows
     for statement in statements:
         host.query(statement)
@@ -199,8 +199,8 @@ def test_stranger_that_is_gone_when_rekeeper_looks_again(cluster):
         wait_for(lambda: len(host.query_log("held")) > held, "RESTORE to be executed", timeout=60)
         wait_for(lambda: case.count("ch-01-1") == FOREIGN, "the stranger's rows to be fetched")
         case.drop_stranger()
-    fix = case.problem()["fix"]
-    assert "DETACH PART" in fix and case.count("ch-01-1") == FOREIGN
-    for statement in (word for word in fix.removeprefix("on this host: ").split("; ") if "DETACH PART" in word):
+    said = case.problem()["said"]
+    assert "DETACH PART" in said and case.count("ch-01-1") == FOREIGN
+    for statement in (word for word in said.removeprefix("on this host: ").split("; ") if "DETACH PART" in word):
         host.query(statement)
     case.retry_finishes()

@@ -159,7 +159,7 @@ def test_restart_note(cluster, lost):
 
 def by_hand(problem: dict) -> None:
     """The command that a problem has for its damaged note."""
-    command = problem["fix"].partition("on this host: ")[2].partition("; then rekeeper retry ")[0]
+    command = problem["said"].partition("on this host: ")[2].partition("; then rekeeper retry ")[0]
     assert command.startswith("mv "), problem
     subprocess.run(command, shell=True, check=True)
 
@@ -185,7 +185,7 @@ def test_damaged_restore_note(cluster):
     for table, problem in problems.items():
         print(problem)
         assert problem["code"] == "STATE_DAMAGED" and str(case.file(table, "restore")) in problem["message"]
-        assert "SYSTEM START MERGES" in problem["fix"]
+        assert "SYSTEM START MERGES" in problem["said"]
         by_hand(problem)
     case.retry()
     case.is_whole()
@@ -245,7 +245,7 @@ def test_list_that_cannot_be_learned(cluster):
     print(problem)
     assert case.code == PROBLEMS and problem["code"] == "COMMAND_REFUSED"
     assert "unlearned.t" in problem["message"] and "{nowhere}" in problem["message"]
-    assert "bring the macro back" in problem["fix"], problem
+    assert "bring the macro back" in problem["said"], problem
     definition.write_text(text)
     case.retry()
     case.is_whole()

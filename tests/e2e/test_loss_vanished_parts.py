@@ -48,9 +48,9 @@ def problem(case: OneTable, code: str = "RECORDED_PARTS_MISSING", part: str = "a
     return found
 
 
-def bring_back(fix: str, source: Path) -> None:
+def bring_back(said: str, source: Path) -> None:
     """As the remedy says."""
-    folder = re.search(r"bring the folders of these parts back into (\S+?),", fix).group(1)
+    folder = re.search(r"bring the folders of these parts back into (\S+?),", said).group(1)
     shutil.copytree(source, Path(folder) / source.name)
 
 
@@ -83,9 +83,9 @@ def test_a_part_that_vanished_is_copied_from_the_other_replica(cluster):
     case.retry_fails()
     shutil.copytree(other.with_name("all_3_3_0"), part)
     case.retry_fails()
-    fix = problem(case)["fix"]
+    said = problem(case)["said"]
     shutil.rmtree(part)
-    bring_back(fix, other)
+    bring_back(said, other)
     case.retry_finishes()
 
 
@@ -96,7 +96,7 @@ def test_a_part_that_broke_is_said_to_be_in_detached(cluster):
     cluster.rekeeper("start", "broken", "--yes").expect(PROBLEMS)
     found = problem(case)
     assert re.search(r"detached/ holds broken\S*all_2_2_0", found["message"])
-    bring_back(found["fix"], other)
+    bring_back(found["said"], other)
     case.retry_finishes()
 
 
@@ -112,7 +112,7 @@ def test_a_part_that_vanishes_after_the_manifest_was_written(cluster):
         host.kill()
         shutil.rmtree(part)
         host.start()
-    bring_back(problem(case)["fix"], other)
+    bring_back(problem(case)["said"], other)
     case.retry_finishes()
 
 
@@ -149,7 +149,7 @@ def test_most_of_the_rows_are_not_set_aside_without_asking(cluster):
         shutil.copytree(part, part.with_name(f"all_{70 + number}_{70 + number}_0"))
     cluster.rekeeper("start", "most", "--yes").expect(PROBLEMS)
     found = problem(case, "PARTS_NOT_ON_RECORD", "all_70_70_0")
-    for statement in found["fix"].split("then on this host: ", 1)[1].split("; "):
+    for statement in found["said"].split("then on this host: ", 1)[1].split("; "):
         if statement.startswith("mv "):
             source, target = re.fullmatch(r"mv '(.*)' '(.*)'", statement).groups()
             Path(source).rename(target)

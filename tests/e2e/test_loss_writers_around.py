@@ -248,7 +248,7 @@ def test_a_buffer_that_is_made_after_the_start_stops_the_detach(case):
     print(problem)
     assert problem["code"] == "BUFFER_TABLE" and buffer in problem["message"]
     assert case.count(buffer) == ROWS and {table["status"] for table in tables} == {"INIT"}
-    case.take_away(problem["fix"])
+    case.take_away(problem["said"])
     case.rekeeper("retry", case.migration).expect(DONE)
     assert case.rekeeper.wait_for_state(case.migration, "COMPLETED", "FAILED")["state"] == "COMPLETED"
     assert case.count() == ROWS

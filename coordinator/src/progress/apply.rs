@@ -251,6 +251,7 @@ impl Progress {
         Ok(())
     }
 
+    /// Here, and not where it comes in, so that what an older release has written down is told as this one's.
     fn failed(&mut self, plan: &Plan, intent: Intent, failure: &Failure) {
         let (failures, problem) = self.trouble_of(intent.target);
         *failures += 1;
@@ -267,7 +268,7 @@ impl Progress {
                 return;
             }
         }
-        *problem = Some(failure.problem.clone());
+        *problem = Some(failure.problem.clone().told_by(&plan.hosts[intent.host].name));
         if let Target::Set(set) = intent.target {
             // A record that could not let go again says so by its code.
             let is_release = intent.step == StepKind::Release || failure.problem.code == Code::ReleaseFailed;

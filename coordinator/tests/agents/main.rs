@@ -6,6 +6,7 @@ mod driver;
 mod evidence;
 mod retries;
 mod wire;
+mod words;
 
 use std::time::{Duration, Instant};
 

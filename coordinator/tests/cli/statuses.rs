@@ -1,5 +1,6 @@
 //! What a migration is told of: status, problems, events, export.
 
+use rekeeper_shared::problem::Code;
 use rekeeper_shared::view::StatusView;
 
 use crate::fake::{Canned, Fake};
@@ -147,6 +148,33 @@ fn what_many_tables_suffer_from_is_said_once_and_kept_whole_for_scripts() {
         assert_eq!(
             (&row["message"], &row["fix"]),
             (&problem.message.as_str().into(), &problem.fix.as_str().into())
+        );
+    }
+}
+
+/// The remedy is the coordinator's own: what else looks like one stands deeper, or is marked in each line as a quotation.
+#[test]
+fn what_an_agent_says_is_quoted() {
+    let view = documents::evil();
+    let fake = with_status(view.clone());
+    let told = run(&fake, &["problems", "m1"]).exits(0).stdout;
+    snapshot("problems-said", &told);
+    let fixes: Vec<&str> = told.lines().filter(|line| line.starts_with("    fix")).collect();
+    assert_eq!(fixes.len(), 1, "{told}");
+    assert!(
+        fixes[0].starts_with("    fix: see the message (ZooKeeper, ACLs)"),
+        "{told}"
+    );
+    let status = run(&fake, &["status", "m1"]).exits(1).stdout;
+    assert!(status.contains(&told), "{status}");
+    let json = run(&fake, &["problems", "m1", "-o", "json"]).exits(0).stdout;
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    for (row, table) in rows.iter().zip(&view.tables) {
+        let problem = table.problem.as_ref().unwrap();
+        assert_eq!(row["fix"], Code::CleanFailed.fix());
+        assert_eq!(
+            (row["said"].as_str(), row["said_by"].as_str()),
+            (problem.said.as_deref(), Some("ch-01-1"))
         );
     }
 }

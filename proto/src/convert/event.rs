@@ -62,7 +62,7 @@ pub fn numbered(sequence: u64, event: Event) -> v1::Event {
             account_digest,
         }),
         Outcome::Failed(Failure {
-            problem: Problem { code, message, fix },
+            problem: Problem { code, message, fix, .. },
             retry,
         }) => event::Outcome::Failed(v1::Failed {
             code: code.to_string(),
@@ -187,10 +187,10 @@ impl TryFrom<v1::Event> for Event {
                 account: account_digest,
             }),
             event::Outcome::Failed(failed) => Outcome::Failed(Failure {
+                // Its words, until it is taken (`Problem::told_by`).
                 problem: Problem {
-                    code: parse("failed.code", &failed.code)?,
-                    message: cut(failed.message),
                     fix: cut(failed.fix),
+                    ..Problem::new(parse("failed.code", &failed.code)?, cut(failed.message))
                 },
                 retry: failed.retry,
             }),

@@ -157,7 +157,7 @@ impl Bars {
             waiting_for(status)
         );
         self.waiting
-            .set_message(text::wrap(&waiting, "", columns).trim_end().to_owned());
+            .set_message(text::hanging(&waiting, "", columns).trim_end().to_owned());
         self.restarts(status);
         let bars = [
             (&self.detached, detached + zk_cleaned + restored),

@@ -87,14 +87,24 @@ fn block(out: &mut String, block: &Block<'_>, limit: Limit, indent: &str, paint:
             let _ = writeln!(out, "{indent}  ... and {more} more; -o json lists all");
         }
         let of = if cause.differs() { "of the first: " } else { "" };
-        out.push_str(&text::wrap(&format!("{of}{}", cause.items[0].message), &deep, WIDTH));
+        out.push_str(&text::hanging(&format!("{of}{}", cause.items[0].message), &deep, WIDTH));
     }
     if let Some(others) = others(block, limit.causes) {
         let _ = writeln!(out, "{indent}  ... and {others}; `rekeeper problems` lists all");
     }
     let of = if block.differs() { ", of the first" } else { "" };
     out.push_str(&text::wrap(&format!("fix{of}: {}", first.fix), &deep, WIDTH));
+    if let Some((host, words)) = &first.said {
+        let of = if block.words_differ() { ", of the first" } else { "" };
+        out.push_str(&said(&format!("{host} says{of}"), words, &deep));
+    }
     by_hand(out, block, &deep);
+}
+
+/// An agent's own words, so that nobody takes them for Rekeeper's: a person decides whether to do what they say.
+pub(crate) fn said(who: &str, words: &str, indent: &str) -> String {
+    let quoted = text::wrap(words, &format!("{indent}  | "), WIDTH);
+    format!("{indent}{who}:\n{quoted}")
 }
 
 /// Statements of one table: what is right for it may be wrong for another.

@@ -1,7 +1,7 @@
 //! The problems of a migration, each with its remedy: one of each table. How they are told to people is in `causes`.
 
 use rekeeper_shared::causes::Item;
-use rekeeper_shared::ids::TableName;
+use rekeeper_shared::ids::{HostName, TableName};
 use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::view::{Phase, StatusView, TableStatus, TableStatusView};
 use serde::Serialize;
@@ -15,6 +15,9 @@ pub(crate) struct Row<'a> {
     code: Code,
     message: String,
     fix: String,
+    /// The words of the agent that told it, and its host.
+    said: Option<String>,
+    said_by: Option<HostName>,
     /// Statements on the table's host that bring it further by hand; `retry` goes on from there.
     by_hand: Vec<String>,
     /// As statements name the table.
@@ -30,6 +33,7 @@ pub(crate) fn items(rows: &[Row<'_>]) -> Vec<Item> {
         host: Some(row.host.to_owned()),
         message: row.message.clone(),
         fix: row.fix.clone(),
+        said: (row.said_by.as_ref().map(ToString::to_string)).zip(row.said.clone()),
         by_hand: row.by_hand.clone(),
         own: vec![row.sql.clone(), row.zookeeper_path.to_owned()],
     };
@@ -43,13 +47,10 @@ pub(crate) fn rows(status: &StatusView) -> Vec<Row<'_>> {
         let name = table.waits_for.as_ref()?;
         let host = status.hosts.iter().find(|host| host.host == *name)?;
         let fix = Code::HostAway.fix().replace("NAME", status.name.as_str());
+        let why = host.away.as_deref().unwrap_or("it is not connected");
         Some(Problem {
-            code: Code::HostAway,
-            message: format!(
-                "waits for {name}: {}",
-                host.away.as_deref().unwrap_or("it is not connected")
-            ),
             fix: fix.replace("HOST", name.as_str()),
+            ..Problem::new(Code::HostAway, format!("waits for {name}: {why}"))
         })
     };
     tables
@@ -64,6 +65,8 @@ pub(crate) fn rows(status: &StatusView) -> Vec<Row<'_>> {
                 by_hand: by_hand(status, table, problem.code),
                 message: problem.message,
                 fix: problem.fix,
+                said: problem.said,
+                said_by: problem.said_by,
             })
         })
         .collect()

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use rekeeper_shared::ids::TableName;
 use rekeeper_shared::report::{ExportReport, PartFate, ReplicaRole, ReportView, TableReport};
 
+use super::causes;
 use super::status::{status_word, tables_of};
 use super::text::{self, Table, WIDTH};
 
@@ -112,12 +113,12 @@ fn details(out: &mut String, table: &TableReport) {
     }
     let _ = writeln!(out, "\n{} on {}", text::escape(&name_of(table)), table.host);
     if let Some(problem) = &table.problem {
-        out.push_str(&text::wrap(
-            &format!("problem {}: {}", problem.code, problem.message),
-            "  ",
-            WIDTH,
-        ));
+        let found = format!("problem {}: {}", problem.code, problem.message);
+        out.push_str(&text::hanging(&found, "  ", WIDTH));
         out.push_str(&text::wrap(&format!("fix: {}", problem.fix), "  ", WIDTH));
+        if let (Some(host), Some(words)) = (&problem.said_by, &problem.said) {
+            out.push_str(&causes::said(&format!("{host} says"), words, "  "));
+        }
     }
     list(out, "parts that are not active as the restore attached them:", &parts);
     list(out, "left in detached/:", &folders);

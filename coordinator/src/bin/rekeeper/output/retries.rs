@@ -23,6 +23,7 @@ pub(crate) fn lines(status: &StatusView, paint: Paint) -> Vec<String> {
         host: None,
         message: retry.reason.clone(),
         fix: String::new(),
+        said: None,
         by_hand: Vec::new(),
         own: own_names(&names, retry),
     };

@@ -194,7 +194,7 @@ fn head(status: &StatusView, columns: usize) -> String {
         columns,
     ));
     if let Some(waiting_for) = &status.waiting_for {
-        out.push_str(&text::wrap(&format!("Waiting for: {waiting_for}"), "", columns));
+        out.push_str(&text::hanging(&format!("Waiting for: {waiting_for}"), "", columns));
     }
     out
 }
@@ -282,7 +282,7 @@ fn unsettled(out: &mut String, status: &StatusView) {
     let _ = writeln!(out, "\nReplica sets that are not settled:");
     for set in sets.iter().take(FEW) {
         let _ = writeln!(out, "  {}", text::escape(&set.zookeeper_path));
-        out.push_str(&text::wrap(set.reason.as_deref().unwrap_or_default(), "    ", WIDTH));
+        out.push_str(&text::hanging(set.reason.as_deref().unwrap_or_default(), "    ", WIDTH));
     }
     if sets.len() > FEW {
         let _ = writeln!(out, "  ... and {} more; -o json lists all", sets.len() - FEW);

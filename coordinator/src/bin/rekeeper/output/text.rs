@@ -97,14 +97,25 @@ fn escape_quoted(json: &str, escape: impl Fn(&mut String, char)) -> String {
 
 /// Text in lines of at most `width`, broken at spaces, each line after `indent`. A word is never broken.
 pub(crate) fn wrap(text: &str, indent: &str, width: usize) -> String {
+    broken(text, indent, indent, width)
+}
+
+/// The same for what others have told: all lines but the first stand deeper, so that none looks like one of Rekeeper's.
+pub(crate) fn hanging(text: &str, indent: &str, width: usize) -> String {
+    broken(text, indent, &format!("{indent}  "), width)
+}
+
+/// With an indent of its own for the first line.
+fn broken(text: &str, first: &str, other: &str, width: usize) -> String {
     let mut out = String::new();
+    let mut indent = first;
     for line in escape_lines(text).split('\n') {
         let mut used = 0;
         for word in line.split_whitespace() {
             let length = measure_text_width(word);
             if used > 0 && used + 1 + length > width {
                 out.push('\n');
-                used = 0;
+                (used, indent) = (0, other);
             }
             if used == 0 {
                 out.push_str(indent);
@@ -116,7 +127,11 @@ pub(crate) fn wrap(text: &str, indent: &str, width: usize) -> String {
             out.push_str(word);
             used += length;
         }
+        if used == 0 {
+            out.push_str(indent.trim_end());
+        }
         out.push('\n');
+        indent = other;
     }
     out
 }
@@ -344,5 +359,10 @@ mod tests {
     fn lines_are_broken_at_spaces_only() {
         assert_eq!(wrap("one two three", "  ", 9), "  one two\n  three\n");
         assert_eq!(wrap("a-very-long-word b\nc", "", 5), "a-very-long-word\nb\nc\n");
+        assert_eq!(wrap("a\n\nb", "| ", 5), "| a\n|\n| b\n");
+        assert_eq!(
+            hanging("one two six\nfix: x", "  ", 10),
+            "  one two\n    six\n    fix: x\n"
+        );
     }
 }
