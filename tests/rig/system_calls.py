@@ -12,6 +12,8 @@ from processes import alive, end, spawn_bound, wait_for
 READS = {"read", "readv", "recvfrom", "recvmsg"}
 WRITES = {"write", "writev", "sendto", "sendmsg", "pwrite64", "pwritev"}
 SYNCS = {"fsync", "fdatasync"}
+# How often strace attaches to a process before its threads are given up.
+TRIES = 5
 _LONGEST = 1 << 20
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)")
 _END = re.compile(r"\)?\s+= (-?\d+|\?).*$")
@@ -51,6 +53,14 @@ class Strace:
         return list(_calls(self._output.read_text(errors="replace").splitlines()))
 
 
+def _is_traced(thread: Path) -> bool:
+    try:
+        status = (thread / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # It has ended.
+        return True
+    return "TracerPid:\t0\n" not in status
+
+
 class EndAtRename:
     """SIGKILL of a process when it renames `path`, written as in its call: before that is done, or when it is `done`
     and nothing has come after it. `directory` takes the output, one process after another."""
@@ -59,12 +69,22 @@ class EndAtRename:
         self._pid, self._done = pid, done
         self._output = directory / f"{pid}.renames"
         log = self._output.with_suffix(".strace.log")
-        log.unlink(missing_ok=True)
         command = ["strace", "-f", "-p", pid, "-o", self._output, "-P", path, "-e", "trace=rename,renameat2"]
         # A process that is stopped does no more than the call in which it was told.
         command += ["-e", f"inject=rename,renameat2:signal={'STOP' if done else 'KILL'}"]
-        self._process = spawn_bound(command, log)
-        wait_for(lambda: " attached with " in log.read_text(), lambda: f"strace: {log.read_text()}")
+        self._process = self._attached(command, log)
+
+    def _attached(self, command: list, log: Path):
+        """A thread that is made while strace attaches may be missed, and what it does would not be seen."""
+        for _ in range(TRIES):
+            log.unlink(missing_ok=True)
+            process = spawn_bound(command, log)
+            wait_for(lambda: " attached with " in log.read_text(), lambda: f"strace: {log.read_text()}")
+            if all(_is_traced(thread) for thread in Path(f"/proc/{self._pid}/task").iterdir()):
+                return process
+            end(process.pid, signal.SIGTERM)
+            process.wait()
+        raise RuntimeError(f"strace missed a thread of {self._pid} {TRIES} times")
 
     def wait(self, timeout: float = 60) -> None:
         """Until the process is gone."""
