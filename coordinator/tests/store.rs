@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use rekeeper_coordinator::progress::{Intent, Record};
@@ -68,8 +69,20 @@ fn tamper(folder: &Path, sql: &str) {
     connection.execute_batch(sql).unwrap();
 }
 
+/// Opens a store, for a while also one that is in use: a process that another test is about to start holds the lock of one
+/// that was just closed.
+fn open(folder: &Path) -> Result<SqliteStore, StoreError> {
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        match SqliteStore::open(folder) {
+            Err(StoreError::InUse(_)) if Instant::now() < until => std::thread::sleep(Duration::from_millis(10)),
+            opened => return opened.map(|(store, _)| store),
+        }
+    }
+}
+
 fn open_error(folder: &Path) -> StoreError {
-    SqliteStore::open(folder).map(|(_, opened)| opened).unwrap_err()
+    open(folder).unwrap_err()
 }
 
 /// On a volume that is not mounted it would be there, and be gone when the volume is.
@@ -135,7 +148,7 @@ async fn each_opening_takes_a_higher_token_and_only_one_is_open() {
     let folder = tempfile::tempdir().unwrap();
     let (first, opened) = SqliteStore::open(folder.path()).unwrap();
     assert_eq!(opened.token, 1);
-    let refused = open_error(folder.path());
+    let refused = SqliteStore::open(folder.path()).unwrap_err();
     assert!(matches!(refused, StoreError::InUse(_)), "{refused}");
     assert!(
         refused.to_string().contains("in use by another coordinator"),
@@ -244,7 +257,7 @@ async fn a_file_that_is_no_whole_store_is_refused() {
 #[tokio::test]
 async fn a_store_of_a_newer_release_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    drop(SqliteStore::open(folder.path()).unwrap());
+    drop(open(folder.path()).unwrap());
     tamper(folder.path(), "UPDATE meta SET schema_version = 99");
     assert!(matches!(open_error(folder.path()), StoreError::Newer { found: 99, .. }));
     tamper(folder.path(), "UPDATE meta SET schema_version = 1");
@@ -416,7 +429,7 @@ async fn after_a_write_that_failed_nothing_is_taken_any_more() {
 async fn a_store_that_is_gone_empty_or_another_is_missed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join(FILE);
-    drop(SqliteStore::open(folder.path()).unwrap());
+    drop(open(folder.path()).unwrap());
     let whole = std::fs::read(&file).unwrap();
     let missed = |words: &str| match open_error(folder.path()) {
         StoreError::Damaged { what, .. } => assert!(what.contains(words), "{what}"),
@@ -434,7 +447,7 @@ async fn a_store_that_is_gone_empty_or_another_is_missed() {
     std::fs::copy(other.path().join(FILE), &file).unwrap();
     missed("the folder has had the store");
     std::fs::write(&file, whole).unwrap();
-    drop(SqliteStore::open(folder.path()).unwrap());
+    drop(open(folder.path()).unwrap());
     // One byte, in a folder that never had a store.
     let new = tempfile::tempdir().unwrap();
     std::fs::write(new.path().join(FILE), "x").unwrap();
@@ -444,20 +457,20 @@ async fn a_store_that_is_gone_empty_or_another_is_missed() {
 #[tokio::test]
 async fn a_store_that_was_not_closed_is_not_opened_without_its_log() {
     let folder = tempfile::tempdir().unwrap();
-    let open = folder.path().join("rekeeper.sqlite-open");
+    let noted = folder.path().join("rekeeper.sqlite-open");
     let (store, _) = SqliteStore::open(folder.path()).unwrap();
     save(&store, "m").await.unwrap();
-    assert!(open.exists() && folder.path().join("rekeeper.sqlite-wal").exists());
+    assert!(noted.exists() && folder.path().join("rekeeper.sqlite-wal").exists());
     drop(store);
     // Closed, it has no log any more, and needs none.
-    assert!(!open.exists() && !folder.path().join("rekeeper.sqlite-wal").exists());
-    drop(SqliteStore::open(folder.path()).unwrap());
+    assert!(!noted.exists() && !folder.path().join("rekeeper.sqlite-wal").exists());
+    drop(open(folder.path()).unwrap());
     // As a crash leaves it, and somebody who copies the main file alone.
-    std::fs::write(&open, "").unwrap();
+    std::fs::write(&noted, "").unwrap();
     let error = open_error(folder.path()).to_string();
     assert!(error.contains("rekeeper.sqlite-wal beside it"), "{error}");
-    std::fs::remove_file(&open).unwrap();
-    drop(SqliteStore::open(folder.path()).unwrap());
+    std::fs::remove_file(&noted).unwrap();
+    drop(open(folder.path()).unwrap());
 }
 
 #[tokio::test]
