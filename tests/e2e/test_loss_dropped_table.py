@@ -21,15 +21,15 @@ def cluster():
 
 
 @contextlib.contextmanager
-def held(case: Case, host: str, code: int, after: bool):
-    """What is done within comes right before, or after, RESTORE of a host."""
+def held(case: Case, host: str, code: int, after: bool, tables: int = 1):
+    """What is done within comes right before, or after, RESTORE of so many tables of a host."""
     server = case.cluster.host(host)
     seen = len(server.query_log("held"))
     server.set_faults({"pattern": RESTORE.format(case.name), "wait": True, "after": after})
     out = case.cluster.directory / f"{case.name}.out"
     following = case.rekeeper.background("start", case.name, "--yes", output=out)
     try:
-        wait_for(lambda: server.query_log("held")[seen:], lambda: f"{case.rekeeper('status', case.name)}", timeout=60)
+        wait_for(lambda: len(server.query_log("held")[seen:]) >= tables, lambda: f"{case.rekeeper('status', case.name)}", timeout=60)
         yield
         server.clear_faults()
         assert following.wait(timeout=150) == code
@@ -127,7 +127,8 @@ def test_database_is_renamed(cluster, moment):
         host.query(f"RENAME DATABASE {case.name} TO other_{moment}")
         case.start(code=PROBLEMS)
     else:
-        with held(case, FIRST, PROBLEMS, after=True):
+        # Of both, so that no other statement of the other one finds the database gone.
+        with held(case, FIRST, PROBLEMS, after=True, tables=2):
             host.query(f"RENAME DATABASE {case.name} TO other_{moment}")
     problems = case.problems()
     print(problems)
