@@ -7,8 +7,8 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef};
 use tokio::time::Instant;
 
-use super::look::{Found, look_in_turn};
-use super::wait::{POLL, until_alone};
+use super::shared::look::{Found, look_in_turn};
+use super::shared::wait::{POLL, until_alone};
 use super::{Context, StepResult, failed, state_failed};
 use crate::clickhouse::{Class, Error, Statement, code};
 

@@ -3,8 +3,8 @@
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef};
 
-use super::look::{Found, look};
-use super::versions::{Merges, agree};
+use super::shared::look::{Found, look};
+use super::shared::versions::{Merges, agree};
 use super::{Context, StepResult, failed, state_failed};
 use crate::clickhouse::Statement;
 use crate::state::StateError;

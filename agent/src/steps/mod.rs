@@ -3,38 +3,19 @@
 //! Every step begins by looking at what is really there, so that it may be ordered any number of times. Which step
 //! comes when is the coordinator's business.
 
-mod account;
 mod attach;
 mod attest;
-mod by_hand;
-mod caches;
 mod cause;
-mod collided;
+mod clear;
 mod detach;
 mod finish;
-mod follow;
-mod following;
-mod kept;
-mod leftovers;
-mod look;
-mod manifest;
-mod names;
-mod place;
-mod put_back;
-mod readers;
 mod reattach;
-mod recorded;
 mod rehearse;
 mod restart;
 mod restore;
 pub mod set;
-mod since;
-mod strangers;
+mod shared;
 mod sync;
-mod unexpected;
-mod versions;
-mod wait;
-mod writable;
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,17 +27,17 @@ use rekeeper_shared::step::{Done, Failure};
 
 pub use attach::attach;
 pub use attest::attest;
-pub use caches::clear;
 pub use cause::by_cause;
+pub use clear::clear;
+pub(crate) use clear::may_read;
 pub use detach::detach;
 pub use finish::finish;
-pub use names::collisions;
-pub use place::ServerPlaces;
-pub(crate) use readers::may_read;
 pub use reattach::reattach;
 pub use rehearse::{Configured, rehearse};
 pub use restart::{Hooks, RestartCommand, restart};
 pub use restore::{Restore, restore};
+pub use shared::names::collisions;
+pub use shared::place::ServerPlaces;
 pub use sync::sync;
 
 use crate::clickhouse::{ClickHouse, Error};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef};
 
-use super::look::{Changed, Found, find, look_in_turn};
-use super::wait::{until_alone, until_in_service};
+use super::shared::look::{Changed, Found, find, look_in_turn};
+use super::shared::wait::{until_alone, until_in_service};
 use super::{Context, StepResult, failed};
 use crate::clickhouse::{Class, Statement, code};
 

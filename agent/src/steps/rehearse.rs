@@ -8,8 +8,8 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::rehearsal::Action;
 use rekeeper_shared::step::{Failure, Order, Role, SetRef, Witness};
 
-use super::place::ServerPlaces;
 use super::restart::{Hooks, RestartCommand};
+use super::shared::place::ServerPlaces;
 use crate::clickhouse::{Cache, Statement};
 use crate::state::State;
 use crate::words::in_full;

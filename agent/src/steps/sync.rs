@@ -6,8 +6,8 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef};
 use tokio::time::Instant;
 
-use super::look::{Found, look};
-use super::wait::{sync_round, until_alone};
+use super::shared::look::{Found, look};
+use super::shared::wait::{sync_round, until_alone};
 use super::{Context, StepResult, failed};
 
 /// How long a replica may take to catch up.

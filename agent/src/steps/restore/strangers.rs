@@ -14,10 +14,10 @@ use rekeeper_shared::place::ZkPath;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Failure, Witness};
 
-use super::by_hand::at_path;
-use super::restore::{CODE, Work, some_of};
-use super::{Context, failed};
+use super::{CODE, Work, some_of};
 use crate::clickhouse::is_zero_uuid;
+use crate::steps::attach::by_hand::at_path;
+use crate::steps::{Context, failed};
 use crate::zookeeper::Owner;
 
 impl Work<'_> {
@@ -156,7 +156,12 @@ pub(super) async fn check_absent(context: &Context, witness: &Witness, own: Opti
 
 /// A path that others have, with the statements that free it. `own` is the table that is to be restored there, where it
 /// is known: it must not be dropped, whoever has restored it.
-pub(super) fn taken(context: &Context, path: &ZkPath, own: Option<&TableName>, strangers: &[Owner]) -> Failure {
+pub(in crate::steps) fn taken(
+    context: &Context,
+    path: &ZkPath,
+    own: Option<&TableName>,
+    strangers: &[Owner],
+) -> Failure {
     if strangers.is_empty() {
         let text = format!("{path} exists, and no replica is registered there");
         return Failure::lasting(Code::PathExists, text);

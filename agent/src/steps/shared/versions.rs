@@ -9,20 +9,20 @@ use rekeeper_shared::step::{Failure, TableRef};
 use rekeeper_shared::versions::Next;
 use tokio::time::Instant;
 
-use super::attach::start_anew;
 use super::look::{Found, look};
 use super::place;
-use super::restore::{PATIENCE, Work};
 use super::wait::{polls, until_in_service};
-use super::{Context, failed};
 use crate::clickhouse::Statement;
+use crate::steps::attach::start_anew;
+use crate::steps::restore::{PATIENCE, Work};
+use crate::steps::{Context, failed};
 use crate::zookeeper::ZooKeeper;
 
 const CODE: Code = Code::MetadataVersionDiffers;
 
 /// What becomes of merges, which SYSTEM RESTART REPLICA starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Merges {
+pub(in crate::steps) enum Merges {
     /// They are stopped again.
     Held,
     /// They run already.
@@ -31,7 +31,7 @@ pub(super) enum Merges {
 
 impl Work<'_> {
     /// This replica orders ALTERs, and no part of it is of a version that its table has still to reach.
-    pub(super) async fn agree(&self) -> Result<(), Failure> {
+    pub(in crate::steps) async fn agree(&self) -> Result<(), Failure> {
         let ensemble = &self.order.witness.ensemble;
         agree(self.context, self.table, ensemble, self.manifest.version, Merges::Held).await
     }
@@ -42,7 +42,7 @@ impl Work<'_> {
 ///
 /// # Errors
 /// METADATA_VERSION_DIFFERS, TABLE_CHANGED.
-pub(super) async fn agree(
+pub(in crate::steps) async fn agree(
     context: &Context,
     table: &TableRef,
     ensemble: &str,

@@ -35,7 +35,7 @@ impl ServerPlaces {
     }
 
     /// The place of the ensemble of that name.
-    pub(super) fn place(&self, ensemble: &str, code: Code) -> Result<Place, Failure> {
+    pub(in crate::steps) fn place(&self, ensemble: &str, code: Code) -> Result<Place, Failure> {
         self.place_in(&self.ensembles(code)?, ensemble, code)
     }
 
@@ -49,7 +49,7 @@ impl ServerPlaces {
     }
 
     /// The session with the ensemble of that name.
-    pub(super) async fn at(&self, ensemble: &str, code: Code) -> Result<ZooKeeper, Failure> {
+    pub(in crate::steps) async fn at(&self, ensemble: &str, code: Code) -> Result<ZooKeeper, Failure> {
         // Once: place and credentials are those of one file.
         let ensembles = self.ensembles(code)?;
         let place = self.place_in(&ensembles, ensemble, code)?;
@@ -62,7 +62,7 @@ impl ServerPlaces {
 
     /// The session with a place of the plan, which may not be in the configuration any more; the credentials are the
     /// current ones.
-    pub(super) async fn planned(&self, place: &Place, code: Code) -> Result<ZooKeeper, Failure> {
+    pub(in crate::steps) async fn planned(&self, place: &Place, code: Code) -> Result<ZooKeeper, Failure> {
         let ensembles = self.ensembles(code)?;
         let access = ensembles.access(place);
         self.connections
@@ -72,7 +72,7 @@ impl ServerPlaces {
     }
 
     /// The server's place is the one where the witness is.
-    pub(super) async fn check_witness(&self, witness: &Witness) -> Result<(), Failure> {
+    pub(in crate::steps) async fn check_witness(&self, witness: &Witness) -> Result<(), Failure> {
         let code = Code::WitnessFailed;
         let zookeeper = self.at(&witness.ensemble, code).await?;
         let differs = |what: String| {
@@ -92,21 +92,25 @@ impl ServerPlaces {
     }
 
     /// Whether nothing is at the table's path.
-    pub(super) async fn is_absent(&self, witness: &Witness) -> Result<bool, Failure> {
+    pub(in crate::steps) async fn is_absent(&self, witness: &Witness) -> Result<bool, Failure> {
         let code = Code::WitnessFailed;
         let zookeeper = self.at(&witness.ensemble, code).await?;
         zookeeper.path_absent(&witness.path).await.map_err(failed(code))
     }
 
     /// Whose replicas are registered at the table's path.
-    pub(super) async fn owners(&self, ensemble: &str, path: &ZkPath) -> Result<Vec<Owner>, Failure> {
+    pub(in crate::steps) async fn owners(&self, ensemble: &str, path: &ZkPath) -> Result<Vec<Owner>, Failure> {
         let code = Code::RestoreFailed;
         let zookeeper = self.at(ensemble, code).await?;
         zookeeper.owners(path).await.map_err(failed(code))
     }
 
     /// The nodes at the table's path; none when there is nothing.
-    pub(super) async fn restored_state(&self, ensemble: &str, path: &ZkPath) -> Result<Option<RestoredState>, Failure> {
+    pub(in crate::steps) async fn restored_state(
+        &self,
+        ensemble: &str,
+        path: &ZkPath,
+    ) -> Result<Option<RestoredState>, Failure> {
         let code = Code::RestoreFailed;
         let zookeeper = self.at(ensemble, code).await?;
         zookeeper.restored_state(path).await.map_err(|error| match error {
@@ -116,7 +120,7 @@ impl ServerPlaces {
     }
 
     /// The versions of a table's definition, at the ensemble of that name, with the session to change them.
-    pub(super) async fn definition_nodes(
+    pub(in crate::steps) async fn definition_nodes(
         &self,
         ensemble: &str,
         path: &ZkPath,
@@ -128,7 +132,7 @@ impl ServerPlaces {
     }
 
     /// The names of the parts that ZooKeeper has for a replica.
-    pub(super) async fn registered_parts(
+    pub(in crate::steps) async fn registered_parts(
         &self,
         ensemble: &str,
         path: &ZkPath,
@@ -143,7 +147,7 @@ impl ServerPlaces {
     }
 
     /// What the log of the table says was dropped, from the entry `from` on, and where to go on.
-    pub(super) async fn dropped_since(
+    pub(in crate::steps) async fn dropped_since(
         &self,
         ensemble: &str,
         path: &ZkPath,
@@ -155,7 +159,7 @@ impl ServerPlaces {
     }
 
     /// What ZooKeeper has of the reference replica now.
-    pub(super) async fn reference_now(
+    pub(in crate::steps) async fn reference_now(
         &self,
         ensemble: &str,
         path: &ZkPath,
@@ -167,7 +171,7 @@ impl ServerPlaces {
     }
 
     /// Takes the witness away.
-    pub(super) async fn remove_witness(&self, witness: &Witness) -> Result<(), Failure> {
+    pub(in crate::steps) async fn remove_witness(&self, witness: &Witness) -> Result<(), Failure> {
         let zookeeper = self.at(&witness.ensemble, Code::WitnessFailed).await?;
         zookeeper
             .remove_witness(witness)
@@ -176,7 +180,7 @@ impl ServerPlaces {
     }
 }
 
-pub(super) fn failed(code: Code) -> impl Fn(ZkError) -> Failure {
+pub(in crate::steps) fn failed(code: Code) -> impl Fn(ZkError) -> Failure {
     move |error| error.into_failure(code)
 }
 

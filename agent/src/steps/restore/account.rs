@@ -8,9 +8,9 @@ use rekeeper_shared::report::{Folder, RestoreAccount};
 use rekeeper_shared::step::{Failure, Restored};
 
 use super::leftovers::digests_of_checksums;
-use super::restore::{CODE, Work};
-use super::state_failed;
+use super::{CODE, Work};
 use crate::state::Accounted;
+use crate::steps::state_failed;
 
 impl Work<'_> {
     /// The account that an earlier attempt made: of this manifest, and whole.

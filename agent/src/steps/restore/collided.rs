@@ -12,10 +12,10 @@ use rekeeper_shared::part::PartName;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
-use super::failed;
-use super::names::kept_name;
-use super::restore::{CODE, Work, some_of};
+use super::{CODE, Work, some_of};
 use crate::clickhouse::DetachedPart;
+use crate::steps::failed;
+use crate::steps::shared::names::kept_name;
 use crate::words::mv;
 
 /// What ClickHouse appends, with a number, to a name that is taken.

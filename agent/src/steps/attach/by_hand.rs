@@ -14,17 +14,17 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::settle::uncovered;
 use rekeeper_shared::step::{Failure, TableRef, Witness};
 
-use super::leftovers::digests_of_checksums;
-use super::restore::{PATIENCE, some_of};
-use super::strangers::taken;
-use super::wait::until_in_service;
-use super::{Context, failed, state_failed};
 use crate::clickhouse::{Part, is_zero_uuid};
+use crate::steps::restore::leftovers::digests_of_checksums;
+use crate::steps::restore::strangers::taken;
+use crate::steps::restore::{PATIENCE, some_of};
+use crate::steps::shared::wait::until_in_service;
+use crate::steps::{Context, failed, state_failed};
 use crate::zookeeper::Owner;
 
 /// Whose replicas are at the table's path: nobody's, or those of this migration's own tables, one of which made the path.
 /// `own` as for [`taken`].
-pub(super) async fn at_path(
+pub(in crate::steps) async fn at_path(
     context: &Context,
     witness: &Witness,
     own: Option<&TableRef>,

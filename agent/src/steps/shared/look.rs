@@ -8,12 +8,12 @@ use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::step::{Failure, TableRef};
 use tokio::time::Instant;
 
-use super::{Context, failed};
 use crate::clickhouse::{DetachedTable, Replica, Turn, is_zero_uuid};
+use crate::steps::{Context, failed};
 
 /// How the server has a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Found {
+pub(in crate::steps) enum Found {
     /// Attached.
     Attached(Replica),
     /// Detached.
@@ -24,10 +24,14 @@ pub(super) enum Found {
 }
 
 /// How long ago a look may be when a statement is sent because of it.
-pub(super) const FRESH: Duration = Duration::from_secs(1);
+pub(in crate::steps) const FRESH: Duration = Duration::from_secs(1);
 
 /// Looks for the table and waits for a turn; who waited for long looks again.
-pub(super) async fn look_in_turn(context: &Context, table: &TableRef, code: Code) -> Result<(Found, Turn), Failure> {
+pub(in crate::steps) async fn look_in_turn(
+    context: &Context,
+    table: &TableRef,
+    code: Code,
+) -> Result<(Found, Turn), Failure> {
     let found = look(context, table, code).await?;
     let looked = Instant::now();
     let turn = context.clickhouse.table_turn().await;
@@ -39,7 +43,7 @@ pub(super) async fn look_in_turn(context: &Context, table: &TableRef, code: Code
 
 /// Looks for the table; another table of its name, or it under another name, is a changed one. `code` is that of a
 /// server that cannot be asked.
-pub(super) async fn look(context: &Context, table: &TableRef, code: Code) -> Result<Found, Failure> {
+pub(in crate::steps) async fn look(context: &Context, table: &TableRef, code: Code) -> Result<Found, Failure> {
     match find(context, table, code).await? {
         Ok(found) => Ok(found),
         Err(changed) => Err(changed.into_failure(context, table)),
@@ -48,7 +52,7 @@ pub(super) async fn look(context: &Context, table: &TableRef, code: Code) -> Res
 
 /// A table that is not as it was planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Changed {
+pub(in crate::steps) enum Changed {
     /// It is there under this name.
     Renamed { to: TableName, by: Renaming },
     /// The server does not have it any more; there may be another one of its name, of this UUID.
@@ -59,7 +63,7 @@ pub(super) enum Changed {
 
 /// How a table came by another name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Renaming {
+pub(in crate::steps) enum Renaming {
     /// It was renamed.
     Table,
     /// Another table has its name now.
@@ -69,7 +73,11 @@ pub(super) enum Renaming {
 }
 
 /// The same as [`look`], with a changed table for an answer.
-pub(super) async fn find(context: &Context, table: &TableRef, code: Code) -> Result<Result<Found, Changed>, Failure> {
+pub(in crate::steps) async fn find(
+    context: &Context,
+    table: &TableRef,
+    code: Code,
+) -> Result<Result<Found, Changed>, Failure> {
     let (clickhouse, name) = (&context.clickhouse, &table.name);
     let asked = tokio::try_join!(clickhouse.uuid_of(name), clickhouse.replica(name));
     let (attached, mut replica) = asked.map_err(failed(code))?;

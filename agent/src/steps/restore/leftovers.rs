@@ -12,11 +12,11 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
 
-use super::failed;
-use super::names::ATTACHING;
-use super::restore::{Work, some_of};
-use super::wait::POLL;
+use super::{Work, some_of};
 use crate::clickhouse::{DetachedPart, Statement, TableSetting};
+use crate::steps::failed;
+use crate::steps::shared::names::ATTACHING;
+use crate::steps::shared::wait::POLL;
 use crate::words::mv;
 
 /// The prefix of a folder that a server set aside when it was started again.
@@ -158,7 +158,7 @@ async fn strangers(work: &Work<'_>, mut folders: Vec<DetachedPart>) -> Vec<(Deta
 
 /// Digests of the `checksums.txt` of parts, by name. It holds the hashes of all files of a part and does not change when
 /// the part is renamed. A part whose file cannot be read is left out.
-pub(super) async fn digests_of_checksums(parts: Vec<(String, PathBuf)>) -> BTreeMap<String, String> {
+pub(in crate::steps) async fn digests_of_checksums(parts: Vec<(String, PathBuf)>) -> BTreeMap<String, String> {
     let read = move || {
         let read = |(name, folder): (String, PathBuf)| {
             let content = std::fs::read(folder.join("checksums.txt")).ok()?;

@@ -4,6 +4,18 @@
 //! again, under new names; a later replica clones the first. It may be cut at any point, so what to do next is always
 //! decided by what is there.
 
+mod account;
+mod collided;
+mod follow;
+mod following;
+mod kept;
+pub(super) mod leftovers;
+mod put_back;
+mod since;
+pub(super) mod strangers;
+pub(super) mod unexpected;
+mod writable;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -15,15 +27,15 @@ use rekeeper_shared::step::{Done, Failure, Restored, Role, TableRef, Witness};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::caches::drop_caches;
-use super::following::Following;
-use super::manifest::on_record;
-use super::names::kept_name;
-use super::wait::{polls, until_alone, until_in_service};
-use super::{Context, Finished, StepResult, failed, leftovers, state_failed};
 use crate::clickhouse::{Cache, DetachedPart, Statement};
 use crate::state::RestoreNote;
+use crate::steps::clear::drop_caches;
+use crate::steps::shared::manifest::on_record;
+use crate::steps::shared::names::kept_name;
+use crate::steps::shared::wait::{polls, until_alone, until_in_service};
+use crate::steps::{Context, Finished, StepResult, failed, state_failed};
 use crate::zookeeper::{RestoredReplica, RestoredState};
+use following::Following;
 
 /// What is ordered.
 #[derive(Debug, Clone)]
@@ -107,7 +119,7 @@ pub(super) struct Work<'a> {
     pub(super) order: &'a Restore<'a>,
     pub(super) manifest: Manifest,
     /// What a follower has to follow.
-    pub(super) following: Option<Following>,
+    following: Option<Following>,
     /// Up to which entry this attempt has read the log.
     pub(super) log_seen: Mutex<i64>,
 }

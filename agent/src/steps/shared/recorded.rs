@@ -14,17 +14,17 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::settle::uncovered;
 use rekeeper_shared::step::{Failure, TableRef};
 
-use super::attach::attach_anew;
-use super::restore::some_of;
-use super::unexpected::{free_aside, set_aside};
-use super::{Context, failed, state_failed};
 use crate::clickhouse::Statement;
+use crate::steps::attach::attach_anew;
+use crate::steps::restore::some_of;
+use crate::steps::restore::unexpected::{free_aside, set_aside};
+use crate::steps::{Context, failed, state_failed};
 
 /// How often a table is attached anew in one attempt.
 const ROUNDS: u32 = 4;
 
 /// What is on record of a table.
-pub(super) struct Recorded {
+pub(in crate::steps) struct Recorded {
     /// Parts that have to be active, each with its `hash_of_all_files`, where that is known.
     active: BTreeMap<String, Option<String>>,
     /// Parts that may be on the disk as well: outdated ones.
@@ -37,7 +37,11 @@ pub(super) struct Recorded {
 
 impl Recorded {
     /// What ZooKeeper had of a replica. Hashes are compared for parts that were missing before, and brought back.
-    pub(super) fn of_replica(replica: &ReplicaSnapshot, missing_before: &BTreeSet<String>, is_attested: bool) -> Self {
+    pub(in crate::steps) fn of_replica(
+        replica: &ReplicaSnapshot,
+        missing_before: &BTreeSet<String>,
+        is_attested: bool,
+    ) -> Self {
         let active = uncovered(&replica.parts).into_iter();
         Self {
             active: active.map(|part| (part.name.clone(), part.hash.clone())).collect(),
@@ -48,7 +52,7 @@ impl Recorded {
     }
 
     /// What was written down when it was attached.
-    pub(super) fn of_manifest(manifest: &Manifest) -> Self {
+    pub(in crate::steps) fn of_manifest(manifest: &Manifest) -> Self {
         let parts = || manifest.parts.iter();
         Self {
             active: parts()
@@ -84,7 +88,7 @@ impl Recorded {
 ///
 /// # Errors
 /// RECORDED_PARTS_MISSING, PARTS_NOT_ON_RECORD, ATTACH_FAILED.
-pub(super) async fn until_as_recorded(
+pub(in crate::steps) async fn until_as_recorded(
     context: &Context,
     table: &TableRef,
     mut recorded: Recorded,

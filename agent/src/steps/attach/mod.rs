@@ -1,5 +1,7 @@
 //! Attach: the table is there again, read-only, and what it holds is written down before anything can change it.
 
+pub(super) mod by_hand;
+
 use std::time::Duration;
 
 use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, ReplicaSnapshot, pack, unpack};
@@ -7,17 +9,17 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef, Witness};
 use tokio::time::Instant;
 
-use super::attest::is_attested;
-use super::by_hand;
-use super::leftovers::digests_of_checksums;
-use super::look::{Found, look, look_in_turn};
-use super::manifest::{Known, check_against_disk, not_on_record, on_record};
-use super::recorded::{Recorded, until_as_recorded};
-use super::wait::{polls, until_alone};
-use super::{Context, Finished, StepResult, failed, state_failed};
+use crate::steps::attest::is_attested;
+
 use crate::clickhouse::{Class, Replica, Statement, code};
 use crate::clock::Moment;
 use crate::state::StateError;
+use crate::steps::restore::leftovers::digests_of_checksums;
+use crate::steps::shared::look::{Found, look, look_in_turn};
+use crate::steps::shared::manifest::{Known, check_against_disk, not_on_record, on_record};
+use crate::steps::shared::recorded::{Recorded, until_as_recorded};
+use crate::steps::shared::wait::{polls, until_alone};
+use crate::steps::{Context, Finished, StepResult, failed, state_failed};
 
 /// How long ClickHouse may take to find out that the metadata is missing.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -7,9 +7,10 @@ use rekeeper_shared::accounting::{Account, Fate};
 use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
 
-use super::restore::{CODE, PATIENCE, Work, some_of};
-use super::wait::{polls, sync_round};
-use super::{failed, leftovers};
+use super::leftovers;
+use super::{CODE, PATIENCE, Work, some_of};
+use crate::steps::failed;
+use crate::steps::shared::wait::{polls, sync_round};
 
 /// How long one statement waits for the queue.
 const SYNC_ROUND: Duration = Duration::from_secs(20);

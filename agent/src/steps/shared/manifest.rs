@@ -8,20 +8,20 @@ use rekeeper_shared::inventory::ActivePart;
 use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::step::{Failure, TableRef};
 
-use super::restore::some_of;
-use super::{Context, failed, state_failed};
 use crate::state::StateError;
+use crate::steps::restore::some_of;
+use crate::steps::{Context, failed, state_failed};
 use crate::words::in_full;
 
 /// A manifest, packed and not.
-pub(super) struct Known {
-    pub(super) packed: Packed,
-    pub(super) manifest: Manifest,
+pub(in crate::steps) struct Known {
+    pub(in crate::steps) packed: Packed,
+    pub(in crate::steps) manifest: Manifest,
 }
 
 /// The manifest that the coordinator has on record, from the agent's state folder. If that has lost it or holds another
 /// one, it is put back from the copy that came with the order: RESTORE may have begun, so none can be made.
-pub(super) fn on_record(context: &Context, table: &TableRef, expected: &Packed) -> Result<Known, Failure> {
+pub(in crate::steps) fn on_record(context: &Context, table: &TableRef, expected: &Packed) -> Result<Known, Failure> {
     let (state, migration) = (&context.state, &context.migration);
     let file = state.manifest_file(migration, table);
     let why = match state.manifest(migration, table) {
@@ -95,7 +95,7 @@ fn lost(context: &Context, table: &TableRef, why: &str) -> Failure {
 
 /// The manifest that an earlier attempt wrote and of which the coordinator was not told, so that it cannot have ordered
 /// RESTORE. One that is damaged is set aside: another can be made.
-pub(super) fn not_on_record(context: &Context, table: &TableRef) -> Result<Option<Known>, Failure> {
+pub(in crate::steps) fn not_on_record(context: &Context, table: &TableRef) -> Result<Option<Known>, Failure> {
     let (state, migration) = (&context.state, &context.migration);
     match state.manifest(migration, table) {
         Ok(found) => found.map(known).transpose(),
@@ -112,7 +112,11 @@ pub(super) fn not_on_record(context: &Context, table: &TableRef) -> Result<Optio
 
 /// A manifest that nobody else has a digest of is that of the table which is there: its parts are active, or lie in
 /// `detached/` since somebody's RESTORE was cut, and no other is there.
-pub(super) async fn check_against_disk(context: &Context, table: &TableRef, known: &Known) -> Result<(), Failure> {
+pub(in crate::steps) async fn check_against_disk(
+    context: &Context,
+    table: &TableRef,
+    known: &Known,
+) -> Result<(), Failure> {
     let (clickhouse, name) = (&context.clickhouse, &table.name);
     let detached = clickhouse.detached_parts(name).await;
     let detached = detached.map_err(failed(Code::AttachFailed))?;

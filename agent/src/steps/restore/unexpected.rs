@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use rekeeper_shared::part::PartName;
 use rekeeper_shared::step::Failure;
 
-use super::failed;
-use super::restore::{CODE, Work};
+use super::{CODE, Work};
 use crate::clickhouse::Statement;
+use crate::steps::failed;
 use crate::words::mv;
 
 impl Work<'_> {
@@ -100,13 +100,13 @@ fn parts_in(folder: &Path) -> Vec<(String, PathBuf)> {
 }
 
 /// Renames the folder of a part to where it is set aside; where it cannot, which name that is.
-pub(super) fn set_aside(name: &str, folder: &Path) -> Result<(), (PathBuf, std::io::Error)> {
+pub(in crate::steps) fn set_aside(name: &str, folder: &Path) -> Result<(), (PathBuf, std::io::Error)> {
     let aside = free_aside(name, folder);
     std::fs::rename(folder, &aside).map_err(|error| (aside, error))
 }
 
 /// Where the folder of a part is set aside: `detached/ignored_<part>`, as ClickHouse does, or the next free name like that.
-pub(super) fn free_aside(name: &str, folder: &Path) -> PathBuf {
+pub(in crate::steps) fn free_aside(name: &str, folder: &Path) -> PathBuf {
     let detached = folder.with_file_name("detached");
     let mut aside = detached.join(format!("ignored_{name}"));
     for n in 1.. {

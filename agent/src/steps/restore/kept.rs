@@ -9,9 +9,9 @@ use rekeeper_shared::accounting::is_single;
 use rekeeper_shared::part::PartName;
 use rekeeper_shared::step::Failure;
 
+use super::Work;
 use super::leftovers::digests_of_checksums;
-use super::names::{attached, kept_name};
-use super::restore::Work;
+use crate::steps::shared::names::{attached, kept_name};
 
 impl Work<'_> {
     /// Renames what this restore has put under `detached/` and does not need any more: the folders of the parts that the

@@ -6,7 +6,7 @@ use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::part::PartName;
 
 /// What ClickHouse puts before the name of a part while it attaches it; ATTACH PART refuses such a folder.
-pub(super) const ATTACHING: &str = "attaching_";
+pub(in crate::steps) const ATTACHING: &str = "attaching_";
 
 /// Those of the names under `detached/` that a restore would use for something else: the names of active and of
 /// outdated parts, which it moves there, and the names that it gives. It gives the n-th part of a partition the block
@@ -49,12 +49,12 @@ pub fn collisions<'a>(
 
 /// The name under which a folder of that part is kept in `detached/` without being in the way of anything: the engine
 /// would read it as a part of a partition that no table has.
-pub(super) fn kept_name(migration: &MigrationName, part: &str) -> String {
+pub(in crate::steps) fn kept_name(migration: &MigrationName, part: &str) -> String {
     format!("rekeeper-{}_{part}", migration.as_str().replace('_', "-"))
 }
 
 /// The name of the part that ClickHouse was attaching in the folder, or the folder's own.
-pub(super) fn attached(folder: &str) -> &str {
+pub(in crate::steps) fn attached(folder: &str) -> &str {
     folder.strip_prefix(ATTACHING).unwrap_or(folder)
 }
 

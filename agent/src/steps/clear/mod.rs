@@ -4,19 +4,22 @@
 //! and fills the caches for as long as it runs. Measured on 26.9: a SELECT that began between ATTACH and RESTORE and ended
 //! after the caches were dropped left an entry in the query condition cache, after which SELECTs answered 1 for 10,001.
 
+mod readers;
+
 use std::time::Duration;
 
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef};
 use tokio::time::Instant;
 
-use super::look::{Found, look};
-use super::readers::may_read;
-use super::wait::polls;
-use super::{Context, StepResult, failed, state_failed};
+pub(crate) use readers::may_read;
+
 use crate::clickhouse::code::SYNTAX_ERROR;
 use crate::clickhouse::{Cache, Running};
 use crate::clock::Moment;
+use crate::steps::shared::look::{Found, look};
+use crate::steps::shared::wait::polls;
+use crate::steps::{Context, StepResult, failed, state_failed};
 
 /// How long statements of others may run on, in one attempt.
 const PATIENCE: Duration = Duration::from_secs(1_800);

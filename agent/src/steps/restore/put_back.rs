@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
-use super::attach::until_without_metadata;
-use super::failed;
+use super::Work;
 use super::leftovers::digests_of_checksums;
-use super::restore::Work;
 use crate::clickhouse::{DetachedPart, Statement};
+use crate::steps::attach::until_without_metadata;
+use crate::steps::failed;
 use crate::words::mv;
 
 impl Work<'_> {

@@ -8,21 +8,21 @@ use rekeeper_shared::step::{Failure, TableRef};
 use tokio::time::Instant;
 
 use super::look::{Found, look};
-use super::{Context, failed};
 use crate::clickhouse::{Error, Statement, code};
+use crate::steps::{Context, failed};
 
 /// How often a state is looked at that changes by itself.
-pub(super) const POLL: Duration = Duration::from_millis(300);
+pub(in crate::steps) const POLL: Duration = Duration::from_millis(300);
 /// The first time a state is looked at again, where it mostly changes at once.
 const FIRST_POLL: Duration = Duration::from_millis(20);
 
 /// How long to wait until each next look: soon at first, then every [`POLL`].
-pub(super) fn polls() -> Backoff {
+pub(in crate::steps) fn polls() -> Backoff {
     Backoff::new(FIRST_POLL, POLL)
 }
 
 /// Waits until an attached table does its work; answers whether it does.
-pub(super) async fn until_in_service(
+pub(in crate::steps) async fn until_in_service(
     context: &Context,
     table: &TableRef,
     patience: Duration,
@@ -53,7 +53,7 @@ pub(super) async fn until_in_service(
 }
 
 /// SYSTEM SYNC REPLICA for a short while; answers whether it is in sync.
-pub(super) async fn sync_round(context: &Context, table: &TableRef, round: Duration) -> Result<bool, Error> {
+pub(in crate::steps) async fn sync_round(context: &Context, table: &TableRef, round: Duration) -> Result<bool, Error> {
     let seconds = round.as_secs().max(1).to_string();
     let settings = [("receive_timeout", seconds.as_str())];
     let clickhouse = &context.clickhouse;
@@ -75,7 +75,7 @@ const AWAY: Duration = Duration::from_secs(60);
 
 /// No statement of an earlier attempt on the table runs any more, and no restore of anybody. A server that is being
 /// started again is waited for: attempts would be used up before it is there.
-pub(super) async fn until_alone(context: &Context, table: &TableRef, code: Code) -> Result<(), Failure> {
+pub(in crate::steps) async fn until_alone(context: &Context, table: &TableRef, code: Code) -> Result<(), Failure> {
     let deadline = Instant::now() + AWAY;
     loop {
         let report = |text: String| context.doing(format!("{} {text}", table.name));
