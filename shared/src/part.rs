@@ -41,7 +41,7 @@ impl PartName {
         (!part.partition.is_empty() && part.min_block <= part.max_block).then_some(part)
     }
 
-    /// Whether this part's block range contains the other's. Says nothing about rows: ranges can lie (the design's
+    /// Whether this part's block range contains the other's. Says nothing about rows: ranges can lie (docs/safety.md,
     /// loss 12), so a caller needs equal history and row sums as well.
     #[must_use]
     pub fn contains(&self, other: &Self) -> bool {

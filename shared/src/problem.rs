@@ -67,7 +67,7 @@ codes! {
         "the server refuses the agent's ClickHouse user something that a migration needs: by the user's profile (readonly, \
          allow_ddl, constraints of a setting), a quota that is used up, or a right that was not granted"
         "see the message; give the user of clickhouse.user in agent.yaml a profile without these, or GRANT it what is lacking \
-         (README lists what it needs), then give the command again";
+         (docs/configuration.md lists what it needs), then give the command again";
     UserQuota "USER_QUOTA" true
         "a quota limits what the agent's ClickHouse user may ask: used up half-way, tables stay detached until its interval ends"
         "give the user a quota without limits; allow it when the limits are far above some hundred statements for each table";

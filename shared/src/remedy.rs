@@ -23,7 +23,7 @@ const REMEDIES: [(&[&str], &str); 5] = [
     ),
     (
         &["ACCESS_DENIED"],
-        "grant what the message names to the user of agent.yaml (README, `An agent on each ClickHouse host`)",
+        "grant what the message names to the user of agent.yaml (docs/configuration.md, `An agent on each ClickHouse host`)",
     ),
     (
         &["QUOTA_EXCEEDED"],

@@ -13,7 +13,7 @@ use serde::Deserialize;
 pub use budget::{Budget, Held, Hold};
 pub use measured::{Calls, Measured};
 
-/// `limits:` of `coordinator.yaml`. docs/tls.md says what each is for.
+/// `limits:` of `coordinator.yaml`. docs/configuration.md says what each is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {

@@ -1,6 +1,6 @@
 //! What must be true before a step is ordered: every precondition of every step, each with its name.
 //!
-//! These are the invariants of ARCHITECTURE.md as far as the coordinator can hold them. Nothing else decides whether a
+//! These are the invariants of docs/invariants.md as far as the coordinator can hold them. Nothing else decides whether a
 //! step is safe; [`super::next`] only decides which of the safe steps are wanted.
 
 use rekeeper_shared::plan::{HostIx, Plan, SetIx, TableIx};
