@@ -5,6 +5,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+from pathlib import Path
 
 import pytest
 import runbook
@@ -122,6 +123,7 @@ def all_is_lost(cluster: Cluster, name: str) -> None:
         program.kill()
     for agent in cluster.agents.values():
         moved = runbook.spans(step(1), "mv")[0].replace("STATE_DIR", str(agent.state))
+        shutil.rmtree(f"{agent.state}.lost.{name}", ignore_errors=True)  # That of the test before.
         shell(moved.replace(".lost", f".lost.{name}"))
     shutil.rmtree(cluster.coordinator.directory / "data")
     for host in cluster.hosts:
@@ -223,6 +225,10 @@ def test_lost_while_the_nodes_were_being_deleted(cluster):
     case = Held(cluster, Request("multi", f"{PATH}/dropped/lock"))
     case.lose()
     case.is_readonly()
+    (shown,) = runbook.spans(step(1), "zstdcat")
+    folder = shown.removeprefix("zstdcat ").replace("/*.manifest", "").replace("NAME", "held")
+    places = [Path(folder.replace("STATE_DIR.lost", f"{agent.state}.lost.held")) for agent in cluster.agents.values()]
+    assert any(list(place.glob("*.record")) for place in places), f"no host has a part set of record in {places}"
     with cluster.zookeeper.client() as client:
         assert client.exists(PATH) and not client.exists(f"{PATH}/replicas/r1/metadata")
         (gone,) = runbook.spans(step(4), "deleteall")
