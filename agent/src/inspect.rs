@@ -20,7 +20,7 @@ use rekeeper_shared::inventory::{Around, HostInventory, PartsGroup, TableInvento
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
-use self::configured::{Configured, Disks, Now};
+use self::configured::{Configured, Now, Running};
 use self::neighbours::Neighbours;
 use self::parts::{Names, PartSums};
 use crate::clickhouse::{ClickHouse, Error};
@@ -177,7 +177,7 @@ struct Facts {
     written_by: HashMap<TableName, Vec<String>>,
     /// None when the file cannot be read.
     configured: Option<Configured>,
-    running_disks: Disks,
+    running: Running,
 }
 
 impl Facts {
@@ -221,7 +221,7 @@ impl Facts {
             stuck: around::stuck(clickhouse).await?,
             written_by,
             configured: Configured::read(config),
-            running_disks: Disks::read(clickhouse).await?,
+            running: Running::read(clickhouse).await?,
         })
     }
 
@@ -250,7 +250,7 @@ impl Facts {
             disks: &disks,
         };
         let configured = self.configured.as_ref();
-        let restart_changes = configured.map_or_else(Vec::new, |c| c.changes(&now, &self.running_disks));
+        let restart_changes = configured.map_or_else(Vec::new, |c| c.changes(&now, &self.running));
         Some(TableInventory {
             restart_changes,
             uuid: identity.uuid,

@@ -2,7 +2,6 @@
 //! (invariant 12). On disk, since the server tells little of a table that is detached; a list that was lost is learned
 //! again.
 
-mod definition;
 mod learn;
 
 use std::collections::BTreeSet;

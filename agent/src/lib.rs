@@ -4,6 +4,7 @@ pub mod app;
 pub mod clickhouse;
 pub mod clock;
 pub mod config;
+mod definition;
 pub mod doing;
 pub mod executor;
 pub mod export;

@@ -44,6 +44,17 @@ impl ClickHouse {
         Ok(rows.pop().map(|row| row.table))
     }
 
+    /// What the server puts for the macro `{server_uuid}`; empty when it is too old to tell.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(crate) async fn server_uuid(&self) -> Result<String, Error> {
+        match self.text("SELECT serverUUID()").await {
+            Err(error) if error.code() == Some(code::UNKNOWN_FUNCTION) => Ok(String::new()),
+            answer => answer,
+        }
+    }
+
     async fn detached_where(&self, more: &str) -> Result<Vec<Detached>, Error> {
         type Row = (String, String, String, String, u8);
         let sql = format!(

@@ -66,6 +66,8 @@ pub enum Class {
 pub mod code {
     /// BAD_ARGUMENTS.
     pub const BAD_ARGUMENTS: u32 = 36;
+    /// UNKNOWN_FUNCTION.
+    pub const UNKNOWN_FUNCTION: u32 = 46;
     /// UNKNOWN_IDENTIFIER, which a column that an older server does not have is.
     pub const UNKNOWN_IDENTIFIER: u32 = 47;
     /// TABLE_ALREADY_EXISTS, and "still used by some query".

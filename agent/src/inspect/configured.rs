@@ -13,26 +13,29 @@ use rekeeper_shared::ids::TableName;
 use roxmltree::{Document, Node};
 
 use crate::clickhouse::{ClickHouse, Error};
+use crate::definition::{SERVER_UUID, expand, of_engine, place};
 
-/// How deep macros may stand within macros; ClickHouse's own limit (`Macros.cpp`).
-const DEPTH: usize = 10;
 /// Disks and policies that ClickHouse makes of a table's own settings.
 const INTERNAL: &str = "__";
 
 /// What the configuration file says now.
 #[derive(Debug, Default)]
 pub(super) struct Configured {
-    macros: BTreeMap<String, String>,
+    macros: HashMap<String, String>,
     /// Folders of the local disks; none for disks of another type.
     disks: BTreeMap<String, Option<String>>,
     /// The disks of each policy.
     policies: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// The disks that the server has now, and the folders of the local ones.
-pub(super) struct Disks(HashMap<String, Option<String>>);
+/// What the server that runs has.
+pub(super) struct Running {
+    /// Its disks, and the folders of the local ones.
+    disks: HashMap<String, Option<String>>,
+    server_uuid: String,
+}
 
-impl Disks {
+impl Running {
     pub(super) async fn read(clickhouse: &ClickHouse) -> Result<Self, Error> {
         let rows: Vec<(String, String, u8)> = clickhouse
             .rows(
@@ -41,11 +44,12 @@ impl Disks {
             )
             .await?;
         let disks = rows.into_iter();
-        Ok(Self(
-            disks
+        Ok(Self {
+            disks: disks
                 .map(|(name, path, local)| (name, (local != 0).then_some(path)))
                 .collect(),
-        ))
+            server_uuid: clickhouse.server_uuid().await?,
+        })
     }
 }
 
@@ -99,8 +103,8 @@ impl Configured {
     }
 
     /// What would be otherwise for the table, in words.
-    pub(super) fn changes(&self, now: &Now<'_>, running: &Disks) -> Vec<String> {
-        let mut changes = self.moved(now);
+    pub(super) fn changes(&self, now: &Now<'_>, running: &Running) -> Vec<String> {
+        let mut changes = self.moved(now, running);
         let internal = |name: &str| name.starts_with(INTERNAL);
         let policy = self.policies.get(now.policy);
         // The policy `default` is there without being configured.
@@ -111,7 +115,7 @@ impl Configured {
             if policy.is_some_and(|disks| !disks.contains(disk)) {
                 changes.push(format!("its storage policy {} has no disk {disk}", now.policy));
             }
-            let folder = running.0.get(disk).cloned().flatten();
+            let folder = running.disks.get(disk).cloned().flatten();
             match (self.disks.get(disk), folder) {
                 // An embedded engine is told the folder of `default` otherwise.
                 (None, _) if disk == "default" => {}
@@ -126,76 +130,27 @@ impl Configured {
     }
 
     /// Where its path and replica name would be others.
-    fn moved(&self, now: &Now<'_>) -> Vec<String> {
-        let Some((path, replica_name)) = arguments(now.engine_full) else {
+    fn moved(&self, now: &Now<'_>, running: &Running) -> Vec<String> {
+        let Some(engine) = of_engine(now.engine_full) else {
             return Vec::new();
         };
+        let mut macros = self.macros.clone();
+        macros.insert(SERVER_UUID.to_owned(), running.server_uuid.clone());
         let expected = [
-            ("path", path.as_str(), now.path),
-            ("replica name", replica_name.as_str(), now.replica_name),
+            ("path", engine.path.as_str(), now.path),
+            ("replica name", engine.replica.as_str(), now.replica_name),
         ];
-        let differs = |(what, argument, has): (&str, &str, &str)| match self.expand(argument, now) {
+        let differs = |(what, argument, has): (&str, &str, &str)| match expand(argument, &macros, now.name, now.uuid) {
             Err(name) => Some(format!(
                 "there is no macro {{{name}}}, which is in its {what} {argument}"
             )),
             Ok(text) => {
-                let text = without_ensemble(&text).trim_end_matches('/');
-                (text != has.trim_end_matches('/')).then(|| format!("its {what} {argument} is {text} instead of {has}"))
+                let text = if what == "path" { place(&text).1 } else { text };
+                let is_same = text.trim_end_matches('/') == has.trim_end_matches('/');
+                (!is_same).then(|| format!("its {what} {argument} is {text} instead of {has}"))
             }
         };
         expected.into_iter().filter_map(differs).collect()
-    }
-
-    /// The text with the values of its macros; the name of the one that is not there.
-    fn expand(&self, text: &str, now: &Now<'_>) -> Result<String, String> {
-        let mut text = text.to_owned();
-        for _ in 0..DEPTH {
-            let Some((before, after)) = text.split_once('{') else {
-                break;
-            };
-            let Some((name, rest)) = after.split_once('}') else {
-                break;
-            };
-            let value = match name {
-                "database" => &now.name.database,
-                "table" => &now.name.table,
-                "uuid" => now.uuid,
-                other => self.macros.get(other).ok_or(other)?,
-            };
-            text = format!("{before}{value}{rest}");
-        }
-        Ok(text)
-    }
-}
-
-/// Path and replica name as the table's definition has them; none when it does not.
-fn arguments(engine_full: &str) -> Option<(String, String)> {
-    let (_, inside) = engine_full.split_once('(')?;
-    let (path, rest) = literal(inside)?;
-    let (replica_name, _) = literal(rest.trim_start().strip_prefix(',')?)?;
-    Some((path, replica_name))
-}
-
-/// A string of SQL at the beginning, and what follows.
-fn literal(sql: &str) -> Option<(String, &str)> {
-    let sql = sql.trim_start().strip_prefix('\'')?;
-    let mut text = String::new();
-    let mut characters = sql.char_indices();
-    while let Some((at, character)) = characters.next() {
-        match character {
-            '\'' => return Some((text, &sql[at + 1..])),
-            '\\' => text.push(characters.next()?.1),
-            other => text.push(other),
-        }
-    }
-    None
-}
-
-/// `zk2:/path` is the path of an auxiliary ensemble.
-fn without_ensemble(path: &str) -> &str {
-    match path.split_once(':') {
-        Some((ensemble, rest)) if !ensemble.contains('/') && rest.starts_with('/') => rest,
-        _ => path,
     }
 }
 
@@ -226,7 +181,8 @@ fn text_of(node: Node<'_, '_>) -> String {
 mod tests {
     use super::*;
 
-    const CONFIG: &str = "<clickhouse><path>/data</path><macros><shard>01</shard><replica>r{shard}</replica></macros>
+    const CONFIG: &str =
+        "<clickhouse><path>/data</path><macros><root>/d</root><shard>01</shard><replica>r{shard}</replica></macros>
         <storage_configuration><disks><default/><hot><path>/hot/</path></hot><s3><type>s3</type></s3></disks>
         <policies><mixed><volumes><a><disk>hot</disk><disk_2>s3</disk_2></a></volumes></mixed></policies>
         </storage_configuration></clickhouse>";
@@ -246,7 +202,11 @@ mod tests {
         let local = |path: &str| Some(path.to_owned());
         let running = [("default", local("/data/")), ("hot", local("/hot/")), ("s3", None)];
         let running = running.map(|(name, path)| (name.to_owned(), path));
-        Configured::parse(config).unwrap().changes(&now, &Disks(running.into()))
+        let running = Running {
+            disks: running.into(),
+            server_uuid: "s-1".to_owned(),
+        };
+        Configured::parse(config).unwrap().changes(&now, &running)
     }
 
     #[test]
@@ -283,9 +243,15 @@ mod tests {
             "ReplicatedReplacingMergeTree('/d/t/01', 'r01', version)",
             "ReplicatedMergeTree ORDER BY tuple()",
             "ReplicatedMergeTree('/d/t/01",
+            "ReplicatedMergeTree('d/t/{shard}', '{replica}')",
+            "ReplicatedMergeTree('{root}/t/{shard}', '{replica}')",
         ] {
             assert_eq!(changes(CONFIG, engine), [""; 0], "{engine}");
         }
-        assert_eq!(literal(r"'a\'b', 'c'"), Some(("a'b".to_owned(), ", 'c'")));
+        let engine = "ReplicatedMergeTree('/d/t/{shard}', '{server_uuid}')";
+        assert_eq!(
+            changes(CONFIG, engine),
+            ["its replica name {server_uuid} is s-1 instead of r01"]
+        );
     }
 }

@@ -8,8 +8,8 @@ use rekeeper_shared::ids::TableName;
 use rekeeper_shared::place::ZkPath;
 
 use super::KnownTable;
-use super::definition::{Engine, expand, replicated};
 use crate::clickhouse::{ClickHouse, Error};
+use crate::definition::{self, Engine, SERVER_UUID, expand, replicated};
 use crate::zookeeper::Ensembles;
 
 /// What was learned, and of which detached tables nothing could be, with the reason.
@@ -46,7 +46,8 @@ pub(super) async fn learn(clickhouse: &ClickHouse, config: &Path) -> Result<Lear
             "SELECT macro, substitution FROM system.macros",
         )
         .await?;
-    let macros: HashMap<String, String> = macros.into_iter().collect();
+    let mut macros: HashMap<String, String> = macros.into_iter().collect();
+    macros.insert(SERVER_UUID.to_owned(), clickhouse.server_uuid().await?);
     let folder: Vec<String> = clickhouse
         .rows(
             "SELECT FROM system.disks",
@@ -65,20 +66,16 @@ pub(super) async fn learn(clickhouse: &ClickHouse, config: &Path) -> Result<Lear
                 continue;
             }
         };
-        let Some(Engine {
-            ensemble,
-            path,
-            replica,
-        }) = replicated(&text)
-        else {
+        let Some(Engine { path, replica }) = replicated(&text) else {
             continue; // Another engine.
         };
         let expanded = |text: &str| expand(text, &macros, &name, &uuid);
         match (expanded(&path), expanded(&replica)) {
-            (Some(path), Some(replica_name)) => {
+            (Ok(argument), Ok(replica_name)) => {
+                let (ensemble, path) = definition::place(&argument);
                 if let Ok(path) = ZkPath::parse(&path) {
                     learned.insert(KnownTable {
-                        place: place(&ensemble),
+                        place: place(ensemble),
                         name,
                         uuid,
                         path,

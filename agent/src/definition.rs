@@ -1,4 +1,4 @@
-//! What ClickHouse's metadata file of a table says of its replica. Pure.
+//! What a table's definition says of its replica, in ClickHouse's metadata file and in `engine_full`. Pure.
 
 use std::collections::HashMap;
 use std::iter::Peekable;
@@ -6,21 +6,21 @@ use std::str::Chars;
 
 use rekeeper_shared::ids::TableName;
 
-/// How deep macros are within macros, at most; as in ClickHouse.
+/// How deep macros are within macros, at most; as in ClickHouse (`Macros.cpp`).
 const DEEPEST: usize = 10;
+/// The macro that stands for the server and is in no configuration; 25.8 leaves it in the definition.
+pub(crate) const SERVER_UUID: &str = "server_uuid";
 
-/// The arguments of a Replicated*MergeTree engine, macros unexpanded.
+/// The arguments of a Replicated*MergeTree engine as they are written, macros unexpanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Engine {
-    /// `default`, or the auxiliary one that is written before the path.
-    pub(super) ensemble: String,
-    pub(super) path: String,
-    pub(super) replica: String,
+pub(crate) struct Engine {
+    pub(crate) path: String,
+    pub(crate) replica: String,
 }
 
 /// The engine of `ATTACH TABLE _ UUID '...' (columns) ENGINE = ReplicatedMergeTree('path', 'replica') ...`; none when it is
 /// another one. ClickHouse writes both arguments there, also those that were left to its configuration.
-pub(super) fn replicated(definition: &str) -> Option<Engine> {
+pub(crate) fn replicated(definition: &str) -> Option<Engine> {
     let mut chars = definition.chars().peekable();
     let mut depth = 0_u32;
     loop {
@@ -40,53 +40,69 @@ pub(super) fn replicated(definition: &str) -> Option<Engine> {
         }
     }
     skip(&mut chars, '=')?;
+    engine(&mut chars)
+}
+
+/// The engine of `ReplicatedMergeTree('path', 'replica') ...`, as `system.tables` has it in `engine_full`; none when it is
+/// another one.
+pub(crate) fn of_engine(engine_full: &str) -> Option<Engine> {
+    engine(&mut engine_full.chars().peekable())
+}
+
+fn engine(chars: &mut Peekable<Chars<'_>>) -> Option<Engine> {
     let first = chars.next()?;
-    let name = word(first, &mut chars);
+    let name = word(first, chars);
     if !name.starts_with("Replicated") || !name.ends_with("MergeTree") {
         return None;
     }
-    skip(&mut chars, '(')?;
-    let path = literal(&mut chars)?;
-    skip(&mut chars, ',')?;
-    let replica = literal(&mut chars)?;
-    let (ensemble, path) = match path.split_once(':') {
-        Some((ensemble, path)) if !ensemble.contains('/') => (ensemble.to_owned(), path.to_owned()),
-        _ => ("default".to_owned(), path),
-    };
-    let path = if path.starts_with('/') {
-        path
-    } else {
-        format!("/{path}")
-    };
-    Some(Engine {
-        ensemble,
-        path,
-        replica,
-    })
+    skip(chars, '(')?;
+    let path = literal(chars)?;
+    skip(chars, ',')?;
+    let replica = literal(chars)?;
+    Some(Engine { path, replica })
 }
 
-/// The text with its macros replaced, as the server does for this table; none when one is not known.
-pub(super) fn expand(text: &str, macros: &HashMap<String, String>, name: &TableName, uuid: &str) -> Option<String> {
+/// Name of the ensemble, `default` or an auxiliary one, and the path in it, of a first argument whose macros are replaced.
+pub(crate) fn place(argument: &str) -> (&str, String) {
+    let (ensemble, path) = match argument.split_once(':') {
+        Some((ensemble, path)) if !ensemble.contains('/') => (ensemble, path),
+        _ => ("default", argument),
+    };
+    // Tables of old servers have it without.
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    (ensemble, format!("{slash}{path}"))
+}
+
+/// The text with its macros replaced, as the server does for this table.
+///
+/// # Errors
+/// The name of the macro that is not known, or the text when its braces are not those of macros.
+pub(crate) fn expand(
+    text: &str,
+    macros: &HashMap<String, String>,
+    name: &TableName,
+    uuid: &str,
+) -> Result<String, String> {
     let mut text = text.to_owned();
     for _ in 0..DEEPEST {
         if !text.contains('{') {
-            return Some(text);
+            return Ok(text);
         }
         let mut parts = text.split('{');
-        let mut expanded = parts.next()?.to_owned();
+        let mut expanded = parts.next().unwrap_or_default().to_owned();
         for part in parts {
-            let (key, after) = part.split_once('}')?;
+            let (key, after) = part.split_once('}').ok_or(part)?;
             expanded.push_str(match key {
                 "database" => &name.database,
                 "table" => &name.table,
                 "uuid" => uuid,
-                key => macros.get(key)?,
+                key => macros.get(key).ok_or(key)?,
             });
             expanded.push_str(after);
         }
         text = expanded;
     }
-    None
+    Err(text)
 }
 
 fn word(first: char, chars: &mut Peekable<Chars<'_>>) -> String {
@@ -155,8 +171,7 @@ SETTINGS index_granularity = 8192
 ";
         let found = replicated(text).unwrap();
         let expected = Engine {
-            ensemble: "second".into(),
-            path: "/tables/{shard}/d/it's".into(),
+            path: "second:/tables/{shard}/d/it's".into(),
             replica: "{replica}".into(),
         };
         assert_eq!(found, expected);
@@ -165,10 +180,19 @@ SETTINGS index_granularity = 8192
                 "ATTACH TABLE _ UUID 'u' (`id` UInt8)\nENGINE = {engine}\nORDER BY id"
             ))
         };
-        assert_eq!(plain("ReplicatedMergeTree('a/b', 'r')").unwrap().path, "/a/b");
+        let engine = of_engine("ReplicatedMergeTree('a/b', 'r') ORDER BY a").unwrap();
+        assert_eq!((engine.path.as_str(), engine.replica.as_str()), ("a/b", "r"));
+        assert_eq!(of_engine("ReplicatedMergeTree ORDER BY a"), None);
         assert_eq!(plain("MergeTree"), None);
         assert_eq!(plain("ReplicatedMergeTree"), None);
         assert_eq!(plain("ReplicatedMergeTree('a/b"), None);
+    }
+
+    #[test]
+    fn a_place_has_its_ensemble_and_a_slash() {
+        assert_eq!(place("second:/a/b"), ("second", "/a/b".to_owned()));
+        assert_eq!(place("/a:b"), ("default", "/a:b".to_owned()));
+        assert_eq!(place("a/b"), ("default", "/a/b".to_owned()));
     }
 
     #[test]
@@ -179,8 +203,8 @@ SETTINGS index_granularity = 8192
         let expand = |text: &str| expand(text, &macros, &name, "u-1");
         assert_eq!(expand("/{uuid}/{shard}/{database}.{table}/x").unwrap(), "/u-1/01/d.t/x");
         assert_eq!(expand("{replica}").unwrap(), "r-01");
-        for unknown in ["/{cluster}/t", "{loop}", "/{shard"] {
-            assert_eq!(expand(unknown), None, "{unknown}");
+        for (text, unknown) in [("/{cluster}/t", "cluster"), ("{loop}", "{loop}"), ("/{shard", "shard")] {
+            assert_eq!(expand(text), Err(unknown.to_owned()), "{text}");
         }
     }
 }
