@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use rekeeper_shared::document::Packed;
 use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Command, Event, Failure, Order, Outcome, StepKind};
+use rekeeper_shared::step::{About, Class, Command, Event, Failure, Order, Outcome};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::clickhouse::is_zero_uuid;
@@ -242,7 +242,7 @@ impl Inner {
         // Neither a lost sender nor a closed semaphore can happen: both live in `self`.
         let _ = self.ready.clone().wait_for(|ready| *ready).await;
         let _turn = target.turn.lock().await;
-        let _permit = self.classes.of(kind).acquire().await;
+        let _permit = self.classes.of(kind.class()).acquire().await;
         let latest = lock(&target.latest).get(&command.migration).copied();
         if let Some(latest) = latest.filter(|latest| *latest > command.attempt) {
             let message = format!("attempt {latest} for the same target was ordered since: this older one is not run");
@@ -262,7 +262,7 @@ impl Inner {
             Ok(answer) => answer,
             Err(error) => {
                 let message = format!("the step {kind} of the agent broke off ({error}); this is a fault of Rekeeper");
-                (Outcome::Failed(Failure::lasting(code_of(kind), message)), None)
+                (Outcome::Failed(Failure::lasting(kind.failure_code(), message)), None)
             }
         }
     }
@@ -287,45 +287,24 @@ impl Inner {
 }
 
 impl Classes {
-    fn of(&self, kind: StepKind) -> &Semaphore {
-        match kind {
-            StepKind::Sync | StepKind::Detach | StepKind::Reattach | StepKind::Attach | StepKind::Finish => {
-                &self.tables
-            }
-            StepKind::Restore => &self.restores,
-            StepKind::Clear => &self.clears,
-            StepKind::Freeze
-            | StepKind::Settle
-            | StepKind::Record
-            | StepKind::Attest
-            | StepKind::Clean
-            | StepKind::Release
-            | StepKind::Witness => &self.sets,
-            StepKind::Restart => &self.restart,
+    fn of(&self, class: Class) -> &Semaphore {
+        match class {
+            Class::Tables => &self.tables,
+            Class::Restores => &self.restores,
+            Class::Clears => &self.clears,
+            Class::Sets => &self.sets,
+            Class::Server => &self.restart,
         }
     }
 }
 
 impl Key {
     fn of(order: &Order) -> Self {
-        match order {
-            Order::Sync(table)
-            | Order::Detach(table)
-            | Order::Reattach(table)
-            | Order::Clear(table)
-            | Order::Finish(table)
-            | Order::Attest { table, .. }
-            | Order::Attach { table, .. }
-            | Order::Restore { table, .. } => Self::Table(if is_zero_uuid(&table.uuid) {
-                table.name.to_string()
-            } else {
-                table.uuid.clone()
-            }),
-            Order::Freeze(set) | Order::Settle(set) | Order::Record(set) | Order::Clean(set) | Order::Release(set) => {
-                Self::Set(set.place.ensemble.clone(), set.path.to_string())
-            }
-            Order::Witness(witness) => Self::Set(witness.ensemble.clone(), witness.path.to_string()),
-            Order::Restart => Self::Host,
+        match order.about() {
+            About::Table(table) if is_zero_uuid(&table.uuid) => Self::Table(table.name.to_string()),
+            About::Table(table) => Self::Table(table.uuid.clone()),
+            About::Set { ensemble, path } => Self::Set(ensemble.to_owned(), path.to_string()),
+            About::Host => Self::Host,
         }
     }
 }
@@ -333,37 +312,10 @@ impl Key {
 /// What a step is about, for people.
 fn describe(order: &Order) -> String {
     let kind = order.kind();
-    match order {
-        Order::Sync(table)
-        | Order::Detach(table)
-        | Order::Reattach(table)
-        | Order::Clear(table)
-        | Order::Finish(table)
-        | Order::Attest { table, .. }
-        | Order::Attach { table, .. }
-        | Order::Restore { table, .. } => format!("{kind} {}", table.name),
-        Order::Freeze(set) | Order::Settle(set) | Order::Record(set) | Order::Clean(set) | Order::Release(set) => {
-            format!("{kind} {}", set.path)
-        }
-        Order::Witness(witness) => format!("{kind} {}", witness.path),
-        Order::Restart => kind.to_string(),
-    }
-}
-
-/// The code of a step that failed for no better known reason.
-pub(crate) fn code_of(kind: StepKind) -> Code {
-    match kind {
-        StepKind::Sync => Code::SyncFailed,
-        StepKind::Freeze => Code::FreezeFailed,
-        StepKind::Detach => Code::DetachFailed,
-        StepKind::Reattach | StepKind::Attach => Code::AttachFailed,
-        StepKind::Settle | StepKind::Record | StepKind::Attest => Code::RecordFailed,
-        StepKind::Clean => Code::CleanFailed,
-        StepKind::Release => Code::ReleaseFailed,
-        StepKind::Restart => Code::RestartFailed,
-        StepKind::Witness => Code::WitnessFailed,
-        StepKind::Restore | StepKind::Clear => Code::RestoreFailed,
-        StepKind::Finish => Code::MergesFailed,
+    match order.about() {
+        About::Table(table) => format!("{kind} {}", table.name),
+        About::Set { path, .. } => format!("{kind} {path}"),
+        About::Host => kind.to_string(),
     }
 }
 

@@ -100,6 +100,18 @@ pub struct PlanRequest {
     pub restart: RestartPolicy,
     /// `--allow`, as given.
     pub allow: Vec<String>,
+    /// Which way the replica sets go; a plan of an older release knew one only.
+    #[serde(default)]
+    pub mode: Mode,
+}
+
+/// Which way the replica sets of a plan go: which steps, in which order (coordinator, progress/modes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The metadata is deleted and made anew from the replicas, which are detached meanwhile.
+    #[default]
+    Rebuild,
 }
 
 /// Whether the servers are restarted.

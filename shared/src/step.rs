@@ -1,8 +1,10 @@
 //! The steps of a migration: what a coordinator orders, and what an agent answers.
 
-use std::fmt;
+mod kind;
 
 use serde::{Deserialize, Serialize};
+
+pub use kind::{Class, Scope, StepKind};
 
 use crate::document::Packed;
 use crate::ids::{HostName, MigrationName, TableName};
@@ -11,65 +13,7 @@ use crate::plan::{HostIx, SetIx, TableIx};
 use crate::problem::{Code, Problem};
 use crate::settle::{Allowed, Unsettled};
 
-/// The smallest idempotent actions of an agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StepKind {
-    /// Table: SYSTEM SYNC REPLICA ... LIGHTWEIGHT, bounded.
-    Sync,
-    /// Set: take away the permission to add to the table's log, so that its replicas catch up under inserts.
-    Freeze,
-    /// Table: DETACH TABLE ... PERMANENTLY SYNC.
-    Detach,
-    /// Table: ATTACH TABLE on metadata that is still there, back into service.
-    Reattach,
-    /// Set: read the nodes, judge; changes nothing.
-    Settle,
-    /// Set: marker, judge again under it, part set of record.
-    Record,
-    /// Table: its own agent compares the part set of record with what it reads itself, under the marker of the record.
-    Attest,
-    /// Set: delete the nodes, under the attempt's own marker.
-    Clean,
-    /// Set: take marker, held `is_active` and frozen log away, when nothing was deleted.
-    Release,
-    /// Host: hook, restart command, wait for a new server.
-    Restart,
-    /// Set: create the witness node at the place that the server is configured for.
-    Witness,
-    /// Table: witness, ATTACH TABLE without metadata, merges stopped, manifest.
-    Attach,
-    /// Table: SYSTEM RESTORE REPLICA and everything until all parts are accounted for.
-    Restore,
-    /// Table: caches dropped, once no statement runs any more that knows its parts by former names.
-    Clear,
-    /// Table: SYSTEM START MERGES.
-    Finish,
-}
-
-impl fmt::Display for StepKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sync => "sync",
-            Self::Freeze => "freeze",
-            Self::Detach => "detach",
-            Self::Reattach => "reattach",
-            Self::Settle => "settle",
-            Self::Record => "record",
-            Self::Attest => "attest",
-            Self::Clean => "clean",
-            Self::Release => "release",
-            Self::Restart => "restart",
-            Self::Witness => "witness",
-            Self::Attach => "attach",
-            Self::Restore => "restore",
-            Self::Clear => "clear",
-            Self::Finish => "finish",
-        })
-    }
-}
-
-/// What a step is about.
+/// The table replica, set or host that a step is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
@@ -79,6 +23,18 @@ pub enum Target {
     Set(SetIx),
     /// A host.
     Host(HostIx),
+}
+
+impl Target {
+    /// Of what kind it is.
+    #[must_use]
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Table(_) => Scope::Table,
+            Self::Set(_) => Scope::Set,
+            Self::Host(_) => Scope::Host,
+        }
+    }
 }
 
 /// An order to one agent.
@@ -180,6 +136,45 @@ impl Order {
             Self::Finish(_) => StepKind::Finish,
         }
     }
+
+    /// What it is about.
+    #[must_use]
+    pub fn about(&self) -> About<'_> {
+        match self {
+            Self::Sync(table)
+            | Self::Detach(table)
+            | Self::Reattach(table)
+            | Self::Clear(table)
+            | Self::Finish(table)
+            | Self::Attest { table, .. }
+            | Self::Attach { table, .. }
+            | Self::Restore { table, .. } => About::Table(table),
+            Self::Freeze(set) | Self::Settle(set) | Self::Record(set) | Self::Clean(set) | Self::Release(set) => {
+                About::Set {
+                    ensemble: &set.place.ensemble,
+                    path: &set.path,
+                }
+            }
+            Self::Witness(Witness { ensemble, path, .. }) => About::Set { ensemble, path },
+            Self::Restart => About::Host,
+        }
+    }
+}
+
+/// What an order is about, as an agent tells it from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About<'a> {
+    /// A table replica of its server.
+    Table(&'a TableRef),
+    /// The replica set at a path.
+    Set {
+        /// The ensemble.
+        ensemble: &'a str,
+        /// The table's path.
+        path: &'a ZkPath,
+    },
+    /// Its server.
+    Host,
 }
 
 /// A table replica as an agent finds it: by UUID, path and replica name, not by name alone.

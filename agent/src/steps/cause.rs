@@ -5,7 +5,6 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Failure, Order, TableRef};
 
 use crate::clickhouse::ClickHouse;
-use crate::executor::code_of;
 
 /// What ClickHouse calls 242.
 const READ_ONLY: &str = "(TABLE_IS_READ_ONLY)";
@@ -33,7 +32,7 @@ pub async fn by_cause(failure: Failure, order: &Order, clickhouse: &ClickHouse) 
 /// The table of which the server is to be asked. One that was attached without metadata never gets another session by itself,
 /// also when ZooKeeper is back: of that the session tells only where a statement needed it.
 fn asked<'a>(failure: &Failure, order: &'a Order) -> Option<&'a TableRef> {
-    if !failure.retry || failure.problem.code != code_of(order.kind()) {
+    if !failure.retry || failure.problem.code != order.kind().failure_code() {
         return None;
     }
     let is_read_only = failure.problem.message.contains(READ_ONLY);

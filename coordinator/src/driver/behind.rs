@@ -10,6 +10,7 @@ use super::hosts::Hosts;
 use super::migration::Migration;
 use super::{Driver, OperatorError};
 use crate::progress::OperatorOrder;
+use crate::progress::modes::{Needs, row};
 use crate::store::Store;
 
 impl<S: Store> Driver<S> {
@@ -68,10 +69,12 @@ pub(super) fn unheard<'a>(
     step: StepKind,
     target: Target,
 ) -> Option<&'a HostName> {
-    let (StepKind::Record | StepKind::Clean, Target::Set(set)) = (step, target) else {
-        return None;
-    };
     let plan = &migration.plan;
+    let set = match (row(plan.request.mode, step)?.needs, target) {
+        (Needs::RoomAndAllHeard, Target::Set(set)) => set,
+        (Needs::RoomAndAllHeard, Target::Table(table)) => plan.tables[table].set,
+        (Needs::RoomAndAllHeard, Target::Host(_)) | (Needs::Nothing | Needs::Room, _) => return None,
+    };
     let of_set = migration.progress.hosts_of(plan, set);
     let mut names = of_set.into_iter().map(|host| &plan.hosts[host].name);
     names.find(|name| hosts.get(name).is_none())

@@ -30,13 +30,11 @@ pub(super) struct Documents {
 impl Wanted {
     /// What the command takes along.
     pub(super) fn of(plan: &Plan, progress: &Progress, intent: Intent) -> Self {
-        let manifest = match (intent.target, intent.step) {
-            (Target::Table(table), StepKind::Attach | StepKind::Restore) => manifest_of(progress, table),
-            _ => None,
-        };
-        let needed = needed(plan, progress, intent).into_iter();
+        let (needed, manifest) = needed(plan, progress, intent);
         Self {
-            needed: needed.map(|(digest, what)| (digest.map(str::to_owned), what)).collect(),
+            needed: (needed.into_iter())
+                .map(|(digest, what)| (digest.map(str::to_owned), what))
+                .collect(),
             manifest: manifest.map(str::to_owned),
         }
     }
@@ -95,25 +93,47 @@ fn only_digest(digest: &str) -> Packed {
     }
 }
 
-/// The documents that the command of an intent takes along, the record first: digests, and what they are.
-fn needed<'a>(plan: &Plan, progress: &'a Progress, intent: Intent) -> Vec<(Option<&'a str>, &'static str)> {
+/// The documents that the command of an intent takes along, the record first: digests, and what they are; and the
+/// manifest that its own table has.
+fn needed<'a>(
+    plan: &Plan,
+    progress: &'a Progress,
+    intent: Intent,
+) -> (Vec<(Option<&'a str>, &'static str)>, Option<&'a str>) {
     let Target::Table(table) = intent.target else {
-        return Vec::new();
+        return (Vec::new(), None);
     };
     let set = &progress.sets[plan.tables[table].set];
-    let mut needed = vec![(set.record.as_deref(), "part set of record")];
-    let order = progress.restore_order(plan, plan.tables[table].set);
-    match (intent.step, order.split_first()) {
-        (StepKind::Attach | StepKind::Attest, _) => {}
-        (StepKind::Restore, Some((&first, others))) if first != table => {
-            needed.push((manifest_of(progress, first), "manifest of the reference"));
-            // Only then may one of them have brought parts.
-            let earlier = others.iter().take_while(|&&other| set.one_by_one && other != table);
-            needed.extend(earlier.map(|&other| (manifest_of(progress, other), "manifest of a replica")));
+    let record = (set.record.as_deref(), "part set of record");
+    match intent.step {
+        StepKind::Attest => (vec![record], None),
+        StepKind::Attach => (vec![record], manifest_of(progress, table)),
+        StepKind::Restore => {
+            let mut needed = Vec::new();
+            let order = progress.restore_order(plan, plan.tables[table].set);
+            if let Some((&first, others)) = order.split_first()
+                && first != table
+            {
+                needed.extend([record, (manifest_of(progress, first), "manifest of the reference")]);
+                // Only then may one of them have brought parts.
+                let earlier = others.iter().take_while(|&&other| set.one_by_one && other != table);
+                needed.extend(earlier.map(|&other| (manifest_of(progress, other), "manifest of a replica")));
+            }
+            (needed, manifest_of(progress, table))
         }
-        _ => needed.clear(),
+        StepKind::Sync
+        | StepKind::Freeze
+        | StepKind::Detach
+        | StepKind::Reattach
+        | StepKind::Settle
+        | StepKind::Record
+        | StepKind::Clean
+        | StepKind::Release
+        | StepKind::Restart
+        | StepKind::Witness
+        | StepKind::Clear
+        | StepKind::Finish => (Vec::new(), None),
     }
-    needed
 }
 
 fn manifest_of(progress: &Progress, table: TableIx) -> Option<&str> {
@@ -127,78 +147,74 @@ fn with(
     documents: Vec<Packed>,
     manifest: Option<Packed>,
 ) -> Result<Command, Failure> {
-    let order = match intent.target {
-        Target::Host(_) => Order::Restart,
-        Target::Set(set) => set_order(plan, progress, intent.step, set)?,
-        Target::Table(table) => table_order(plan, progress, intent.step, table, documents, manifest)?,
-    };
     Ok(Command {
         migration: plan.name.clone(),
         attempt: intent.attempt,
-        order,
+        order: order(plan, progress, intent, documents, manifest).ok_or_else(|| mismatch(intent.step))?,
     })
 }
 
-fn set_order(plan: &Plan, progress: &Progress, step: StepKind, set: SetIx) -> Result<Order, Failure> {
-    let reference = set_ref(plan, progress, set);
-    Ok(match step {
-        StepKind::Freeze => Order::Freeze(reference),
-        StepKind::Settle => Order::Settle(reference),
-        StepKind::Record => Order::Record(reference),
-        StepKind::Clean => Order::Clean(reference),
-        StepKind::Release => Order::Release(reference),
-        StepKind::Witness => Order::Witness(witness(plan, set)),
-        other => return Err(mismatch(other)),
-    })
-}
-
-fn table_order(
+/// None when the step does not fit its target.
+fn order(
     plan: &Plan,
     progress: &Progress,
-    step: StepKind,
-    table: TableIx,
+    intent: Intent,
     documents: Vec<Packed>,
     manifest: Option<Packed>,
-) -> Result<Order, Failure> {
+) -> Option<Order> {
     let mut documents = documents.into_iter();
-    let reference = table_ref(plan, table);
-    let set = plan.tables[table].set;
-    Ok(match step {
-        StepKind::Sync => Order::Sync(reference),
-        StepKind::Detach => Order::Detach(reference),
-        StepKind::Reattach => Order::Reattach(reference),
-        StepKind::Clear => Order::Clear(reference),
-        StepKind::Finish => Order::Finish(reference),
+    let mut next = || documents.next().unwrap_or_else(|| only_digest(""));
+    let (of_table, of_set) = match intent.target {
+        Target::Table(table) => (Some(table), None),
+        Target::Set(set) => (None, Some(set)),
+        Target::Host(_) => (None, None),
+    };
+    let table = || Some(table_ref(plan, of_table?));
+    let set = || Some(set_ref(plan, progress, of_set?));
+    let set_of_table = || Some(plan.tables[of_table?].set);
+    Some(match intent.step {
+        StepKind::Sync => Order::Sync(table()?),
+        StepKind::Freeze => Order::Freeze(set()?),
+        StepKind::Detach => Order::Detach(table()?),
+        StepKind::Reattach => Order::Reattach(table()?),
+        StepKind::Settle => Order::Settle(set()?),
+        StepKind::Record => Order::Record(set()?),
         StepKind::Attest => Order::Attest {
-            table: reference,
-            set: set_ref(plan, progress, set),
-            record: documents.next().unwrap_or_else(|| only_digest("")),
+            table: table()?,
+            set: set_ref(plan, progress, set_of_table()?),
+            record: next(),
         },
+        StepKind::Clean => Order::Clean(set()?),
+        StepKind::Release => Order::Release(set()?),
+        StepKind::Restart => Order::Restart,
+        StepKind::Witness => Order::Witness(witness(plan, of_set?)),
         StepKind::Attach => Order::Attach {
-            table: reference,
-            witness: witness(plan, set),
-            record: documents.next().unwrap_or_else(|| only_digest("")),
+            table: table()?,
+            witness: witness(plan, set_of_table()?),
+            record: next(),
             manifest,
         },
         StepKind::Restore => {
+            let set = set_of_table()?;
             let role = match progress.restore_order(plan, set).first() {
-                Some(&first) if first != table => Role::Follower {
-                    record: documents.next().unwrap_or_else(|| only_digest("")),
+                Some(&first) if of_table != Some(first) => Role::Follower {
+                    record: next(),
                     before: documents.collect(),
                 },
-                _ => Role::Reference,
+                Some(_) | None => Role::Reference,
             };
             Order::Restore {
-                table: reference,
+                table: table()?,
                 role,
                 manifest: manifest.unwrap_or_else(|| only_digest("")),
                 witness: witness(plan, set),
-                merges_keep_rows: plan.tables[table].merges_keep_rows(),
-                keep_order: keep_order(plan, table),
+                merges_keep_rows: plan.tables[of_table?].merges_keep_rows(),
+                keep_order: keep_order(plan, of_table?),
                 replicas: plan.replica_names(set),
             }
         }
-        other => return Err(mismatch(other)),
+        StepKind::Clear => Order::Clear(table()?),
+        StepKind::Finish => Order::Finish(table()?),
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rekeeper_shared::ids::{HostName, MigrationName};
 use rekeeper_shared::plan::HostIx;
-use rekeeper_shared::step::{Hello, StepKind, Target};
+use rekeeper_shared::step::{Class, Hello, StepKind, Target};
 use tokio::time::Instant;
 
 use super::behind::unheard;
@@ -55,37 +55,11 @@ impl Load {
     }
 
     pub(super) fn add(&mut self, host: HostIx, step: StepKind) {
-        *self.0.entry((host, class(step))).or_default() += 1;
+        *self.0.entry((host, step.class())).or_default() += 1;
     }
 
     fn of(&self, host: HostIx, step: StepKind) -> usize {
-        self.0.get(&(host, class(step))).copied().unwrap_or_default()
-    }
-}
-
-/// Which limit a step counts against.
-#[derive(PartialEq, Eq, Hash, Clone, Copy)]
-enum Class {
-    Tables,
-    Restores,
-    Clears,
-    Sets,
-    Server,
-}
-
-fn class(step: StepKind) -> Class {
-    match step {
-        StepKind::Sync | StepKind::Detach | StepKind::Reattach | StepKind::Attach | StepKind::Finish => Class::Tables,
-        StepKind::Restore => Class::Restores,
-        StepKind::Clear => Class::Clears,
-        StepKind::Freeze
-        | StepKind::Settle
-        | StepKind::Record
-        | StepKind::Attest
-        | StepKind::Clean
-        | StepKind::Release
-        | StepKind::Witness => Class::Sets,
-        StepKind::Restart => Class::Server,
+        self.0.get(&(host, step.class())).copied().unwrap_or_default()
     }
 }
 
@@ -158,21 +132,21 @@ impl Hosts {
             let Some(known) = self.0.get(&migration.plan.hosts[host].name) else {
                 return false;
             };
-            let limit = match class(proposal.step) {
+            let limit = match proposal.row.step.class() {
                 Class::Tables => known.hello.parallel_detach.saturating_mul(STEPS_PER_TURN),
                 Class::Restores => known.hello.parallel_restore.saturating_mul(STEPS_PER_TURN),
                 Class::Clears => CLEARS_AT_A_TIME,
                 Class::Sets => SET_STEPS,
                 Class::Server => 1,
             };
-            self.connection(&migration.plan.hosts[host].name).is_some() && load.of(host, proposal.step) < limit
+            self.connection(&migration.plan.hosts[host].name).is_some() && load.of(host, proposal.row.step) < limit
         };
         proposal
             .members
             .iter()
             .map(|(target, hosts)| {
                 if migration.not_before(*target, now).is_some()
-                    || unheard(migration, self, proposal.step, *target).is_some()
+                    || unheard(migration, self, proposal.row.step, *target).is_some()
                 {
                     return None;
                 }

@@ -23,11 +23,12 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use rekeeper_shared::ids::{HostName, MigrationName};
 use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Event, Failure, Outcome, StepKind, Target};
+use rekeeper_shared::step::{Done, Event, Failure, Outcome, Target};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::agents::{self, AgentsHandle, ConnectionId, FromAgents, Heard};
+use crate::progress::modes::Needs;
 use crate::progress::{IllegalTransition, Intent, Record};
 use crate::store::{Append, Store, StoreError};
 
@@ -307,7 +308,7 @@ impl<S: Store> Driver<S> {
             }
             let mut load = Load::of_all(migration);
             for proposal in migration.progress.proposals(&migration.plan) {
-                if !has_room && waits_for_room(proposal.step) {
+                if !has_room && proposal.row.needs >= Needs::Room {
                     continue;
                 }
                 let Some(chosen) = self.hosts.admit(migration, &proposal, &load, now) else {
@@ -318,7 +319,7 @@ impl<S: Store> Driver<S> {
                     let intent = Intent {
                         attempt,
                         host,
-                        step: proposal.step,
+                        step: proposal.row.step,
                         target,
                     };
                     let record = Record::Intent(intent);
@@ -328,7 +329,7 @@ impl<S: Store> Driver<S> {
                             let subject = command::subject(&migration.plan, &migration.progress, target);
                             self.agents
                                 .is_to_do(&migration.plan.hosts[host].name, name, attempt, subject);
-                            load.add(host, proposal.step);
+                            load.add(host, proposal.row.step);
                             migration.look();
                             turn.appends.push(Append {
                                 migration: name.clone(),
@@ -406,24 +407,5 @@ impl<S: Store> Driver<S> {
                 Err(Refused { why, .. }) => tracing::debug!(migration = %name, error = %why, "it has ended meanwhile"),
             }
         }
-    }
-}
-
-/// Whether the step leads to what has to be written down whatever comes: it is not ordered before there is room for that.
-fn waits_for_room(step: StepKind) -> bool {
-    match step {
-        StepKind::Detach | StepKind::Record | StepKind::Clean => true,
-        StepKind::Sync
-        | StepKind::Freeze
-        | StepKind::Reattach
-        | StepKind::Settle
-        | StepKind::Release
-        | StepKind::Restart
-        | StepKind::Witness
-        | StepKind::Attach
-        | StepKind::Restore
-        | StepKind::Attest
-        | StepKind::Clear
-        | StepKind::Finish => false,
     }
 }

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{StepKind, Target};
+use rekeeper_shared::step::Target;
 use rekeeper_shared::view::{RetryStatus, RunningStep, State, StatusView};
 use tokio::time::Instant;
 
 use super::behind::{behind, unheard};
 use super::hosts::Hosts;
 use super::migration::{Migration, Retry};
-use super::waits_for_room;
 use crate::progress::MAX_FAILURES;
+use crate::progress::modes::Needs;
 use crate::progress::next::Proposal;
 
 /// What the migration waits for; none when it does not run.
@@ -45,16 +45,16 @@ pub(super) fn waiting_for(migration: &Migration, hosts: &Hosts, has_room: bool) 
         return Some(format!(
             "{what}{}, for {for_}, {}",
             doing.unwrap_or_default(),
-            limit(intent.step)
+            intent.step.time_limit()
         ));
     }
     let proposal = migration.progress.proposals(&migration.plan).into_iter().next()?;
-    if !has_room && waits_for_room(proposal.step) {
+    if !has_room && proposal.row.needs >= Needs::Room {
         let target = proposal.members.first().map(|(target, _)| migration.name_of(*target));
         let (code, target) = (Code::StateDirFull, target.unwrap_or_default());
         return Some(format!(
             "{} of {target}: {code}: no room on the disk of the coordinator's data_dir: ordered once there is, no limit",
-            proposal.step
+            proposal.row.step
         ));
     }
     Some(not_ordered(migration, hosts, &proposal, now))
@@ -128,10 +128,10 @@ pub(super) fn retries(migration: &Migration) -> Vec<RetryStatus> {
 
 fn not_ordered(migration: &Migration, hosts: &Hosts, proposal: &Proposal, now: Instant) -> String {
     let silent = proposal.members.iter().find_map(|(target, _)| {
-        let host = unheard(migration, hosts, proposal.step, *target)?;
+        let host = unheard(migration, hosts, proposal.row.step, *target)?;
         Some(format!(
             "{} of {}: {}",
-            proposal.step,
+            proposal.row.step,
             migration.name_of(*target),
             away(hosts, host, now)?
         ))
@@ -165,14 +165,14 @@ fn not_ordered(migration: &Migration, hosts: &Hosts, proposal: &Proposal, now: I
             Some(next) => {
                 format!(
                     "{} of {target}: it failed{why}, and is tried again in {}",
-                    proposal.step,
+                    proposal.row.step,
                     rounded(next - now)
                 )
             }
-            None => format!("{} of {target}: ordered next", proposal.step),
+            None => format!("{} of {target}: ordered next", proposal.row.step),
         };
     };
-    let what = format!("{} of {}", proposal.step, migration.name_of(*target));
+    let what = format!("{} of {}", proposal.row.step, migration.name_of(*target));
     let host = &migration.plan.hosts[candidates[0]].name;
     match away(hosts, host, now) {
         Some(away) => format!("{what}: {away}"),
@@ -196,26 +196,6 @@ fn away(hosts: &Hosts, name: &rekeeper_shared::ids::HostName, now: Instant) -> O
             rounded(now - host.since)
         )
     })
-}
-
-fn limit(step: StepKind) -> &'static str {
-    match step {
-        StepKind::Sync => "10 min at most",
-        StepKind::Restart => "as long as restart.timeout of the host",
-        StepKind::Reattach => "1 min at most",
-        StepKind::Freeze
-        | StepKind::Detach
-        | StepKind::Settle
-        | StepKind::Record
-        | StepKind::Attest
-        | StepKind::Clean
-        | StepKind::Release
-        | StepKind::Witness
-        | StepKind::Attach
-        | StepKind::Restore
-        | StepKind::Finish => "no limit",
-        StepKind::Clear => "30 min at most for other statements",
-    }
 }
 
 /// A duration as people read it, in whole seconds.

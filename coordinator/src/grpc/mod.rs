@@ -17,7 +17,7 @@ use rekeeper_proto::tls::Refusals;
 use rekeeper_proto::v1::operator_server::{Operator, OperatorServer};
 use rekeeper_proto::v1::{self, Accepted, View};
 use rekeeper_shared::ids::{HostName, MigrationName, TableName};
-use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
+use rekeeper_shared::plan::{Mode, PlanRequest, RestartPolicy};
 use rekeeper_shared::view::{HostView, RefusalView, State, Until};
 use serde::Serialize;
 use tonic::{Request, Response, Status, async_trait};
@@ -262,6 +262,7 @@ fn plan_request(wire: v1::PlanRequest) -> Result<(MigrationName, PlanRequest), S
             RestartPolicy::Once
         },
         allow: wire.allow,
+        mode: Mode::Rebuild,
     };
     Ok((migration_name(&wire.name)?, request))
 }

@@ -1,16 +1,18 @@
-//! The one place where a record changes the progress of a migration.
+//! The one place where a record changes the progress of a migration: intents and events here, what people order in
+//! [`ordered`].
 
-use std::collections::BTreeMap;
+mod ordered;
 
 use rekeeper_shared::plan::{HostIx, Plan, SetIx, TableIx};
 use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::settle::Unsettled;
 use rekeeper_shared::step::{Done, Exported, Failure, Outcome, StepKind, Target};
 
-use super::guard::{Guard, passes};
+use super::guard::Guard;
+use super::modes::{Leaves, row};
 use crate::plan::{allowed, keep_order};
 
-use super::{Intent, MAX_FAILURES, MAX_ROUNDS, ManifestFacts, OperatorOrder, Progress, Record, TableAt};
+use super::{Intent, MAX_FAILURES, MAX_ROUNDS, ManifestFacts, Progress, Record, TableAt};
 
 /// A record that cannot follow what is there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,149 +55,6 @@ impl Progress {
         Ok(())
     }
 
-    fn apply_order(&mut self, plan: &Plan, order: &OperatorOrder) {
-        match order {
-            OperatorOrder::Start { until } => {
-                self.started = true;
-                self.paused = false;
-                // What is aborted is carried to its end, whatever barrier a later start names.
-                self.until = until.filter(|_| !self.aborting);
-            }
-            OperatorOrder::Pause => self.paused = true,
-            OperatorOrder::Resume => {
-                self.paused = false;
-                if self.proposals(plan).is_empty() && self.in_flight.is_empty() {
-                    // It stood at its barrier: going on means going beyond it.
-                    self.until = None;
-                }
-            }
-            OperatorOrder::Retry { table, host } => {
-                for ix in 0..plan.tables.len() {
-                    let planned = &plan.tables[ix];
-                    let chosen = table.as_ref().is_none_or(|t| *t == planned.name)
-                        && host.as_ref().is_none_or(|h| *h == plan.hosts[planned.host].name);
-                    if chosen {
-                        self.forget_problems(planned.set, ix, planned.host);
-                    }
-                }
-            }
-            OperatorOrder::Skip { table } => {
-                for set in plan.sets_of(table) {
-                    if self.may_be_skipped(set) {
-                        self.sets[set].skipped = true;
-                        self.forget_problems_of_set(plan, set);
-                    }
-                }
-            }
-            OperatorOrder::Leave { host } => {
-                if let Some(host) = plan.host_ix(host) {
-                    self.leave(plan, host);
-                }
-            }
-            OperatorOrder::LeaveTable { table, host } => {
-                let replica = |&ix: &usize| {
-                    let planned = &plan.tables[ix];
-                    planned.name == *table && plan.hosts[planned.host].name == *host
-                };
-                if let Some(ix) = (0..plan.tables.len()).find(replica) {
-                    self.leave_table(plan, ix);
-                }
-            }
-            OperatorOrder::Abort => {
-                self.aborting = true;
-                self.started = true;
-                self.paused = false;
-                self.until = None;
-            }
-        }
-    }
-
-    /// Nothing is ordered of the host any more, and what comes of the steps that were is not waited for. The part set of
-    /// record of a settled set is on every replica, so what is cleaned goes on with the others.
-    fn leave(&mut self, plan: &Plan, host: HostIx) {
-        let text = format!("{} was left out", plan.hosts[host].name);
-        let of_host = &mut self.hosts[host];
-        (of_host.left, of_host.problem, of_host.failures) = (Some(Problem::new(Code::HostLeft, text)), None, 0);
-        let (lost, kept) = std::mem::take(&mut self.in_flight)
-            .into_iter()
-            .partition(|(_, intent)| intent.host == host);
-        self.in_flight = kept;
-        let lost: BTreeMap<u64, Intent> = lost;
-        for intent in lost.into_values() {
-            self.busy.remove(&intent.target);
-        }
-        for set in plan.sets_on(host).collect::<Vec<_>>() {
-            for table in plan.sets[set]
-                .tables
-                .iter()
-                .copied()
-                .filter(|&t| plan.tables[t].host == host)
-            {
-                let table = &mut self.tables[table];
-                (table.problem, table.failures, table.stuck) = (None, 0, false);
-            }
-            if self.may_be_skipped(set) {
-                self.sets[set].skipped = true;
-                self.forget_problems_of_set(plan, set);
-            }
-        }
-    }
-
-    /// What the others have of its set is the part set of record. Where it was restored first, the next one is the first. It
-    /// may have made the path already; where that is gone with the table, its place has to be proved anew.
-    fn leave_table(&mut self, plan: &Plan, table: TableIx) {
-        if self.may_be_left_alone(plan, table).is_err() {
-            return;
-        }
-        let (set, host) = (plan.tables[table].set, &plan.hosts[plan.tables[table].host].name);
-        let message = match self.tables[table].problem.take() {
-            Some(problem) => problem.message,
-            None => "it was restored, and the others do not find it at their path".to_owned(),
-        };
-        if matches!(self.tables[table].at, TableAt::Accounted | TableAt::Restored) {
-            let is_absent = |t: TableIx| {
-                let problem = self.tables[t].problem.as_ref();
-                problem.is_some_and(|problem| problem.code == Code::PlaceDiffers)
-            };
-            let absent = self.with_hosts(plan, set).any(is_absent);
-            self.sets[set].witnessed &= !absent;
-            self.forget_problems_of_set(plan, set);
-        }
-        let mut problem = Problem::new(
-            Code::TableChanged,
-            format!("{message}; it was left out, and the others went on"),
-        );
-        problem.fix = format!(
-            "nothing of it is deleted by this migration; where it still is, under whatever name, its rows are on the disk of \
-             {host}, and SYSTEM RESTORE REPLICA makes it a replica again once the others are RESTORED"
-        );
-        (self.tables[table].left, self.tables[table].failures) = (Some(problem), 0);
-    }
-
-    fn forget_record(&mut self, plan: &Plan, set: SetIx) {
-        (self.sets[set].record, self.sets[set].order) = (None, Vec::new());
-        for &table in &plan.sets[set].tables {
-            self.tables[table].attested = None;
-        }
-    }
-
-    fn forget_problems(&mut self, set: SetIx, table: TableIx, host: usize) {
-        let (table, set, host) = (&mut self.tables[table], &mut self.sets[set], &mut self.hosts[host]);
-        (table.problem, table.failures, table.stuck) = (None, 0, false);
-        (set.problem, set.failures, set.rounds, set.gave_up_sync) = (None, 0, 0, false);
-        set.release_failed = false;
-        (host.problem, host.failures) = (None, 0);
-    }
-
-    fn forget_problems_of_set(&mut self, plan: &Plan, set: SetIx) {
-        for &table in &plan.sets[set].tables {
-            let table = &mut self.tables[table];
-            (table.problem, table.failures, table.stuck) = (None, 0, false);
-        }
-        let set = &mut self.sets[set];
-        (set.problem, set.failures, set.release_failed) = (None, 0, false);
-    }
-
     fn apply_intent(&mut self, plan: &Plan, intent: Intent) -> Result<(), IllegalTransition> {
         if intent.attempt != self.next_attempt {
             return Err(IllegalTransition::Attempt {
@@ -203,14 +62,15 @@ impl Progress {
                 expected: self.next_attempt,
             });
         }
-        self.may(plan, intent.step, intent.target)
-            .map_err(|guard| IllegalTransition::Guarded {
-                step: intent.step,
-                guard,
-            })?;
+        let guarded = |guard| IllegalTransition::Guarded {
+            step: intent.step,
+            guard,
+        };
+        let row = row(plan.request.mode, intent.step).ok_or_else(|| guarded(Guard::Target))?;
+        self.may_by(plan, row, intent.target).map_err(guarded)?;
         self.next_attempt += 1;
-        if let Some(barrier) = passes(intent.step) {
-            self.firsts.entry(barrier).or_insert(intent);
+        if row.passes {
+            self.firsts.entry(row.leads_to).or_insert(intent);
         }
         self.in_flight.insert(intent.attempt, intent);
         self.busy.insert(intent.target, intent.attempt);
@@ -223,17 +83,29 @@ impl Progress {
             }
             Target::Host(_) => {}
         }
-        // What an order may have done even if its event never comes.
-        match (intent.step, intent.target) {
-            (StepKind::Detach, Target::Table(table)) => self.tables[table].maybe_detached = true,
-            (StepKind::Reattach, Target::Table(table)) => self.tables[table].maybe_attached = true,
-            (StepKind::Freeze | StepKind::Record, Target::Set(set)) => self.sets[set].fenced = true,
-            (StepKind::Clean, Target::Set(set)) => self.sets[set].irreversible = true,
-            // Whoever goes forward again after that finds no marker, and records anew.
-            (StepKind::Release, Target::Set(set)) => self.forget_record(plan, set),
-            _ => {}
-        }
+        self.leave_behind(plan, row.leaves, intent.target);
         Ok(())
+    }
+
+    /// What an order may have done even if its event never comes.
+    fn leave_behind(&mut self, plan: &Plan, leaves: Leaves, target: Target) {
+        let (tables, sets): (Vec<TableIx>, Vec<SetIx>) = match target {
+            Target::Table(table) => (vec![table], vec![plan.tables[table].set]),
+            Target::Set(set) => (plan.sets[set].tables.clone(), vec![set]),
+            Target::Host(host) => {
+                let of_host = |&t: &TableIx| plan.tables[t].host == host;
+                let tables = (0..plan.tables.len()).filter(of_host).collect();
+                (tables, plan.sets_on(host).collect())
+            }
+        };
+        match leaves {
+            Leaves::Nothing => {}
+            Leaves::Detached => tables.into_iter().for_each(|t| self.tables[t].maybe_detached = true),
+            Leaves::Reattached => tables.into_iter().for_each(|t| self.tables[t].maybe_attached = true),
+            Leaves::Fence => sets.into_iter().for_each(|s| self.sets[s].fenced = true),
+            Leaves::NoRecord => sets.into_iter().for_each(|s| self.forget_record(plan, s)),
+            Leaves::Deletion => sets.into_iter().for_each(|s| self.sets[s].irreversible = true),
+        }
     }
 
     fn apply_event(&mut self, plan: &Plan, attempt: u64, outcome: &Outcome) -> Result<(), IllegalTransition> {
@@ -280,110 +152,129 @@ impl Progress {
     }
 
     fn done(&mut self, plan: &Plan, intent: Intent, done: &Done) -> Result<(), IllegalTransition> {
-        match (intent.step, intent.target, done) {
-            (StepKind::Sync, Target::Table(table), Done::Plain) => self.tables[table].synced = true,
-            (StepKind::Detach, Target::Table(table), Done::Plain) => self.tables[table].at = TableAt::Detached,
-            (StepKind::Reattach, Target::Table(table), Done::Plain) => {
-                let set = plan.tables[table].set;
-                let table = &mut self.tables[table];
-                (table.at, table.synced) = (TableAt::InService, false);
-                (table.maybe_detached, table.maybe_attached) = (false, false);
-                (self.sets[set].settled, self.sets[set].diverged) = (false, false);
-            }
-            (StepKind::Freeze, Target::Set(set), Done::Plain) => {
-                self.sets[set].frozen = true;
-                // What came in between has to be caught up with too; from now on nothing comes.
-                for &table in &plan.sets[set].tables {
-                    self.tables[table].synced = false;
-                }
-            }
-            (StepKind::Settle, Target::Set(set), Done::Settled(reasons)) => {
+        let wrong = IllegalTransition::Outcome(intent.step);
+        match (done, intent.step, intent.target) {
+            (Done::Plain, step, target) => self.done_plainly(plan, step, target).ok_or(wrong)?,
+            (Done::Settled(reasons), StepKind::Settle, Target::Set(set)) => {
                 self.sets[set].settled = reasons.is_empty();
                 self.unsettled(plan, set, reasons);
             }
             (
-                StepKind::Record,
-                Target::Set(set),
                 Done::Recorded {
                     digest,
                     unsettled,
-                    order: order_names,
+                    order,
                     one_by_one,
                     export,
                 },
+                StepKind::Record,
+                Target::Set(set),
             ) => {
                 self.exported(set, intent.host, export.as_ref());
-                let order = replicas_named(plan, set, order_names);
                 self.sets[set].settled = unsettled.is_empty();
-                // Whoever judged it under the marker saved nothing where the union is not decided.
-                let decided = unsettled.is_empty() || self.sets[set].diverged;
-                let sensitive = plan.sets[set]
-                    .tables
-                    .iter()
-                    .find(|&&t| *one_by_one && keep_order(plan, t));
-                if let Some(&table) = sensitive {
-                    let text = format!(
-                        "parts of several replicas of {} have to be brought together, and then they count as newer than \
-                         the others, which matters to {}",
-                        plan.tables[table].name, plan.tables[table].engine
-                    );
-                    self.sets[set].problem = Some(Problem::new(Code::PartsOutOfOrder, text));
+                if let Some(problem) = out_of_order(plan, set, *one_by_one) {
+                    self.sets[set].problem = Some(problem);
                     return Ok(());
                 }
-                match digest.clone().filter(|_| decided).zip(order) {
-                    Some((digest, order)) => {
-                        let set = &mut self.sets[set];
-                        (set.record, set.order, set.one_by_one) = (Some(digest), order, *one_by_one);
-                        set.unsettled = unsettled.clone();
-                    }
-                    None if unsettled.is_empty() => {
-                        let text = format!("what was saved names the replicas {}", order_names.join(", "));
-                        self.sets[set].problem = Some(Problem::new(Code::RecordFailed, text));
-                    }
-                    None => self.unsettled(plan, set, unsettled),
-                }
+                self.recorded(plan, set, digest.as_ref(), unsettled, order);
+                self.sets[set].one_by_one = *one_by_one;
             }
-            (StepKind::Attest, Target::Table(table), Done::Plain) => {
-                self.tables[table]
-                    .attested
-                    .clone_from(&self.sets[plan.tables[table].set].record);
-            }
-            (StepKind::Clean, Target::Set(set), Done::Cleaned { znodes, export }) => {
+            (Done::Cleaned { znodes, export }, StepKind::Clean, Target::Set(set)) => {
                 self.exported(set, intent.host, export.as_ref());
-                self.sets[set].cleaned = true;
-                (self.sets[set].fenced, self.sets[set].frozen) = (false, false);
-                self.sets[set].znodes += znodes;
+                let set = &mut self.sets[set];
+                set.cleaned = true;
+                (set.fenced, set.frozen) = (false, false);
+                set.znodes += znodes;
             }
-            (StepKind::Release, Target::Set(set), Done::Plain) => {
-                (self.sets[set].fenced, self.sets[set].frozen) = (false, false);
-                self.forget_record(plan, set);
-                self.sets[set].export = None;
-            }
-            (StepKind::Restart, Target::Host(host), Done::Restarted { at }) => {
+            (Done::Restarted { at }, StepKind::Restart, Target::Host(host)) => {
                 self.hosts[host].restarted_at = Some(at.clone());
             }
-            (StepKind::Witness, Target::Set(set), Done::Plain) => self.sets[set].witnessed = true,
-            (StepKind::Attach, Target::Table(table), Done::Attached { digest, parts, rows }) => {
-                self.attached(
-                    table,
-                    ManifestFacts {
-                        digest: digest.clone(),
-                        parts: *parts,
-                        rows: *rows,
-                    },
-                );
+            (Done::Attached { digest, parts, rows }, StepKind::Attach, Target::Table(table)) => {
+                let (digest, parts, rows) = (digest.clone(), *parts, *rows);
+                self.attached(table, ManifestFacts { digest, parts, rows });
             }
-            (StepKind::Restore, Target::Table(table), Done::Restored { counts, account }) => {
-                self.tables[table].at = TableAt::Accounted;
-                self.tables[table].restored = Some(*counts);
-                self.tables[table].account = Some(account.clone());
+            (Done::Restored { counts, account }, StepKind::Restore, Target::Table(table)) => {
+                let table = &mut self.tables[table];
+                table.at = TableAt::Accounted;
+                (table.restored, table.account) = (Some(*counts), Some(account.clone()));
             }
-            (StepKind::Clear, Target::Table(table), Done::Plain) => self.tables[table].at = TableAt::Restored,
-            (StepKind::Finish, Target::Table(table), Done::Plain) => self.tables[table].at = TableAt::Finished,
-            _ => return Err(IllegalTransition::Outcome(intent.step)),
+            (
+                Done::Settled(_)
+                | Done::Recorded { .. }
+                | Done::Cleaned { .. }
+                | Done::Restarted { .. }
+                | Done::Attached { .. }
+                | Done::Restored { .. },
+                ..,
+            ) => return Err(wrong),
         }
         *self.trouble_of(intent.target).0 = 0;
         Ok(())
+    }
+    /// What comes of a step that tells nothing more than that it is done; none of one that tells more.
+    fn done_plainly(&mut self, plan: &Plan, step: StepKind, target: Target) -> Option<()> {
+        let (table, set) = match target {
+            Target::Table(table) => (Some(table), Some(plan.tables[table].set)),
+            Target::Set(set) => (None, Some(set)),
+            Target::Host(_) => (None, None),
+        };
+        match step {
+            StepKind::Sync => self.tables[table?].synced = true,
+            StepKind::Freeze => {
+                self.sets[set?].frozen = true;
+                // What came in between has to be caught up with too; from now on nothing comes.
+                for &table in &plan.sets[set?].tables {
+                    self.tables[table].synced = false;
+                }
+            }
+            StepKind::Detach => self.tables[table?].at = TableAt::Detached,
+            StepKind::Reattach => {
+                let (table, set) = (&mut self.tables[table?], &mut self.sets[set?]);
+                (table.at, table.synced) = (TableAt::InService, false);
+                (table.maybe_detached, table.maybe_attached) = (false, false);
+                (set.settled, set.diverged) = (false, false);
+            }
+            StepKind::Attest => self.tables[table?].attested.clone_from(&self.sets[set?].record),
+            StepKind::Release => {
+                (self.sets[set?].fenced, self.sets[set?].frozen) = (false, false);
+                self.forget_record(plan, set?);
+                self.sets[set?].export = None;
+            }
+            StepKind::Witness => self.sets[set?].witnessed = true,
+            StepKind::Clear => self.tables[table?].at = TableAt::Restored,
+            StepKind::Finish => self.tables[table?].at = TableAt::Finished,
+            StepKind::Settle
+            | StepKind::Record
+            | StepKind::Clean
+            | StepKind::Restart
+            | StepKind::Attach
+            | StepKind::Restore => return None,
+        }
+        Some(())
+    }
+
+    /// Whoever judged it under the marker saved nothing where the union is not decided.
+    fn recorded(
+        &mut self,
+        plan: &Plan,
+        set: SetIx,
+        digest: Option<&String>,
+        unsettled: &[Unsettled],
+        names: &[String],
+    ) {
+        let decided = unsettled.is_empty() || self.sets[set].diverged;
+        match digest.filter(|_| decided).zip(replicas_named(plan, set, names)) {
+            Some((digest, order)) => {
+                let set = &mut self.sets[set];
+                (set.record, set.order) = (Some(digest.clone()), order);
+                set.unsettled = unsettled.to_vec();
+            }
+            None if unsettled.is_empty() => {
+                let text = format!("what was saved names the replicas {}", names.join(", "));
+                self.sets[set].problem = Some(Problem::new(Code::RecordFailed, text));
+            }
+            None => self.unsettled(plan, set, unsettled),
+        }
     }
 
     fn trouble_of(&mut self, target: Target) -> (&mut u32, &mut Option<Problem>) {
@@ -476,6 +367,18 @@ impl Progress {
             self.forget_problems_of_set(plan, set);
         }
     }
+}
+
+/// Parts that are brought to others count as newer there, which matters to some engines: such a set is not recorded.
+fn out_of_order(plan: &Plan, set: SetIx, one_by_one: bool) -> Option<Problem> {
+    let mut tables = plan.sets[set].tables.iter();
+    let &table = tables.find(|&&table| one_by_one && keep_order(plan, table))?;
+    let text = format!(
+        "parts of several replicas of {} have to be brought together, and then they count as newer than the others, which \
+         matters to {}",
+        plan.tables[table].name, plan.tables[table].engine
+    );
+    Some(Problem::new(Code::PartsOutOfOrder, text))
 }
 
 /// The set's table replicas in the order of these replica names; none when they are not exactly the set's.

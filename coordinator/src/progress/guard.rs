@@ -1,13 +1,14 @@
-//! What must be true before a step is ordered: every precondition of every step, each with its name.
+//! What must be true before a step is ordered: every precondition, each with its name and what it looks at. Which of them
+//! a step has is said by its row (progress/modes).
 //!
 //! These are the invariants of docs/invariants.md as far as the coordinator can hold them. Nothing else decides whether a
 //! step is safe; [`super::next`] only decides which of the safe steps are wanted.
 
 use rekeeper_shared::plan::{HostIx, Plan, SetIx, TableIx};
 use rekeeper_shared::step::{StepKind, Target};
-use rekeeper_shared::view::Until;
 
-use super::{Direction, Progress, TableAt};
+use super::modes::{Row, row};
+use super::{Direction, Progress, SetProgress, TableAt};
 
 /// A precondition that does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -42,6 +43,9 @@ pub enum Guard {
     /// A replica is put back only when no marker holds its path any more.
     #[error("a marker may hold the path")]
     Fenced,
+    /// No replica is put back while a step that drives another one of its set forward is under way.
+    #[error("another step of the same set is under way")]
+    NoneForward,
     /// Nothing is deleted before the part set of record is saved.
     #[error("the part set of record is not saved")]
     Recorded,
@@ -74,9 +78,12 @@ pub enum Guard {
     AllRestored,
 }
 
-#[cfg(test)]
 impl Guard {
+    /// What every step of every mode has, before its own.
+    const ALWAYS: &'static [Guard] = &[Guard::Going, Guard::Barrier, Guard::Target];
+
     /// Every guard but [`Guard::Target`], without which a step has no meaning.
+    #[cfg(test)]
     pub(super) const ALL: &'static [Guard] = &[
         Guard::Going,
         Guard::Barrier,
@@ -87,6 +94,7 @@ impl Guard {
         Guard::AllDetached,
         Guard::Settled,
         Guard::Fenced,
+        Guard::NoneForward,
         Guard::Recorded,
         Guard::Attested,
         Guard::HostCleaned,
@@ -106,44 +114,97 @@ impl Progress {
     /// # Errors
     /// The first [`Guard`] that does not hold.
     pub fn may(&self, plan: &Plan, step: StepKind, target: Target) -> Result<(), Guard> {
-        require(self.started && !self.paused, Guard::Going)?;
-        require(
-            self.until.is_none_or(|until| step_is_before(step, until)),
-            Guard::Barrier,
-        )?;
-        match (step, target) {
-            (StepKind::Restart, Target::Host(host)) if host < plan.hosts.len() => self.may_restart(plan, host),
-            (
-                StepKind::Sync
-                | StepKind::Detach
-                | StepKind::Reattach
-                | StepKind::Attest
-                | StepKind::Attach
-                | StepKind::Restore
-                | StepKind::Clear
-                | StepKind::Finish,
-                Target::Table(table),
-            ) if table < plan.tables.len() => self.may_table(plan, step, table),
-            (
-                StepKind::Freeze
-                | StepKind::Settle
-                | StepKind::Record
-                | StepKind::Clean
-                | StepKind::Release
-                | StepKind::Witness,
-                Target::Set(set),
-            ) if set < plan.sets.len() => self.may_set(plan, step, set),
-            _ => Err(Guard::Target),
+        let row = row(plan.request.mode, step).ok_or(Guard::Target)?;
+        self.may_by(plan, row, target)
+    }
+
+    /// The same, of a step of the plan's mode.
+    pub(super) fn may_by(&self, plan: &Plan, row: &Row, target: Target) -> Result<(), Guard> {
+        for &guard in Guard::ALWAYS.iter().chain(row.guards) {
+            let holds = self.holds(plan, guard, row, target);
+            #[cfg(test)]
+            let holds = holds || super::simulation::is_taken_out(guard);
+            if !holds {
+                return Err(guard);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a guard holds. One that is about a set does not hold of a host, nor one of a table of a set.
+    fn holds(&self, plan: &Plan, guard: Guard, row: &Row, target: Target) -> bool {
+        let (table, set, host) = match target {
+            Target::Table(table) => (Some(table), plan.tables.get(table).map(|planned| planned.set), None),
+            Target::Set(set) => (None, Some(set), None),
+            Target::Host(host) => (None, None, Some(host)),
+        };
+        let of_set = |is: &dyn Fn(&SetProgress) -> bool| set.is_some_and(|set| is(&self.sets[set]));
+        let tables =
+            |are: &dyn Fn(TableIx) -> bool| set.is_some_and(|set| plan.sets[set].tables.iter().all(|&t| are(t)));
+        match guard {
+            Guard::Going => self.started && !self.paused,
+            Guard::Barrier => self.until.is_none_or(|until| row.leads_to <= until),
+            Guard::Target => row.step.scope() == target.scope() && exists(plan, target),
+            Guard::Exclusive => self.is_exclusive(plan, target),
+            Guard::Reversible => of_set(&|set| !set.irreversible),
+            Guard::Forward => set.is_some_and(|set| self.direction(plan, set) == Direction::Forward),
+            Guard::AllSynced => tables(&|t| self.tables[t].synced || self.tables[t].at == TableAt::Detached),
+            Guard::AllDetached => tables(&|t| self.tables[t].at == TableAt::Detached),
+            Guard::Settled => of_set(&|set| set.settled || set.diverged),
+            Guard::Fenced => of_set(&|set| !set.fenced),
+            Guard::NoneForward => tables(&|t| !self.goes_forward(plan, Target::Table(t))),
+            Guard::Recorded => of_set(&|set| set.record.is_some()),
+            Guard::Attested => set.is_some_and(|set| self.is_attested(plan, set)),
+            Guard::HostCleaned => host.is_some_and(|host| self.host_is_cleaned(plan, host)),
+            Guard::Cleaned => of_set(&|set| set.cleaned),
+            Guard::HostsReady => set.is_some_and(|set| self.hosts_are_ready(plan, set)),
+            Guard::Witnessed => of_set(&|set| set.witnessed),
+            Guard::Manifests => set.is_some_and(|set| self.has_manifests(plan, set)),
+            Guard::ReferenceFirst => table.is_some_and(|table| self.is_its_turn(plan, table)),
+            Guard::Accounted => table.is_some_and(|table| self.tables[table].at >= TableAt::Accounted),
+            Guard::AllRestored => set.is_some_and(|set| self.all_at_least(plan, set, TableAt::Restored)),
         }
     }
 
-    fn may_restart(&self, plan: &Plan, host: HostIx) -> Result<(), Guard> {
-        require(!self.is_busy(Target::Host(host)), Guard::Exclusive)?;
-        require(
-            plan.sets_on(host)
-                .all(|set| self.sets[set].cleaned || self.is_left(plan, set)),
-            Guard::HostCleaned,
-        )
+    fn is_exclusive(&self, plan: &Plan, target: Target) -> bool {
+        match target {
+            Target::Table(table) => !self.is_busy(target) && !self.is_busy(Target::Set(plan.tables[table].set)),
+            Target::Set(set) => !self.set_is_busy(plan, set),
+            Target::Host(_) => !self.is_busy(target),
+        }
+    }
+
+    /// Whether a step forward is under way on the target.
+    fn goes_forward(&self, plan: &Plan, target: Target) -> bool {
+        let attempt = self.busy.get(&target);
+        let step = attempt.and_then(|attempt| Some(self.in_flight.get(attempt)?.step));
+        let row = step.and_then(|step| row(plan.request.mode, step));
+        row.is_some_and(|row| row.way == Direction::Forward)
+    }
+
+    fn host_is_cleaned(&self, plan: &Plan, host: HostIx) -> bool {
+        plan.sets_on(host)
+            .all(|set| self.sets[set].cleaned || self.is_left(plan, set))
+    }
+
+    fn hosts_are_ready(&self, plan: &Plan, set: SetIx) -> bool {
+        let hosts = self.hosts_of(plan, set);
+        hosts.iter().all(|&host| self.host_is_ready(plan, host))
+    }
+
+    fn has_manifests(&self, plan: &Plan, set: SetIx) -> bool {
+        let complete = |t: TableIx| self.tables[t].at >= TableAt::Attached && self.tables[t].manifest.is_some();
+        self.with_hosts(plan, set).all(complete)
+    }
+
+    /// Whether those are accounted for that are restored before this one: the reference, or every earlier one.
+    fn is_its_turn(&self, plan: &Plan, table: TableIx) -> bool {
+        let set = plan.tables[table].set;
+        let order = self.restore_order(plan, set);
+        let before = order.iter().take_while(|&&other| other != table);
+        let wanted = if self.sets[set].one_by_one { usize::MAX } else { 1 };
+        let accounted = |&other: &TableIx| self.tables[other].at >= TableAt::Accounted;
+        order.contains(&table) && before.take(wanted).all(accounted)
     }
 
     /// Whether the set cannot be cleaned any more without `retry`: in service, or held with a problem.
@@ -163,133 +224,6 @@ impl Progress {
             || (self.sets[set].fenced && self.sets[set].failures > 0)
     }
 
-    fn may_table(&self, plan: &Plan, step: StepKind, table: TableIx) -> Result<(), Guard> {
-        let set = plan.tables[table].set;
-        require(
-            !self.is_busy(Target::Table(table)) && !self.is_busy(Target::Set(set)),
-            Guard::Exclusive,
-        )?;
-        let progress = &self.sets[set];
-        match step {
-            StepKind::Sync | StepKind::Detach => {
-                require(!progress.irreversible, Guard::Reversible)?;
-                require(self.direction(plan, set) == Direction::Forward, Guard::Forward)?;
-                let synced = |&t: &TableIx| self.tables[t].synced || self.tables[t].at == TableAt::Detached;
-                require(
-                    step == StepKind::Sync || plan.sets[set].tables.iter().all(synced),
-                    Guard::AllSynced,
-                )
-            }
-            StepKind::Reattach => {
-                require(!progress.irreversible, Guard::Reversible)?;
-                require(!progress.fenced, Guard::Fenced)?;
-                let forward = |&t: &TableIx| {
-                    let attempt = self.busy.get(&Target::Table(t));
-                    attempt
-                        .and_then(|a| self.in_flight.get(a))
-                        .is_some_and(|i| i.step != StepKind::Reattach)
-                };
-                require(!plan.sets[set].tables.iter().any(forward), Guard::Exclusive)
-            }
-            StepKind::Attest => {
-                require(!progress.irreversible, Guard::Reversible)?;
-                require(self.direction(plan, set) == Direction::Forward, Guard::Forward)?;
-                require(self.all_detached(plan, set), Guard::AllDetached)?;
-                require(progress.record.is_some(), Guard::Recorded)
-            }
-            StepKind::Attach => {
-                require(progress.cleaned, Guard::Cleaned)?;
-                require(
-                    self.hosts_of(plan, set).iter().all(|&h| self.host_is_ready(plan, h)),
-                    Guard::HostsReady,
-                )?;
-                require(progress.witnessed, Guard::Witnessed)
-            }
-            StepKind::Restore => {
-                let complete = |t: TableIx| self.tables[t].at >= TableAt::Attached && self.tables[t].manifest.is_some();
-                require(self.with_hosts(plan, set).all(complete), Guard::Manifests)?;
-                require(progress.witnessed, Guard::Witnessed)?;
-                let order = self.restore_order(plan, set);
-                let mut before = order.iter().take_while(|&&other| other != table);
-                let wanted = if progress.one_by_one { usize::MAX } else { 1 };
-                require(
-                    order.contains(&table)
-                        && before
-                            .by_ref()
-                            .take(wanted)
-                            .all(|&other| self.tables[other].at >= TableAt::Accounted),
-                    Guard::ReferenceFirst,
-                )
-            }
-            StepKind::Clear => require(self.tables[table].at >= TableAt::Accounted, Guard::Accounted),
-            StepKind::Finish => require(self.all_at_least(plan, set, TableAt::Restored), Guard::AllRestored),
-            StepKind::Freeze
-            | StepKind::Settle
-            | StepKind::Record
-            | StepKind::Clean
-            | StepKind::Release
-            | StepKind::Restart
-            | StepKind::Witness => Err(Guard::Target),
-        }
-    }
-
-    fn may_set(&self, plan: &Plan, step: StepKind, set: SetIx) -> Result<(), Guard> {
-        require(!self.set_is_busy(plan, set), Guard::Exclusive)?;
-        let progress = &self.sets[set];
-        let all_detached = self.all_detached(plan, set);
-        match step {
-            StepKind::Freeze => {
-                require(!progress.irreversible, Guard::Reversible)?;
-                require(self.direction(plan, set) == Direction::Forward, Guard::Forward)?;
-                // So that the log is frozen for no longer than the rest of the catching up takes.
-                require(
-                    plan.sets[set].tables.iter().all(|&t| self.tables[t].synced),
-                    Guard::AllSynced,
-                )
-            }
-            StepKind::Settle => {
-                require(!progress.irreversible, Guard::Reversible)?;
-                require(self.direction(plan, set) == Direction::Forward, Guard::Forward)?;
-                require(all_detached, Guard::AllDetached)
-            }
-            StepKind::Record => {
-                require(!progress.irreversible, Guard::Reversible)?;
-                require(self.direction(plan, set) == Direction::Forward, Guard::Forward)?;
-                require(all_detached, Guard::AllDetached)?;
-                require(progress.settled || progress.diverged, Guard::Settled)
-            }
-            StepKind::Clean => {
-                require(self.direction(plan, set) == Direction::Forward, Guard::Forward)?;
-                require(all_detached, Guard::AllDetached)?;
-                require(progress.settled || progress.diverged, Guard::Settled)?;
-                require(progress.record.is_some(), Guard::Recorded)?;
-                require(self.is_attested(plan, set), Guard::Attested)
-            }
-            StepKind::Release => require(!progress.irreversible, Guard::Reversible),
-            StepKind::Witness => {
-                require(progress.cleaned, Guard::Cleaned)?;
-                require(
-                    self.hosts_of(plan, set).iter().all(|&h| self.host_is_ready(plan, h)),
-                    Guard::HostsReady,
-                )
-            }
-            StepKind::Sync
-            | StepKind::Detach
-            | StepKind::Reattach
-            | StepKind::Restart
-            | StepKind::Attest
-            | StepKind::Attach
-            | StepKind::Restore
-            | StepKind::Clear
-            | StepKind::Finish => Err(Guard::Target),
-        }
-    }
-
-    fn all_detached(&self, plan: &Plan, set: SetIx) -> bool {
-        let mut tables = plan.sets[set].tables.iter();
-        tables.all(|&table| self.tables[table].at == TableAt::Detached)
-    }
-
     /// Whether the agents of all replicas have attested the part set of record that there is now.
     fn is_attested(&self, plan: &Plan, set: SetIx) -> bool {
         let record = &self.sets[set].record;
@@ -298,52 +232,11 @@ impl Progress {
     }
 }
 
-fn require(holds: bool, guard: Guard) -> Result<(), Guard> {
-    #[cfg(test)]
-    let holds = holds || super::simulation::is_taken_out(guard);
-    if holds { Ok(()) } else { Err(guard) }
-}
-
-/// Whether the step belongs to what is done before the barrier.
-fn step_is_before(step: StepKind, until: Until) -> bool {
-    leads_to(step) <= until
-}
-
-/// The first barrier that the step lies before.
-fn leads_to(step: StepKind) -> Until {
-    match step {
-        StepKind::Sync
-        | StepKind::Freeze
-        | StepKind::Detach
-        | StepKind::Reattach
-        | StepKind::Settle
-        | StepKind::Release => Until::Detached,
-        StepKind::Record | StepKind::Attest | StepKind::Clean => Until::ZkCleaned,
-        StepKind::Restart => Until::Restarted,
-        StepKind::Witness | StepKind::Attach | StepKind::Restore | StepKind::Clear | StepKind::Finish => {
-            Until::Restored
-        }
-    }
-}
-
-/// The barrier that the step leads to; all before it are passed once it was ordered. None of steps that delete nothing and
-/// are taken back: after a Record `detached` can still hold.
-pub(super) fn passes(step: StepKind) -> Option<Until> {
-    match step {
-        StepKind::Record | StepKind::Attest => None,
-        StepKind::Sync
-        | StepKind::Freeze
-        | StepKind::Detach
-        | StepKind::Reattach
-        | StepKind::Settle
-        | StepKind::Release
-        | StepKind::Clean
-        | StepKind::Restart
-        | StepKind::Witness
-        | StepKind::Attach
-        | StepKind::Restore
-        | StepKind::Clear
-        | StepKind::Finish => Some(leads_to(step)),
+fn exists(plan: &Plan, target: Target) -> bool {
+    match target {
+        Target::Table(table) => table < plan.tables.len(),
+        Target::Set(set) => set < plan.sets.len(),
+        Target::Host(host) => host < plan.hosts.len(),
     }
 }
 

@@ -1,10 +1,12 @@
 //! How far a migration is: derived from its records, and what may be ordered next. No I/O, no clock.
 //!
-//! [`Progress::apply`] is the one place where a record changes something; [`guard`] holds every precondition of a step;
-//! [`next`] says which steps are wanted now; [`orders`] what is answered to people; [`view`] is what they see of it.
+//! [`Progress::apply`] is the one place where a record changes something; [`modes`] has the steps, a table per mode;
+//! [`guard`] every precondition of a step; [`next`] says which steps are wanted now; [`orders`] what is answered to people;
+//! [`view`] is what they see of it.
 
 mod apply;
 pub mod guard;
+pub mod modes;
 pub mod next;
 pub mod orders;
 mod record;
@@ -161,6 +163,13 @@ pub struct SetProgress {
     pub problem: Option<Problem>,
     /// Taking its marker away failed as often as it may, for whatever cause: not tried again before `retry`.
     pub release_failed: bool,
+}
+
+impl SetProgress {
+    /// Whether taking its marker away failed as often as it may.
+    fn is_release_given_up(&self) -> bool {
+        self.problem.is_some() && self.failures > 0 && self.release_failed
+    }
 }
 
 /// How far a host is.

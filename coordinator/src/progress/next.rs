@@ -1,16 +1,17 @@
 //! Which steps are wanted now, wave by wave; whether they are safe is for [`super::guard`] to say.
 
 use rekeeper_shared::plan::{HostIx, Plan, RestartPolicy, SetIx, TableIx};
-use rekeeper_shared::step::{StepKind, Target};
+use rekeeper_shared::step::{Scope, StepKind, Target};
 
-use super::{Progress, TableAt};
+use super::modes::{Row, rows};
+use super::{Direction, Progress, SetProgress, TableAt, TableProgress};
 
 /// Steps that go out together or not at all: the detaching of a set's replicas, so that little can be written to one
 /// between the detaching of the others; otherwise one step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Proposal {
-    /// The step.
-    pub step: StepKind,
+    /// The step, as the mode has it.
+    pub row: &'static Row,
     /// Targets, each with the hosts that can do it; the first that is connected does.
     pub members: Vec<(Target, Vec<HostIx>)>,
 }
@@ -40,128 +41,121 @@ impl Progress {
 
     fn wave_proposals(&self, plan: &Plan, wave: usize) -> Vec<Proposal> {
         let mut wanted = Vec::new();
+        let rows = rows(plan.request.mode);
         for set in (0..plan.sets.len()).filter(|&s| plan.sets[s].wave == wave) {
-            self.set_proposals(plan, set, &mut wanted);
+            for row in rows {
+                match row.step.scope() {
+                    Scope::Set => self.propose(plan, row, [Target::Set(set)], &mut wanted),
+                    Scope::Table => {
+                        let tables = plan.sets[set].tables.iter().map(|&table| Target::Table(table));
+                        self.propose(plan, row, tables, &mut wanted);
+                    }
+                    // A host has several sets.
+                    Scope::Host => {}
+                }
+            }
         }
         for &host in &plan.waves[wave] {
-            if self.wants_restart(plan, host) && self.may(plan, StepKind::Restart, Target::Host(host)).is_ok() {
-                wanted.push(Proposal {
-                    step: StepKind::Restart,
-                    members: vec![(Target::Host(host), vec![host])],
-                });
+            for row in rows.iter().filter(|row| row.step.scope() == Scope::Host) {
+                self.propose(plan, row, [Target::Host(host)], &mut wanted);
             }
         }
         wanted
     }
 
-    fn wants_restart(&self, plan: &Plan, host: HostIx) -> bool {
-        plan.request.restart == RestartPolicy::Once
-            && self.hosts[host].restarted_at.is_none()
-            && self.hosts[host].problem.is_none()
-            && self.hosts[host].left.is_none()
-            && plan.sets_on(host).any(|set| self.sets[set].cleaned)
-    }
-
-    fn set_proposals(&self, plan: &Plan, set: SetIx, wanted: &mut Vec<Proposal>) {
-        for step in [
-            StepKind::Freeze,
-            StepKind::Settle,
-            StepKind::Record,
-            StepKind::Clean,
-            StepKind::Release,
-            StepKind::Witness,
-        ] {
-            let target = Target::Set(set);
-            if self.wants_set_step(plan, step, set) && self.may(plan, step, target).is_ok() {
-                wanted.push(Proposal {
-                    step,
-                    members: vec![(target, self.hosts_of(plan, set))],
-                });
+    fn propose(
+        &self,
+        plan: &Plan,
+        row: &'static Row,
+        of: impl IntoIterator<Item = Target>,
+        wanted: &mut Vec<Proposal>,
+    ) {
+        let members = of
+            .into_iter()
+            .filter(|&target| self.wants(plan, row, target) && self.may_by(plan, row, target).is_ok())
+            .map(|target| (target, self.hosts_for(plan, target)));
+        if row.together {
+            let members: Vec<_> = members.collect();
+            if !members.is_empty() {
+                wanted.push(Proposal { row, members });
             }
-        }
-        for step in [
-            StepKind::Sync,
-            StepKind::Detach,
-            StepKind::Reattach,
-            StepKind::Attest,
-            StepKind::Attach,
-            StepKind::Restore,
-            StepKind::Clear,
-            StepKind::Finish,
-        ] {
-            let members: Vec<(Target, Vec<HostIx>)> = plan.sets[set]
-                .tables
-                .iter()
-                .filter(|&&table| self.wants_table_step(plan, step, table))
-                .filter(|&&table| self.may(plan, step, Target::Table(table)).is_ok())
-                .map(|&table| (Target::Table(table), vec![plan.tables[table].host]))
-                .collect();
-            if step == StepKind::Detach && !members.is_empty() {
-                wanted.push(Proposal { step, members });
-            } else {
-                wanted.extend(members.into_iter().map(|member| Proposal {
-                    step,
-                    members: vec![member],
-                }));
-            }
+        } else {
+            wanted.extend(members.map(|member| Proposal {
+                row,
+                members: vec![member],
+            }));
         }
     }
 
-    fn wants_set_step(&self, plan: &Plan, step: StepKind, set: SetIx) -> bool {
-        let progress = &self.sets[set];
-        if self.hosts_of(plan, set).is_empty() {
-            return false;
+    fn hosts_for(&self, plan: &Plan, target: Target) -> Vec<HostIx> {
+        match target {
+            Target::Table(table) => vec![plan.tables[table].host],
+            Target::Set(set) => self.hosts_of(plan, set),
+            Target::Host(host) => vec![host],
         }
-        if step == StepKind::Release {
-            let way_failed = progress.problem.is_some() && progress.failures > 0 && progress.release_failed;
-            return progress.fenced && self.wants_back(plan, set) && !way_failed;
-        }
-        if progress.problem.is_some() {
-            return false;
-        }
+    }
+
+    /// Whether the step would bring its target on, and nothing holds it up that only people can mend.
+    fn wants(&self, plan: &Plan, row: &Row, target: Target) -> bool {
+        let way_is_open = match (row.way, target) {
+            (Direction::Forward, Target::Table(table)) => {
+                self.tables[table].problem.is_none() && self.sets[plan.tables[table].set].problem.is_none()
+            }
+            (Direction::Forward, Target::Set(set)) => self.sets[set].problem.is_none(),
+            (Direction::Forward, Target::Host(host)) => self.hosts[host].problem.is_none(),
+            (Direction::Back, Target::Table(table)) => self.wants_back(plan, plan.tables[table].set),
+            (Direction::Back, Target::Set(set)) => self.wants_back(plan, set),
+            (Direction::Back, Target::Host(_)) => false,
+        };
+        way_is_open && self.lacks(plan, row.step, target)
+    }
+
+    /// Whether what the step brings about is not there yet. Nothing is lacking to what was left out.
+    fn lacks(&self, plan: &Plan, step: StepKind, target: Target) -> bool {
+        let of_table = |lacks: &dyn Fn(&TableProgress, SetIx) -> bool| match target {
+            Target::Table(ix) => !self.is_left_out(plan, ix) && lacks(&self.tables[ix], plan.tables[ix].set),
+            Target::Set(_) | Target::Host(_) => false,
+        };
+        let of_set = |lacks: &dyn Fn(&SetProgress, SetIx) -> bool| match target {
+            Target::Set(ix) => !self.hosts_of(plan, ix).is_empty() && lacks(&self.sets[ix], ix),
+            Target::Table(_) | Target::Host(_) => false,
+        };
         match step {
-            StepKind::Freeze => self.wants_freeze(plan, set),
-            StepKind::Settle => !progress.settled && !progress.diverged,
-            StepKind::Record => progress.record.is_none(),
-            StepKind::Clean => !progress.cleaned,
-            StepKind::Witness => !progress.witnessed && !self.all_at_least(plan, set, TableAt::Accounted),
-            _ => false,
+            StepKind::Sync => of_table(&|table, _| table.at == TableAt::InService && !table.synced),
+            StepKind::Freeze => of_set(&|_, ix| self.wants_freeze(plan, ix)),
+            StepKind::Detach => of_table(&|table, set| table.at == TableAt::InService && !self.wants_freeze(plan, set)),
+            StepKind::Reattach => of_table(&|table, _| table.maybe_detached && !table.stuck),
+            StepKind::Settle => of_set(&|set, _| !set.settled && !set.diverged),
+            StepKind::Record => of_set(&|set, _| set.record.is_none()),
+            StepKind::Attest => of_table(&|table, set| plan.attested && table.attested != self.sets[set].record),
+            StepKind::Clean => of_set(&|set, _| !set.cleaned),
+            StepKind::Release => of_set(&|set, _| set.fenced && !set.is_release_given_up()),
+            StepKind::Restart => self.wants_restart(plan, target),
+            StepKind::Witness => of_set(&|set, ix| !set.witnessed && !self.all_at_least(plan, ix, TableAt::Accounted)),
+            StepKind::Attach => of_table(&|table, _| table.at == TableAt::Detached),
+            StepKind::Restore => of_table(&|table, _| table.at == TableAt::Attached),
+            StepKind::Clear => of_table(&|table, _| matches!(table.at, TableAt::Attached | TableAt::Accounted)),
+            StepKind::Finish => of_table(&|table, _| table.at == TableAt::Restored),
         }
+    }
+
+    fn wants_restart(&self, plan: &Plan, target: Target) -> bool {
+        let Target::Host(host) = target else {
+            return false;
+        };
+        let of_host = &self.hosts[host];
+        let is_due = match plan.request.restart {
+            RestartPolicy::Once => of_host.restarted_at.is_none() && of_host.left.is_none(),
+            RestartPolicy::Never => false,
+        };
+        is_due && plan.sets_on(host).any(|set| self.sets[set].cleaned)
     }
 
     /// A set that did not settle at once is written to faster than its replicas can be detached: the next time its log
     /// is frozen first.
     fn wants_freeze(&self, plan: &Plan, set: SetIx) -> bool {
         let progress = &self.sets[set];
-        progress.rounds > 0
-            && !progress.frozen
-            && plan.sets[set]
-                .tables
-                .iter()
-                .all(|&t| self.tables[t].at == TableAt::InService)
-    }
-
-    fn wants_table_step(&self, plan: &Plan, step: StepKind, table: TableIx) -> bool {
-        let progress = &self.tables[table];
-        let set = plan.tables[table].set;
-        if self.is_left_out(plan, table) {
-            return false;
-        }
-        if step == StepKind::Reattach {
-            return progress.maybe_detached && !progress.stuck && self.wants_back(plan, set);
-        }
-        if progress.problem.is_some() || self.sets[set].problem.is_some() {
-            return false;
-        }
-        match step {
-            StepKind::Sync => progress.at == TableAt::InService && !progress.synced,
-            StepKind::Detach => progress.at == TableAt::InService && !self.wants_freeze(plan, set),
-            StepKind::Attest => plan.attested && progress.attested != self.sets[set].record,
-            StepKind::Attach => progress.at == TableAt::Detached,
-            StepKind::Restore => progress.at == TableAt::Attached,
-            StepKind::Clear => matches!(progress.at, TableAt::Attached | TableAt::Accounted),
-            StepKind::Finish => progress.at == TableAt::Restored,
-            _ => false,
-        }
+        let in_service = |&t: &TableIx| self.tables[t].at == TableAt::InService;
+        progress.rounds > 0 && !progress.frozen && plan.sets[set].tables.iter().all(in_service)
     }
 }

@@ -46,7 +46,7 @@ pub fn rehearse(
                 let intent = Intent {
                     attempt: progress.next_attempt,
                     host,
-                    step: proposal.step,
+                    step: proposal.row.step,
                     target,
                 };
                 // As in the driver: the intent before may have made this one impossible until it is done.

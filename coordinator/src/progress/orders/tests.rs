@@ -10,6 +10,7 @@ use rekeeper_shared::step::{Failure, Outcome, StepKind, Target};
 
 use super::*;
 use crate::progress::Record;
+use crate::progress::modes::row;
 use crate::progress::rehearsal::done;
 use crate::progress::simulation::world::plan;
 
@@ -31,7 +32,7 @@ fn start(until: Option<Until>) -> OperatorOrder {
 fn order_all(progress: &mut Progress, plan: &Plan, mut see: impl FnMut(&Progress)) {
     for proposal in progress.proposals(plan) {
         for (target, hosts) in proposal.members {
-            let (attempt, step, host) = (progress.next_attempt, proposal.step, hosts[0]);
+            let (attempt, step, host) = (progress.next_attempt, proposal.row.step, hosts[0]);
             let intent = Intent {
                 attempt,
                 host,
@@ -156,10 +157,8 @@ fn a_barrier_is_held_or_refused_with_a_step_that_is_beyond_it_wherever_it_is_giv
                     held += 1;
                 }
                 Answer::Refused(Refusal::Beyond(until, intent)) => {
-                    assert!(
-                        until == barrier && super::super::guard::passes(intent.step) > Some(barrier),
-                        "{intent:?}"
-                    );
+                    let row = row(plan.request.mode, intent.step).unwrap();
+                    assert!(until == barrier && row.passes && row.leads_to > barrier, "{intent:?}");
                     refused += 1;
                 }
                 Answer::Refused(Refusal::Completed) => assert_eq!(point.state(plan), State::Completed),

@@ -5,23 +5,26 @@
 
 pub(super) mod world;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
-use rekeeper_shared::plan::{Plan, RestartPolicy, SetIx};
+use rekeeper_shared::plan::{Mode, Plan, RestartPolicy, SetIx};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Failure, Outcome, StepKind, Target};
 use rekeeper_shared::view::{State, TableStatus, Until};
 
 use super::guard::Guard;
+use super::modes::rows;
 use super::{Intent, OperatorOrder, Progress, Record};
 use world::{MAY_DIVERGE, Set, Table, World, plan};
 
 thread_local! {
     /// The guard that is taken out.
     static WITHOUT: Cell<Option<Guard>> = const { Cell::new(None) };
+    /// The steps that were proposed in this test.
+    static PROPOSED: RefCell<BTreeSet<StepKind>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 /// Whether the guard is taken out in this test.
@@ -108,17 +111,18 @@ impl Simulation {
     /// The coordinator orders what it can.
     fn drive(&mut self) -> Result<(), String> {
         for proposal in self.progress.proposals(&self.plan) {
+            PROPOSED.with_borrow_mut(|steps| steps.insert(proposal.row.step));
             if self.progress.paused {
                 return Err("ordered while paused".into());
             }
-            if self.progress.until == Some(Until::Detached) && proposal.step == StepKind::Record {
+            if self.progress.until == Some(Until::Detached) && proposal.row.step == StepKind::Record {
                 return Err("went beyond the barrier".into());
             }
             for (target, hosts) in proposal.members {
                 if self.world.left[hosts[0]] {
                     return Err(format!(
                         "{:?} of {target:?} is ordered of a host that was left out",
-                        proposal.step
+                        proposal.row.step
                     ));
                 }
                 if let Target::Host(host) = target {
@@ -128,7 +132,7 @@ impl Simulation {
                 let intent = Intent {
                     attempt,
                     host: hosts[0],
-                    step: proposal.step,
+                    step: proposal.row.step,
                     target,
                 };
                 let set_of = |target| match target {
@@ -145,7 +149,7 @@ impl Simulation {
                     }
                 }
                 // An intent that the one before made impossible is left for the next round.
-                if self.progress.may(&self.plan, proposal.step, target).is_ok() {
+                if self.progress.may(&self.plan, proposal.row.step, target).is_ok() {
                     self.write(Record::Intent(intent))?;
                     self.commands.push_back(intent);
                 }
@@ -397,6 +401,17 @@ fn check(cases: u32) -> Result<(), String> {
 #[test]
 fn invariants_hold_in_any_order_of_events_crashes_and_resends() {
     check(300).unwrap();
+}
+
+#[test]
+fn every_step_of_each_mode_is_proposed_in_some_history() {
+    let mode = plan(RestartPolicy::Once).request.mode;
+    check(100).unwrap();
+    let proposed = PROPOSED.take();
+    let of_mode: BTreeSet<StepKind> = rows(mode).iter().map(|row| row.step).collect();
+    assert_eq!(of_mode, proposed);
+    let unused = |step: &&StepKind| rows(Mode::Rebuild).iter().all(|row| row.step != **step);
+    assert_eq!(StepKind::ALL.iter().find(unused), None, "in no mode");
 }
 
 #[test]

@@ -1,0 +1,192 @@
+//! `rebuild`: the replicas are detached, their metadata is deleted, the servers are restarted, and the replicas are
+//! restored, the reference first. Until the first deletion everything can be taken back.
+
+use rekeeper_shared::step::StepKind;
+use rekeeper_shared::view::Until;
+
+use super::{Leaves, Needs, Row};
+use crate::progress::Direction::{Back, Forward};
+use crate::progress::guard::Guard;
+
+/// The steps of the mode, in the order in which a set goes through them; the way back last.
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        step: StepKind::Sync,
+        way: Forward,
+        guards: &[Guard::Exclusive, Guard::Reversible, Guard::Forward],
+        leads_to: Until::Detached,
+        passes: true,
+        leaves: Leaves::Nothing,
+        together: false,
+        needs: Needs::Nothing,
+    },
+    // Only of a set that did not settle at once: it is written to faster than its replicas can be detached. Then Sync again.
+    Row {
+        step: StepKind::Freeze,
+        way: Forward,
+        guards: &[Guard::Exclusive, Guard::Reversible, Guard::Forward, Guard::AllSynced],
+        leads_to: Until::Detached,
+        passes: true,
+        leaves: Leaves::Fence,
+        together: false,
+        needs: Needs::Nothing,
+    },
+    Row {
+        step: StepKind::Detach,
+        way: Forward,
+        guards: &[Guard::Exclusive, Guard::Reversible, Guard::Forward, Guard::AllSynced],
+        leads_to: Until::Detached,
+        passes: true,
+        leaves: Leaves::Detached,
+        together: true,
+        needs: Needs::Room,
+    },
+    Row {
+        step: StepKind::Settle,
+        way: Forward,
+        guards: &[Guard::Exclusive, Guard::Reversible, Guard::Forward, Guard::AllDetached],
+        leads_to: Until::Detached,
+        passes: true,
+        leaves: Leaves::Nothing,
+        together: false,
+        needs: Needs::Nothing,
+    },
+    // Deletes nothing, and Release takes it back: `detached` can still hold after it.
+    Row {
+        step: StepKind::Record,
+        way: Forward,
+        guards: &[
+            Guard::Exclusive,
+            Guard::Reversible,
+            Guard::Forward,
+            Guard::AllDetached,
+            Guard::Settled,
+        ],
+        leads_to: Until::ZkCleaned,
+        passes: false,
+        leaves: Leaves::Fence,
+        together: false,
+        needs: Needs::RoomAndAllHeard,
+    },
+    Row {
+        step: StepKind::Attest,
+        way: Forward,
+        guards: &[
+            Guard::Exclusive,
+            Guard::Reversible,
+            Guard::Forward,
+            Guard::AllDetached,
+            Guard::Recorded,
+        ],
+        leads_to: Until::ZkCleaned,
+        passes: false,
+        leaves: Leaves::Nothing,
+        together: false,
+        needs: Needs::Nothing,
+    },
+    // The first that cannot be taken back.
+    Row {
+        step: StepKind::Clean,
+        way: Forward,
+        guards: &[
+            Guard::Exclusive,
+            Guard::Forward,
+            Guard::AllDetached,
+            Guard::Settled,
+            Guard::Recorded,
+            Guard::Attested,
+        ],
+        leads_to: Until::ZkCleaned,
+        passes: true,
+        leaves: Leaves::Deletion,
+        together: false,
+        needs: Needs::RoomAndAllHeard,
+    },
+    Row {
+        step: StepKind::Restart,
+        way: Forward,
+        guards: &[Guard::Exclusive, Guard::HostCleaned],
+        leads_to: Until::Restarted,
+        passes: true,
+        leaves: Leaves::Nothing,
+        together: false,
+        needs: Needs::Nothing,
+    },
+    Row {
+        step: StepKind::Witness,
+        way: Forward,
+        guards: &[Guard::Exclusive, Guard::Cleaned, Guard::HostsReady],
+        leads_to: Until::Restored,
+        passes: true,
+        leaves: Leaves::Nothing,
+        together: false,
+        needs: Needs::Nothing,
+    },
+    Row {
+        step: StepKind::Attach,
+        way: Forward,
+        guards: &[Guard::Exclusive, Guard::Cleaned, Guard::HostsReady, Guard::Witnessed],
+        leads_to: Until::Restored,
+        passes: true,
+        leaves: Leaves::Nothing,
+        together: false,
+        needs: Needs::Nothing,
+    },
+    Row {
+        step: StepKind::Restore,
+        way: Forward,
+        guards: &[
+            Guard::Exclusive,
+            Guard::Manifests,
+            Guard::Witnessed,
+            Guard::ReferenceFirst,
+        ],
+        leads_to: Until::Restored,
+        passes: true,
+        leaves: Leaves::Nothing,
+        together: false,
+        needs: Needs::Nothing,
+    },
+    Row {
+        step: StepKind::Clear,
+        way: Forward,
+        guards: &[Guard::Exclusive, Guard::Accounted],
+        leads_to: Until::Restored,
+        passes: true,
+        leaves: Leaves::Nothing,
+        together: false,
+        needs: Needs::Nothing,
+    },
+    Row {
+        step: StepKind::Finish,
+        way: Forward,
+        guards: &[Guard::Exclusive, Guard::AllRestored],
+        leads_to: Until::Restored,
+        passes: true,
+        leaves: Leaves::Nothing,
+        together: false,
+        needs: Needs::Nothing,
+    },
+    // The way back: first what holds the path is taken away.
+    Row {
+        step: StepKind::Release,
+        way: Back,
+        guards: &[Guard::Exclusive, Guard::Reversible],
+        leads_to: Until::Detached,
+        passes: true,
+        leaves: Leaves::NoRecord,
+        together: false,
+        needs: Needs::Nothing,
+    },
+    // Then each replica is attached on its old metadata.
+    Row {
+        step: StepKind::Reattach,
+        way: Back,
+        guards: &[Guard::Exclusive, Guard::Reversible, Guard::Fenced, Guard::NoneForward],
+        leads_to: Until::Detached,
+        passes: true,
+        leaves: Leaves::Reattached,
+        together: false,
+        needs: Needs::Nothing,
+    },
+];
