@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Everything that has to hold before a change is merged: format, lints, documentation, all tests. The one command of CI.
+# Everything that has to hold before a change is merged: format, lints, documentation, dependencies, all tests. The one
+# command of CI. With --mutants it does something else: it takes out one guard after the other, and demands that a cargo
+# test notices (tests/mutants/run.py --plain).
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -19,10 +21,27 @@ python=$(tests/rig/setup.sh | tail -n 1)
 # With it Rust's integration tests start a ZooKeeper: tests/rig/rig.py zookeeper.
 export REKEEPER_RIG_PYTHON=$python
 
+case ${1:-} in
+--mutants)
+    stage "mutants"
+    tests/mutants/run.py --plain
+    exit
+    ;;
+"") ;;
+*)
+    echo "usage: tests/run.sh [--mutants]" >&2
+    exit 2
+    ;;
+esac
+
 stage "mutants apply"
 tests/mutants/run.py --check
 stage "benchmarks compile"
 "$python" -m py_compile tests/benches/*.py
+stage "dependencies"
+tools=$(tests/tools.sh | tail -n 1)
+"$tools/cargo-deny" --locked --config tests/deny.toml check licenses bans sources
+"$tools/cargo-machete" --skip-target-dir .
 stage "cargo fmt"
 cargo fmt --all --check
 stage "cargo clippy"

@@ -4,6 +4,7 @@
     run.py [PATCH...]            all *.patch here, or those named: each is applied to a copy of the tree, that is built,
                                  and the patch's test has to turn red there; ends with 0 when every one did
     run.py --check [PATCH...]    only whether every patch has its head and still applies; builds nothing
+    run.py --plain [PATCH...]    only those whose test is a cargo test that needs no server
 
 A patch is a diff with at its head, on a line each, what it takes out and what notices:
 
@@ -37,6 +38,8 @@ WORK = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "mu
 TREE, BUILD, LOGS = WORK / "tree", WORK / "build", WORK / "logs"
 # Of one build, and of one test.
 LIMIT = 1800
+# The test files of the agent that start ZooKeeper or ClickHouse.
+WITH_SERVERS = ("--test zookeeper", "--test clickhouse", "--test set_steps")
 RED, GREEN = "red", "green"
 
 
@@ -56,6 +59,11 @@ class Mutant:
     def name(self) -> str:
         """What it is called."""
         return self.file.stem
+
+    @property
+    def plain(self) -> bool:
+        """Whether its test is a cargo test that needs no server."""
+        return self.test.startswith("cargo test ") and not any(file in self.test for file in WITH_SERVERS)
 
 
 def read(file: Path) -> Mutant:
@@ -239,6 +247,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("patches", nargs="*", type=Path, metavar="PATCH")
     parser.add_argument("--check", action="store_true", help="build and run nothing")
+    parser.add_argument("--plain", action="store_true", help="only those whose cargo test needs no server")
     parser.add_argument("--trust-green", action="store_true", help="do not run the tests without a patch first")
     args = parser.parse_args()
     files = sorted(file.resolve() for file in args.patches or HERE.glob("*.patch"))
@@ -252,6 +261,8 @@ def main() -> int:
         # Once, so that nobody's work on the tree is mixed in meanwhile.
         copy_tree()
         python, mutants = rig_python(), [read(file) for file in files]
+        if args.plain:
+            mutants = [mutant for mutant in mutants if mutant.plain]
         tests = sorted({mutant.test for mutant in mutants})
         fails_anyway = {} if args.trust_green else without_any(tests, python)
         counts = {"killed": 0, "SURVIVED": 0, "broken": 0}
