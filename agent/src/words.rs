@@ -1,4 +1,4 @@
-//! Errors as people read them, and commands that they may give.
+//! Errors and lists as people read them, and commands that they may give.
 
 use std::path::Path;
 
@@ -20,6 +20,16 @@ pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
 pub(crate) fn mv(from: &Path, to: &Path) -> String {
     let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
     format!("mv {} {}", quoted(from), quoted(to))
+}
+
+/// The first few of a list that may be long.
+pub(crate) fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 20;
+    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    text
 }
 
 #[cfg(test)]

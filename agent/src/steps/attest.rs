@@ -10,10 +10,10 @@ use rekeeper_shared::settle::{Unsettled, judge};
 use rekeeper_shared::step::{Done, Failure, SetRef, TableRef};
 use rekeeper_shared::union::decide;
 
-use super::restore::some_of;
+use super::shared::attested::disputed;
 use super::{Context, StepResult, state_failed};
 use crate::state::AttestedNote;
-use crate::words::in_full;
+use crate::words::{in_full, some_of};
 use crate::zookeeper::{Marker, ZkError, ZooKeeper};
 
 const CODE: Code = Code::RecordFailed;
@@ -49,30 +49,6 @@ pub async fn attest(context: &Context, table: &TableRef, set: &SetRef, record: &
 fn is_own(context: &Context, record: &Packed, document: &PartSetOfRecord) -> bool {
     let own = context.state.record(&context.migration, document.attempt);
     own.ok().flatten().is_some_and(|own| own.digest == record.digest)
-}
-
-/// The record that is ordered is the one that this agent has attested; false when its note of that is lost.
-///
-/// # Errors
-/// RECORD_DISPUTED when it is another one.
-pub(super) fn is_attested(context: &Context, table: &TableRef, record: &Packed) -> Result<bool, Failure> {
-    let note = context.state.attested(&context.migration, table);
-    match note.map_err(state_failed(Code::AttachFailed))? {
-        None => Ok(false),
-        Some(note) if note.record == record.digest => Ok(true),
-        Some(note) => {
-            let what = format!("it has attested the record {}", note.record);
-            Err(disputed(context, table, record, &what))
-        }
-    }
-}
-
-fn disputed(context: &Context, table: &TableRef, record: &Packed, what: &str) -> Failure {
-    let text = format!(
-        "the agent of {} is told that the record {} has the parts of {}, and that is not so: {what}",
-        context.host, record.digest, table.name
-    );
-    Failure::lasting(Code::RecordDisputed, text)
 }
 
 /// What is on record otherwise than this agent reads it, if anything.

@@ -12,39 +12,15 @@ use rekeeper_shared::ids::quote_literal;
 use rekeeper_shared::part::PartName;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::settle::uncovered;
-use rekeeper_shared::step::{Failure, TableRef, Witness};
+use rekeeper_shared::step::{Failure, TableRef};
 
-use crate::clickhouse::{Part, is_zero_uuid};
-use crate::steps::restore::leftovers::digests_of_checksums;
-use crate::steps::restore::strangers::taken;
-use crate::steps::restore::{PATIENCE, some_of};
+use crate::clickhouse::Part;
+use crate::steps::shared::folders::digests_of_checksums;
+use crate::steps::shared::wait::PATIENCE;
 use crate::steps::shared::wait::until_in_service;
 use crate::steps::{Context, failed, state_failed};
+use crate::words::some_of;
 use crate::zookeeper::Owner;
-
-/// Whose replicas are at the table's path: nobody's, or those of this migration's own tables, one of which made the path.
-/// `own` as for [`taken`].
-pub(in crate::steps) async fn at_path(
-    context: &Context,
-    witness: &Witness,
-    own: Option<&TableRef>,
-) -> Result<Vec<Owner>, Failure> {
-    if context.zookeeper.is_absent(witness).await? {
-        return Ok(Vec::new());
-    }
-    let owners = context.zookeeper.owners(&witness.ensemble, &witness.path).await?;
-    if owners.iter().any(|owner| owner.is_first) && owners.iter().all(|owner| is_planned(owner, witness)) {
-        return Ok(owners);
-    }
-    Err(taken(context, &witness.path, own.map(|table| &table.name), &owners))
-}
-
-/// It is the very table that the plan has, and not another one under its replica name.
-fn is_planned(owner: &Owner, witness: &Witness) -> bool {
-    let uuid = owner.uuid.as_deref().filter(|uuid| !is_zero_uuid(uuid));
-    let mut planned = witness.replicas.iter();
-    planned.any(|(name, planned)| *name == owner.replica && uuid == Some(planned))
-}
 
 /// The replica that is to be first must not become a follower of one that somebody has restored before it, of which it
 /// is not known what it had.

@@ -1,6 +1,6 @@
 //! Attach: the table is there again, read-only, and what it holds is written down before anything can change it.
 
-pub(super) mod by_hand;
+mod by_hand;
 
 use std::time::Duration;
 
@@ -9,20 +9,19 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef, Witness};
 use tokio::time::Instant;
 
-use crate::steps::attest::is_attested;
+use crate::steps::shared::attested::is_attested;
 
 use crate::clickhouse::{Class, Replica, Statement, code};
 use crate::clock::Moment;
 use crate::state::StateError;
-use crate::steps::restore::leftovers::digests_of_checksums;
+use crate::steps::shared::folders::digests_of_checksums;
 use crate::steps::shared::look::{Found, look, look_in_turn};
 use crate::steps::shared::manifest::{Known, check_against_disk, not_on_record, on_record};
+use crate::steps::shared::owners::at_path;
+use crate::steps::shared::read_only::{attach_statement, metadata_is_missing, stop_merges, until_without_metadata};
 use crate::steps::shared::recorded::{Recorded, until_as_recorded};
 use crate::steps::shared::wait::{polls, until_alone};
 use crate::steps::{Context, Finished, StepResult, failed, state_failed};
-
-/// How long ClickHouse may take to find out that the metadata is missing.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Attaches a table whose metadata was deleted, stops its merges and writes its manifest; a manifest that exists is used
 /// as it is, and `manifest` is the one that the coordinator has on record.
@@ -64,7 +63,7 @@ pub async fn attach(
         None => {
             context.zookeeper.check_witness(witness).await?;
             // Whom somebody has restored by hand meanwhile.
-            let owners = by_hand::at_path(context, witness, Some(table)).await?;
+            let owners = at_path(context, witness, Some(table)).await?;
             let is_restored = owners.iter().any(|owner| owner.replica == table.replica_name);
             if !is_restored {
                 by_hand::goes_first(table, &record, &owners)?;
@@ -116,114 +115,6 @@ fn recorded_replica(table: &TableRef, record: &Packed) -> Result<(PartSetOfRecor
             table.replica_name, table.path
         ))),
     }
-}
-
-async fn attach_statement(context: &Context, table: &TableRef) -> Result<(), Failure> {
-    note_attach(context, table).map_err(state_failed(Code::AttachFailed))?;
-    context.doing(format!("attaches {}", table.name));
-    match context.clickhouse.execute(Statement::AttachTable(&table.name)).await {
-        Ok(()) => Ok(()),
-        // Somebody was quicker, or it is not known: what follows finds out.
-        Err(error) if error.code() == Some(code::TABLE_ALREADY_EXISTS) || error.class() == Class::Unknown => {
-            until_alone(context, table, Code::AttachFailed).await
-        }
-        Err(error) => Err(failed(Code::AttachFailed)(error)),
-    }
-}
-
-/// Nobody can have read the table's parts under the names that they have now before it is attached: those that may read
-/// them when they get others began after this.
-fn note_attach(context: &Context, table: &TableRef) -> Result<(), StateError> {
-    let mut note = context.state.restore_note(&context.migration, table)?;
-    if note.attached_at.is_none() {
-        note.attached_at = Moment::now();
-        context.state.write_restore_note(&context.migration, table, &note)?;
-    }
-    Ok(())
-}
-
-async fn stop_merges(context: &Context, table: &TableRef) -> Result<(), Failure> {
-    // So that they are stopped again whenever the server is started.
-    let held = context.state.hold_merges(&context.migration, table);
-    held.map_err(state_failed(Code::AttachFailed))?;
-    let statement = Statement::StopMerges(&table.name);
-    context
-        .clickhouse
-        .execute(statement)
-        .await
-        .map_err(failed(Code::AttachFailed))
-}
-
-/// SYSTEM RESTART REPLICA, after which merges are stopped again: it starts them.
-pub(super) async fn start_anew(context: &Context, table: &TableRef, code: Code) -> Result<(), Failure> {
-    context.doing(format!("starts the replica of {} anew", table.name));
-    let statement = Statement::RestartReplica(&table.name);
-    context.clickhouse.execute(statement).await.map_err(failed(code))?;
-    stop_merges(context, table).await
-}
-
-/// Waits until the server has looked for the metadata and not found it. Read-only alone is no proof: a table is so for a
-/// moment after every start.
-pub(super) async fn until_without_metadata(context: &Context, table: &TableRef) -> Result<(), Failure> {
-    let deadline = Instant::now() + PATIENCE;
-    let (mut polls, mut started_anew) = (polls(), false);
-    loop {
-        let Found::Attached(replica) = look(context, table, Code::AttachFailed).await? else {
-            return Err(Failure::passing(
-                Code::AttachFailed,
-                format!("{} does not stay attached", table.name),
-            ));
-        };
-        if replica.has_lost_its_session() && !started_anew {
-            start_anew(context, table, Code::AttachFailed).await?;
-            started_anew = true;
-            continue;
-        }
-        if !replica.readonly {
-            return Err(Failure::lasting(
-                Code::PathExists,
-                format!(
-                    "{} came into service: its metadata exists at {}",
-                    table.name, replica.path
-                ),
-            ));
-        }
-        if metadata_is_missing(&replica, table) {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            return Err(Failure::passing(
-                Code::AttachFailed,
-                format!(
-                    "{} is {}, but the server does not say that its metadata is missing; does the root of its \
-                     ZooKeeper configuration exist?",
-                    table.name,
-                    replica.state()
-                ),
-            ));
-        }
-        context.doing(format!("waits until {} is read-only without metadata", table.name));
-        tokio::time::sleep(polls.next_delay()).await;
-    }
-}
-
-/// Measured on 26.9: `Coordination error: No node, path /tables/01/d/t/log`; where another replica is at the path, and this
-/// one is not, `Coordination error: No node. (KEEPER_EXCEPTION)`.
-fn metadata_is_missing(replica: &Replica, table: &TableRef) -> bool {
-    let exception = &replica.zookeeper_exception;
-    let is_it = exception.contains(table.path.as_str()) || exception.contains("No node. (");
-    replica.readonly && exception.contains("No node") && is_it
-}
-
-/// Detaches a table that is read-only without metadata, if it is attached, and attaches it again.
-pub(super) async fn attach_anew(context: &Context, table: &TableRef) -> Result<(), Failure> {
-    if let Found::Attached(_) = look(context, table, Code::AttachFailed).await? {
-        let detached = context.clickhouse.execute(Statement::DetachPermanently(&table.name));
-        detached.await.map_err(failed(Code::AttachFailed))?;
-    }
-    attach_statement(context, table).await?;
-    stop_merges(context, table).await?;
-    until_without_metadata(context, table).await
 }
 
 /// What the table holds now, while it is read-only without metadata.

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 pub(crate) use readers::may_read;
 
-use crate::clickhouse::code::SYNTAX_ERROR;
 use crate::clickhouse::{Cache, Running};
 use crate::clock::Moment;
+use crate::steps::shared::caches::drop_caches;
 use crate::steps::shared::look::{Found, look};
 use crate::steps::shared::wait::polls;
 use crate::steps::{Context, StepResult, failed, state_failed};
@@ -41,19 +41,6 @@ pub async fn clear(context: &Context, table: &TableRef) -> StepResult {
         Found::Detached { .. } => return Err(Failure::lasting(code, format!("{} is detached", table.name))),
     }
     Ok(Done::Plain.into())
-}
-
-/// Drops these caches, whatever tables they are of.
-pub(super) async fn drop_caches(context: &Context, caches: &[Cache], code: Code) -> Result<(), Failure> {
-    for cache in caches {
-        match context.clickhouse.drop_cache(*cache).await {
-            Ok(()) => {}
-            // An older server, which does not have this cache.
-            Err(error) if matches!(error.code(), Some(SYNTAX_ERROR)) => {}
-            Err(error) => return Err(failed(code)(error)),
-        }
-    }
-    Ok(())
 }
 
 /// Drops the caches so that nothing of former names comes back. By now every part has the name that it keeps.

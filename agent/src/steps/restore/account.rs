@@ -7,9 +7,9 @@ use rekeeper_shared::document::{Packed, pack};
 use rekeeper_shared::report::{Folder, RestoreAccount};
 use rekeeper_shared::step::{Failure, Restored};
 
-use super::leftovers::digests_of_checksums;
-use super::{CODE, Work};
+use super::work::{CODE, Work};
 use crate::state::Accounted;
+use crate::steps::shared::folders::digests_of_checksums;
 use crate::steps::state_failed;
 
 impl Work<'_> {

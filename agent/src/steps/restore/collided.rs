@@ -12,11 +12,11 @@ use rekeeper_shared::part::PartName;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
-use super::{CODE, Work, some_of};
+use super::work::{CODE, Work};
 use crate::clickhouse::DetachedPart;
 use crate::steps::failed;
 use crate::steps::shared::names::kept_name;
-use crate::words::mv;
+use crate::words::{mv, some_of};
 
 /// What ClickHouse appends, with a number, to a name that is taken.
 const TRY: &str = "_try";

@@ -8,9 +8,11 @@ use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
 
 use super::leftovers;
-use super::{CODE, PATIENCE, Work, some_of};
+use super::work::{CODE, Work};
 use crate::steps::failed;
+use crate::steps::shared::wait::PATIENCE;
 use crate::steps::shared::wait::{polls, sync_round};
+use crate::words::some_of;
 
 /// How long one statement waits for the queue.
 const SYNC_ROUND: Duration = Duration::from_secs(20);

@@ -9,9 +9,9 @@ use rekeeper_shared::settle::uncovered;
 use rekeeper_shared::step::{Failure, TableRef};
 use rekeeper_shared::union::{Share, Union, Verdict, decide_again};
 
-use super::some_of;
 use crate::steps::Context;
-use crate::steps::attest::is_attested;
+use crate::steps::shared::attested::is_attested;
+use crate::words::some_of;
 
 /// What a follower has to follow.
 pub(super) struct Following {

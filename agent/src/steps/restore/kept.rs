@@ -9,8 +9,8 @@ use rekeeper_shared::accounting::is_single;
 use rekeeper_shared::part::PartName;
 use rekeeper_shared::step::Failure;
 
-use super::Work;
-use super::leftovers::digests_of_checksums;
+use super::work::Work;
+use crate::steps::shared::folders::digests_of_checksums;
 use crate::steps::shared::names::{attached, kept_name};
 
 impl Work<'_> {

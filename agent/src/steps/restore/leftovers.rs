@@ -2,22 +2,23 @@
 //! that is not on the manifest.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rekeeper_shared::accounting::{Account, Fate, whole_partitions};
-use rekeeper_shared::document::digest;
 use rekeeper_shared::part::PartName;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
 
-use super::{Work, some_of};
-use crate::clickhouse::{DetachedPart, Statement, TableSetting};
+use super::settings::change_settings;
+use super::work::Work;
+use crate::clickhouse::{DetachedPart, Statement};
 use crate::steps::failed;
+use crate::steps::shared::folders::digests_of_checksums;
 use crate::steps::shared::names::ATTACHING;
 use crate::steps::shared::wait::POLL;
-use crate::words::mv;
+use crate::words::{mv, some_of};
 
 /// The prefix of a folder that a server set aside when it was started again.
 const IGNORED: &str = "ignored_";
@@ -156,58 +157,6 @@ async fn strangers(work: &Work<'_>, mut folders: Vec<DetachedPart>) -> Vec<(Deta
     folders.into_iter().map(with_digest).collect()
 }
 
-/// Digests of the `checksums.txt` of parts, by name. It holds the hashes of all files of a part and does not change when
-/// the part is renamed. A part whose file cannot be read is left out.
-pub(in crate::steps) async fn digests_of_checksums(parts: Vec<(String, PathBuf)>) -> BTreeMap<String, String> {
-    let read = move || {
-        let read = |(name, folder): (String, PathBuf)| {
-            let content = std::fs::read(folder.join("checksums.txt")).ok()?;
-            Some((name, digest(&content)))
-        };
-        parts.into_iter().filter_map(read).collect()
-    };
-    // A reader that panicked has read nothing.
-    tokio::task::spawn_blocking(read).await.unwrap_or_default()
-}
-
-/// ATTACH PART takes equal parts for one and says OK; only a setting of the table keeps it from that. Another one keeps a
-/// server that is killed meanwhile from merging when it starts: a part that was cut off while it was attached leaves a gap
-/// in the blocks, after which a merge could not be accounted for.
-async fn change_settings(work: &Work<'_>) -> Result<(), Failure> {
-    for setting in [TableSetting::MergesInQueue, TableSetting::DeduplicationWindow] {
-        work.execute(Statement::Set(&work.table.name, setting, Some(0))).await?;
-    }
-    Ok(())
-}
-
-/// Which settings to give back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
-    /// The deduplication window alone.
-    Deduplication,
-    /// Both.
-    All,
-}
-
-/// Gives the table back the settings that it had when its manifest was written, where they are 0 now: whichever attempt
-/// has changed them. What users have set since stays.
-pub(super) async fn put_settings_back(work: &Work<'_>, which: Which) -> Result<(), Failure> {
-    let (name, former) = (&work.table.name, work.manifest.settings);
-    let now = work.context.clickhouse.settings(name).await;
-    let now = now.map_err(failed(Code::RestoreFailed))?;
-    let both = [
-        (TableSetting::DeduplicationWindow, now.window, former.window),
-        (TableSetting::MergesInQueue, now.merges, former.merges),
-    ];
-    for (setting, now, former) in both {
-        let is_wanted = which == Which::All || setting == TableSetting::DeduplicationWindow;
-        if is_wanted && now == Some(0) && former != now {
-            work.execute(Statement::Set(name, setting, former)).await?;
-        }
-    }
-    Ok(())
-}
-
 async fn attach_all(work: &Work<'_>, left: &[String]) -> Result<(), Failure> {
     // The reference is alone, so what is queued from here on comes of its own attaching.
     until_nothing_is_queued(work).await?;
@@ -298,6 +247,8 @@ async fn until_nothing_is_queued(work: &Work<'_>) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]

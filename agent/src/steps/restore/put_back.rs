@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
-use super::Work;
-use super::leftovers::digests_of_checksums;
+use super::work::Work;
 use crate::clickhouse::{DetachedPart, Statement};
-use crate::steps::attach::until_without_metadata;
 use crate::steps::failed;
+use crate::steps::shared::folders::digests_of_checksums;
+use crate::steps::shared::read_only::until_without_metadata;
 use crate::words::mv;
 
 impl Work<'_> {
@@ -108,24 +108,6 @@ impl Work<'_> {
             .filter_map(|folder| Some(mv(&folder.path, &among_the_parts(&folder.path)?)));
         let fix = self.by_a_user_who_may(&self.while_detached(commands));
         Failure::lasting(Code::PartsOutOfOrder, text).with_fix(fix)
-    }
-
-    /// Commands on the table's folders, with the statements around them.
-    pub(super) fn while_detached(&self, commands: impl Iterator<Item = String>) -> Vec<String> {
-        let table = self.table.name.sql();
-        let before = format!("DETACH TABLE {table} PERMANENTLY SYNC");
-        let after = ["ATTACH TABLE", "SYSTEM STOP MERGES"].map(|words| format!("{words} {table}"));
-        std::iter::once(before).chain(commands).chain(after).collect()
-    }
-
-    /// A remedy: what the agent has not the rights for.
-    pub(super) fn by_a_user_who_may(&self, commands: &[String]) -> String {
-        format!(
-            "on {}, as a user who may: {}; then rekeeper retry {}",
-            self.context.host,
-            commands.join("; "),
-            self.context.migration
-        )
     }
 }
 

@@ -10,9 +10,10 @@ use rekeeper_shared::part::PartName;
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 
-use super::{CODE, Work, some_of};
+use super::work::{CODE, Work};
 use crate::clickhouse::is_zero_uuid;
 use crate::steps::failed;
+use crate::words::some_of;
 
 impl Work<'_> {
     /// What the log says was dropped since, and said before: noted, since the log forgets it.

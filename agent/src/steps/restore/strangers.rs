@@ -7,17 +7,17 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use rekeeper_shared::ids::{TableName, quote_literal};
+use rekeeper_shared::ids::quote_literal;
 use rekeeper_shared::inventory::ActivePart;
 use rekeeper_shared::part::PartName;
-use rekeeper_shared::place::ZkPath;
 use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, Witness};
+use rekeeper_shared::step::Failure;
 
-use super::{CODE, Work, some_of};
+use super::work::{CODE, Work};
 use crate::clickhouse::is_zero_uuid;
-use crate::steps::attach::by_hand::at_path;
-use crate::steps::{Context, failed};
+use crate::steps::failed;
+use crate::steps::shared::owners::{at_path, taken};
+use crate::words::some_of;
 use crate::zookeeper::Owner;
 
 impl Work<'_> {
@@ -143,59 +143,4 @@ impl Work<'_> {
         );
         Err(Failure::lasting(Code::PathExists, text).with_fix(fix))
     }
-}
-
-/// Nothing is at the table's path. `own` as for [`taken`].
-pub(super) async fn check_absent(context: &Context, witness: &Witness, own: Option<&TableName>) -> Result<(), Failure> {
-    if context.zookeeper.is_absent(witness).await? {
-        return Ok(());
-    }
-    let owners = context.zookeeper.owners(&witness.ensemble, &witness.path).await?;
-    Err(taken(context, &witness.path, own, &owners))
-}
-
-/// A path that others have, with the statements that free it. `own` is the table that is to be restored there, where it
-/// is known: it must not be dropped, whoever has restored it.
-pub(in crate::steps) fn taken(
-    context: &Context,
-    path: &ZkPath,
-    own: Option<&TableName>,
-    strangers: &[Owner],
-) -> Failure {
-    if strangers.is_empty() {
-        let text = format!("{path} exists, and no replica is registered there");
-        return Failure::lasting(Code::PathExists, text);
-    }
-    let who = |owner: &Owner| match &owner.table {
-        Some(table) => format!("replica {}, which is {table} on {}", owner.replica, owner.host),
-        None => format!("replica {}", owner.replica),
-    };
-    let who: Vec<String> = strangers.iter().map(who).collect();
-    let text = format!("{path} exists: it has {}", who.join(", "));
-    let mend = |owner: &Owner| match (&owner.table, own) {
-        (Some(table), Some(own)) if table == own => format!(
-            "do not drop {table} on {}: somebody has restored it by hand, and must restore its other replicas so too",
-            owner.host
-        ),
-        (Some(table), own) => {
-            let unless = if own.is_none() {
-                ", unless this is the very table that is being migrated and somebody has restored it"
-            } else {
-                ""
-            };
-            format!("on {}: DROP TABLE {} SYNC{unless}", owner.host, table.sql())
-        }
-        (None, _) => format!(
-            "SYSTEM DROP REPLICA {} FROM ZKPATH {}",
-            quote_literal(&owner.replica),
-            quote_literal(path.as_str())
-        ),
-    };
-    let mend: Vec<String> = strangers.iter().map(mend).collect();
-    let fix = format!(
-        "look at what is there and keep elsewhere what is needed; then {}; then rekeeper retry {}",
-        mend.join("; "),
-        context.migration
-    );
-    Failure::lasting(Code::PathExists, text).with_fix(fix)
 }

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use rekeeper_shared::part::PartName;
 use rekeeper_shared::step::Failure;
 
-use super::{CODE, Work};
+use super::work::{CODE, Work};
 use crate::clickhouse::Statement;
 use crate::steps::failed;
+use crate::steps::shared::folders::set_aside;
 use crate::words::mv;
 
 impl Work<'_> {
@@ -97,23 +98,4 @@ fn parts_in(folder: &Path) -> Vec<(String, PathBuf)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let named = entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())));
     named.filter(|(name, _)| PartName::parse(name).is_some()).collect()
-}
-
-/// Renames the folder of a part to where it is set aside; where it cannot, which name that is.
-pub(in crate::steps) fn set_aside(name: &str, folder: &Path) -> Result<(), (PathBuf, std::io::Error)> {
-    let aside = free_aside(name, folder);
-    std::fs::rename(folder, &aside).map_err(|error| (aside, error))
-}
-
-/// Where the folder of a part is set aside: `detached/ignored_<part>`, as ClickHouse does, or the next free name like that.
-pub(in crate::steps) fn free_aside(name: &str, folder: &Path) -> PathBuf {
-    let detached = folder.with_file_name("detached");
-    let mut aside = detached.join(format!("ignored_{name}"));
-    for n in 1.. {
-        if !aside.exists() {
-            break;
-        }
-        aside = detached.join(format!("ignored_{name}_try{n}"));
-    }
-    aside
 }

@@ -7,16 +7,18 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
 
-use super::strangers::check_absent;
-use super::{BY_ITSELF, CODE, PATIENCE, Work, some_of};
+use super::work::{BY_ITSELF, CODE, Work};
 use crate::clickhouse::{Class, Error, Statement, Turn, code};
-use crate::steps::attach::start_anew;
 use crate::steps::failed;
 use crate::steps::shared::look::{FRESH, Found, look};
 use crate::steps::shared::names::attached;
 use crate::steps::shared::names::collisions;
+use crate::steps::shared::owners::check_absent;
+use crate::steps::shared::read_only::start_anew;
 use crate::steps::shared::recorded::{Recorded, until_as_recorded};
+use crate::steps::shared::wait::PATIENCE;
 use crate::steps::shared::wait::until_alone;
+use crate::words::some_of;
 
 /// How often RESTORE and RESTART REPLICA are tried in one attempt, and once more for a wait for a turn.
 const ROUNDS: u32 = 5;

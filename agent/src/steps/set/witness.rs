@@ -5,7 +5,7 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Witness};
 
 use super::zookeeper_failed;
-use crate::steps::attach::by_hand::at_path;
+use crate::steps::shared::owners::at_path;
 use crate::steps::{Context, StepResult};
 
 /// Writes the witness where the table is to be made anew, if nothing is there but what somebody has restored by hand.

@@ -9,9 +9,8 @@ use rekeeper_shared::problem::{Code, Problem};
 use rekeeper_shared::step::{Failure, TableRef};
 
 use crate::state::StateError;
-use crate::steps::restore::some_of;
 use crate::steps::{Context, failed, state_failed};
-use crate::words::in_full;
+use crate::words::{in_full, some_of};
 
 /// A manifest, packed and not.
 pub(in crate::steps) struct Known {

@@ -14,11 +14,11 @@ use rekeeper_shared::problem::Code;
 use rekeeper_shared::settle::uncovered;
 use rekeeper_shared::step::{Failure, TableRef};
 
+use super::folders::{free_aside, set_aside};
+use super::read_only::attach_anew;
 use crate::clickhouse::Statement;
-use crate::steps::attach::attach_anew;
-use crate::steps::restore::some_of;
-use crate::steps::restore::unexpected::{free_aside, set_aside};
 use crate::steps::{Context, failed, state_failed};
+use crate::words::some_of;
 
 /// How often a table is attached anew in one attempt.
 const ROUNDS: u32 = 4;

@@ -11,10 +11,9 @@ use tokio::time::Instant;
 
 use super::look::{Found, look};
 use super::place;
-use super::wait::{polls, until_in_service};
+use super::read_only::start_anew;
+use super::wait::{PATIENCE, polls, until_in_service};
 use crate::clickhouse::Statement;
-use crate::steps::attach::start_anew;
-use crate::steps::restore::{PATIENCE, Work};
 use crate::steps::{Context, failed};
 use crate::zookeeper::ZooKeeper;
 
@@ -27,14 +26,6 @@ pub(in crate::steps) enum Merges {
     Held,
     /// They run already.
     Run,
-}
-
-impl Work<'_> {
-    /// This replica orders ALTERs, and no part of it is of a version that its table has still to reach.
-    pub(in crate::steps) async fn agree(&self) -> Result<(), Failure> {
-        let ensemble = &self.order.witness.ensemble;
-        agree(self.context, self.table, ensemble, self.manifest.version, Merges::Held).await
-    }
 }
 
 /// Waits until one version is everywhere, and makes it so. `at_least` is the version of before the migration. Every change

@@ -11,6 +11,8 @@ use super::look::{Found, look};
 use crate::clickhouse::{Error, Statement, code};
 use crate::steps::{Context, failed};
 
+/// How long a table may take to come into service, and ZooKeeper to know of it.
+pub(in crate::steps) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a state is looked at that changes by itself.
 pub(in crate::steps) const POLL: Duration = Duration::from_millis(300);
 /// The first time a state is looked at again, where it mostly changes at once.
