@@ -1,32 +1,26 @@
-//! Until the table is writable: RESTORE, sent only where it makes what it should, and what an earlier one left unfinished.
+//! Until the table is writable: what is to be done next is decided by `next`, seen and done here.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::Failure;
 use tokio::time::Instant;
 
+use super::next::{Action, After, AtPath, Failed, Observed, Parts, Refusal, Registered, Table, after, next};
 use super::work::{BY_ITSELF, CODE, Work};
-use crate::clickhouse::{Class, Error, Statement, Turn, code};
+use crate::clickhouse::{Error, Statement, Turn, code};
 use crate::steps::failed;
 use crate::steps::shared::look::{FRESH, Found, look};
-use crate::steps::shared::names::attached;
-use crate::steps::shared::names::collisions;
-use crate::steps::shared::owners::check_absent;
 use crate::steps::shared::read_only::start_anew;
 use crate::steps::shared::recorded::{Recorded, until_as_recorded};
 use crate::steps::shared::wait::PATIENCE;
-use crate::steps::shared::wait::until_alone;
-use crate::words::some_of;
+use crate::zookeeper::Owner;
 
 /// How often RESTORE and RESTART REPLICA are tried in one attempt, and once more for a wait for a turn.
 const ROUNDS: u32 = 5;
 /// How long a server is waited for that has lost ZooKeeper, and how often it is asked again.
 const SESSION: Duration = Duration::from_secs(30);
 const SESSION_POLL: Duration = Duration::from_secs(1);
-/// What RESTORE says when there is nothing, or nothing more, to do for it.
-const ALREADY: [&str; 3] = ["must be readonly", "path is present", "restoration in progress"];
 
 impl Work<'_> {
     /// RESTORE, until the table is not read-only any more.
@@ -36,122 +30,161 @@ impl Work<'_> {
         let (mut rounds, session) = (0, Instant::now() + SESSION);
         while rounds < ROUNDS {
             rounds += 1;
-            let sent = self.restore_note()?.sent;
-            let replica = match look(self.context, self.table, CODE).await? {
-                Found::Attached(replica) => replica,
-                Found::Detached { .. } if sent => {
-                    // An earlier attempt was cut while it set parts aside.
+            let Some((seen, owners)) = self.see(&mut turn).await? else {
+                continue;
+            };
+            match next(&seen) {
+                Action::Done => return Ok(()),
+                Action::AwaitService => {
+                    let in_service = self.until_in_service(PATIENCE).await?;
+                    return in_service.map_err(|state| self.not_in_service(&state));
+                }
+                Action::AttachAgain => {
                     self.execute(Statement::AttachTable(&self.table.name)).await?;
                     self.stop_merges().await?;
-                    continue;
                 }
-                Found::Detached { .. } => return Err(self.was_detached()),
-            };
-            // The server may have been started since the attach, and that starts merges.
-            self.stop_merges().await?;
-            if !replica.readonly {
-                if replica.is_in_service() {
-                    return Ok(());
-                }
-                return self
-                    .until_in_service(PATIENCE)
-                    .await?
-                    .map_err(|state| self.not_in_service(&state));
-            }
-            // From here on the server is burdened. Who has to wait for a turn for long looks again after that.
-            if turn.is_none() {
-                let looked = Instant::now();
-                turn = self.turn().await;
-                if looked.elapsed() > FRESH {
-                    continue;
-                }
-            }
-            let nodes = self.nodes().await?;
-            let registered = |name: &str| {
-                nodes
-                    .as_ref()
-                    .is_some_and(|n| n.replicas.iter().any(|r| r.name == name))
-            };
-            if registered(&self.table.replica_name) {
-                self.registered_by_us(sent).await?;
-                // The metadata is there: a server that has just started needs a moment, or has to be told.
-                if self.until_in_service(BY_ITSELF).await?.is_ok() {
-                    return Ok(());
-                }
-                if !self.set_unexpected_parts_aside().await? {
-                    start_anew(self.context, self.table, CODE).await?;
-                }
-                match self.until_in_service(PATIENCE).await? {
+                Action::BringIntoService { note } => match self.bring_into_service(note).await? {
                     Ok(()) => return Ok(()),
-                    Err(state) => {
-                        self.can_tell_why(&state).await?;
-                        last = state;
+                    Err(state) => last = state,
+                },
+                Action::Restore(parts) => {
+                    if !self.are_in_place(parts).await? {
+                        continue;
                     }
-                }
-                continue;
-            }
-            match (&nodes, self.reference()) {
-                (None, None) if sent && self.put_back().await? => continue,
-                (None, None) => {}
-                (Some(_), Some(reference)) if registered(&reference.replica_name) => {}
-                (Some(_), None) => {
-                    let owners = self.owners().await?;
-                    return Err(self.taken(&self.strangers(&owners)));
-                }
-                (Some(_), Some(reference)) => {
-                    let name = &reference.replica_name;
-                    let text = format!("the reference, replica {name}, is not registered there");
-                    let failure = self.path_exists(&text);
-                    let fix = format!("{}; {}", Code::PathExists.fix(), self.without_the_reference(name));
-                    return Err(failure.with_fix(fix));
-                }
-                (None, Some(reference)) => {
-                    let text = format!(
-                        "{} is not there where this server is configured for it, although the reference was restored",
-                        self.table.path
-                    );
-                    let fix = format!(
-                        "{}; {}",
-                        Code::PlaceDiffers.fix(),
-                        self.without_the_reference(&reference.replica_name)
-                    );
-                    return Err(Failure::lasting(Code::PlaceDiffers, text).with_fix(fix));
-                }
-            }
-            if !sent {
-                let recorded = Recorded::of_manifest(&self.manifest);
-                match until_as_recorded(self.context, self.table, recorded).await {
-                    // Nobody but RESTORE has moved them there: it was sent, and the note of that was lost.
-                    Err(missing) if missing.problem.code == Code::RecordedPartsMissing && nodes.is_none() => {
-                        if self.put_back().await? {
-                            continue;
+                    let folders = self.check_names(seen.sent).await?;
+                    let sent = self.send_restore(folders).await?;
+                    turn = None;
+                    let Err(error) = sent else { continue };
+                    last = error.in_full();
+                    match self.after(&error, session) {
+                        After::LookAgain => {}
+                        After::LookAgainIfRegistered if self.is_registered().await? => {}
+                        After::RenewSession => {
+                            self.doing("waits for the server to reach ZooKeeper again");
+                            tokio::time::sleep(SESSION_POLL).await;
+                            self.renew_session().await?;
+                            rounds -= 1;
                         }
-                        return Err(missing);
+                        After::LookAgainIfRegistered | After::Fail => return Err(failed(CODE)(error)),
                     }
-                    done => done?,
                 }
-            }
-            let folders = self.check_names(sent).await?;
-            let sent = self.send_restore(folders).await?;
-            turn = None;
-            if let Err(error) = sent {
-                last = error.in_full();
-                match error.class() {
-                    // What became of it is seen in the next round.
-                    Class::Unknown => {}
-                    Class::Passing if lost_zookeeper(&error) && Instant::now() < session => {
-                        self.doing("waits for the server to reach ZooKeeper again");
-                        tokio::time::sleep(SESSION_POLL).await;
-                        self.renew_session().await?;
-                        rounds -= 1;
-                    }
-                    // So is what a first replica has made of its metadata by then.
-                    Class::Lasting if self.following.is_none() && self.is_registered().await? => {}
-                    Class::Passing | Class::Lasting => return Err(failed(CODE)(error)),
-                }
+                Action::Refuse(why) => return Err(self.refused(why, &owners)),
             }
         }
         Err(Failure::lasting(CODE, last))
+    }
+
+    /// Looks at the table, and, where it is read-only and its turn has come, at its path, with the owners that are to be
+    /// told of. None when the turn was waited for so long that it has to be looked at again.
+    async fn see(&self, turn: &mut Option<Turn>) -> Result<Option<(Observed, Vec<Owner>)>, Failure> {
+        let sent = self.restore_note()?.sent;
+        let seen = |table| Observed {
+            sent,
+            follows: self.following.is_some(),
+            table,
+        };
+        let Found::Attached(replica) = look(self.context, self.table, CODE).await? else {
+            return Ok(Some((seen(Table::Detached), Vec::new())));
+        };
+        // The server may have been started since the attach, and that starts merges.
+        self.stop_merges().await?;
+        if !replica.readonly {
+            let is_in_service = replica.is_in_service();
+            let table = if is_in_service {
+                Table::InService
+            } else {
+                Table::Writable
+            };
+            return Ok(Some((seen(table), Vec::new())));
+        }
+        // From here on the server is burdened. Who has to wait for a turn for long looks again after that.
+        if turn.is_none() {
+            let looked = Instant::now();
+            *turn = self.turn().await;
+            if looked.elapsed() > FRESH {
+                return Ok(None);
+            }
+        }
+        let (at_path, owners) = self.at_path().await?;
+        Ok(Some((seen(Table::ReadOnly(at_path)), owners)))
+    }
+
+    async fn at_path(&self) -> Result<(AtPath, Vec<Owner>), Failure> {
+        let Some(nodes) = self.nodes().await? else {
+            return Ok((AtPath::Nothing, Vec::new()));
+        };
+        let registered = |name: &str| nodes.replicas.iter().any(|replica| replica.name == name);
+        if !registered(&self.table.replica_name) {
+            let reference = self.reference().map(|manifest| registered(&manifest.replica_name));
+            let owners = match reference {
+                None => self.owners().await?,
+                Some(_) => Vec::new(),
+            };
+            let reference = reference.unwrap_or_default();
+            return Ok((AtPath::Others { reference }, owners));
+        }
+        let owners = self.owners().await?;
+        let own = self.own_among(&owners);
+        let registered = match own.and_then(|own| self.is_own(own)) {
+            Some(true) => Registered::ByThisTable,
+            Some(false) => Registered::ByAnother,
+            None => Registered::NotTold,
+        };
+        Ok((AtPath::Own(registered), owners))
+    }
+
+    fn own_among<'a>(&self, owners: &'a [Owner]) -> Option<&'a Owner> {
+        owners.iter().find(|owner| owner.replica == self.table.replica_name)
+    }
+
+    /// Of a table that has its metadata, an inner error is the state in which it stays.
+    async fn bring_into_service(&self, note: bool) -> Result<Result<(), String>, Failure> {
+        if note {
+            // A note that was lost is made up for by what ClickHouse itself notes.
+            let mut note = self.restore_note()?;
+            (note.sent, note.lost) = (true, true);
+            self.write_restore_note(&note)?;
+        }
+        if self.until_in_service(BY_ITSELF).await?.is_ok() {
+            return Ok(Ok(()));
+        }
+        if !self.set_unexpected_parts_aside().await? {
+            start_anew(self.context, self.table, CODE).await?;
+        }
+        let in_service = self.until_in_service(PATIENCE).await?;
+        if let Err(state) = &in_service {
+            self.can_tell_why(state).await?;
+        }
+        Ok(in_service)
+    }
+
+    /// Whether RESTORE may be sent; when parts were moved, it has to be looked at again.
+    async fn are_in_place(&self, parts: Parts) -> Result<bool, Failure> {
+        match parts {
+            Parts::PutBack => Ok(!self.put_back().await?),
+            Parts::Anywhere => Ok(true),
+            Parts::AsRecorded { or_put_back } => {
+                let recorded = Recorded::of_manifest(&self.manifest);
+                match until_as_recorded(self.context, self.table, recorded).await {
+                    Err(missing) if missing.problem.code == Code::RecordedPartsMissing && or_put_back => {
+                        if self.put_back().await? {
+                            return Ok(false);
+                        }
+                        Err(missing)
+                    }
+                    done => done.map(|()| true),
+                }
+            }
+        }
+    }
+
+    fn after(&self, error: &Error, session: Instant) -> After {
+        after(&Failed {
+            class: error.class(),
+            lost_zookeeper: matches!(error.code(), Some(code::NO_ZOOKEEPER | code::KEEPER_EXCEPTION)),
+            in_time: Instant::now() < session,
+            follows: self.following.is_some(),
+        })
     }
 
     /// A table that was attached without metadata keeps the session that the server had then: when that has expired,
@@ -167,16 +200,6 @@ impl Work<'_> {
         }
     }
 
-    /// By a person, or by an attempt of which the note was lost.
-    fn was_detached(&self) -> Failure {
-        let table = self.table.name.sql();
-        let text = format!("{} was detached by somebody", self.table.name);
-        Failure::lasting(CODE, text).with_fix(format!(
-            "on this host: ATTACH TABLE {table}; SYSTEM STOP MERGES {table}; then rekeeper retry {}",
-            self.context.migration
-        ))
-    }
-
     /// A follower has one already, for longer: its server goes on when RESTORE has answered.
     async fn turn(&self) -> Option<Turn> {
         match self.following {
@@ -185,101 +208,51 @@ impl Work<'_> {
         }
     }
 
-    /// The replica at the path is this table, and not another of the same replica name. A note that was lost is made up
-    /// for by what ClickHouse itself notes.
-    async fn registered_by_us(&self, sent: bool) -> Result<(), Failure> {
-        let owners = self.owners().await?;
-        let own = owners.iter().find(|owner| owner.replica == self.table.replica_name);
-        match own.and_then(|own| self.is_own(own).map(|is| (own, is))) {
-            Some((own, false)) => Err(self.taken(&[own])),
-            Some((_, true)) if !sent => {
-                let mut note = self.restore_note()?;
-                (note.sent, note.lost) = (true, true);
-                self.write_restore_note(&note)
-            }
-            None if !sent => Err(self.path_exists("this replica is registered there, and not by this migration")),
-            Some((_, true)) | None => Ok(()),
-        }
-    }
-
     async fn is_registered(&self) -> Result<bool, Failure> {
         let nodes = self.nodes().await?;
         Ok(nodes.is_some_and(|n| n.replicas.iter().any(|r| r.name == self.table.replica_name)))
     }
 
-    /// Sends RESTORE; only what may hide a failure is an inner error. Beforehand everything was checked; the path once
-    /// more, right before it. `folders` are what lies in `detached/`.
-    async fn send_restore(&self, folders: Vec<String>) -> Result<Result<(), Error>, Failure> {
-        let former = self.restore_note()?;
-        let mut note = former.clone();
-        (note.sent, note.foreign) = (true, None);
-        let on_the_manifest: HashSet<&str> = self.manifest.parts.iter().map(|part| part.name.as_str()).collect();
-        let late = folders.into_iter();
-        note.late
-            .extend(late.filter(|name| on_the_manifest.contains(name.as_str())));
-        self.write_restore_note(&note)?;
-        if self.following.is_none()
-            && let Err(failure) = self.may_be_first().await
-        {
-            // Nothing was sent, so what is there is not ours.
-            self.write_restore_note(&former)?;
-            return Err(failure);
+    fn refused(&self, why: Refusal, owners: &[Owner]) -> Failure {
+        match why {
+            Refusal::Detached => self.was_detached(),
+            Refusal::RegisteredByAnother => {
+                let own: Vec<&Owner> = self.own_among(owners).into_iter().collect();
+                self.taken(&own)
+            }
+            Refusal::RegisteredByNobodyKnown => {
+                self.path_exists("this replica is registered there, and not by this migration")
+            }
+            Refusal::Taken => self.taken(&self.strangers(owners)),
+            Refusal::ReferenceGone => self.without_reference(|name| {
+                let text = format!("the reference, replica {name}, is not registered there");
+                self.path_exists(&text)
+            }),
+            Refusal::PathGone => self.without_reference(|_| {
+                let text = format!(
+                    "{} is not there where this server is configured for it, although the reference was restored",
+                    self.table.path
+                );
+                Failure::lasting(Code::PlaceDiffers, text)
+            }),
         }
-        self.doing(format!("restores {} parts", self.manifest.parts.len()));
-        let outcome = self
-            .context
-            .clickhouse
-            .execute(Statement::RestoreReplica(&self.table.name))
-            .await;
-        // The connection may be cut while it goes on.
-        until_alone(self.context, self.table, CODE).await?;
-        Ok(match outcome {
-            // Somebody else's restore was quicker, or ours was sent twice: the next look tells.
-            Err(error) if ALREADY.iter().any(|words| error.says(words)) => Ok(()),
-            outcome => outcome,
-        })
     }
 
-    /// The server is where the set's servers have proved to be, and nothing is there.
-    async fn may_be_first(&self) -> Result<(), Failure> {
-        let witness = self.order.witness;
-        self.context.zookeeper.check_witness(witness).await?;
-        check_absent(self.context, witness, Some(&self.table.name)).await
+    /// The failure, with what to do where the table of the reference was dropped.
+    fn without_reference(&self, failure: impl Fn(&str) -> Failure) -> Failure {
+        let name = self.reference().map(|manifest| manifest.replica_name.as_str());
+        let name = name.unwrap_or_default();
+        let failure = failure(name);
+        let fix = format!("{}; {}", failure.problem.code.fix(), self.without_the_reference(name));
+        failure.with_fix(fix)
     }
 
-    /// Names under `detached/` that the restore would stumble over. Once it was sent, those of the manifest may be its
-    /// own work. Answers all names that are there.
-    async fn check_names(&self, sent: bool) -> Result<Vec<String>, Failure> {
-        let (clickhouse, name) = (&self.context.clickhouse, &self.table.name);
-        let (parts, detached) = tokio::join!(clickhouse.parts(name), self.detached_parts());
-        let (parts, detached) = (parts.map_err(failed(CODE))?, detached?);
-        let folders = detached.into_iter().map(|part| part.name).collect::<Vec<_>>();
-        let detached = folders.iter().map(String::as_str);
-        let names = |active: bool| {
-            let parts = parts.iter().filter(move |part| part.active == active);
-            parts.map(|part| part.part.name.as_str())
-        };
-        let (now, outdated) = (|| names(true), names(false));
-        let found = if sent {
-            let taken: HashSet<&str> = now().chain(outdated).collect();
-            detached
-                .filter(|name| taken.contains(attached(name)))
-                .map(str::to_owned)
-                .collect()
-        } else {
-            collisions(now(), outdated, detached)
-        };
-        if found.is_empty() {
-            return Ok(folders);
-        }
-        Err(Failure::lasting(
-            Code::DetachedCollision,
-            format!("detached/ of {name} holds {}", some_of(&found)),
+    fn was_detached(&self) -> Failure {
+        let table = self.table.name.sql();
+        let text = format!("{} was detached by somebody", self.table.name);
+        Failure::lasting(CODE, text).with_fix(format!(
+            "on this host: ATTACH TABLE {table}; SYSTEM STOP MERGES {table}; then rekeeper retry {}",
+            self.context.migration
         ))
     }
-}
-
-/// Whether the server has no session with ZooKeeper at the moment.
-fn lost_zookeeper(error: &Error) -> bool {
-    matches!(error.code(), Some(code::NO_ZOOKEEPER | code::KEEPER_EXCEPTION))
 }
