@@ -1,4 +1,5 @@
-//! Deleting a table's nodes under the attempt's marker, in ClickHouse's own order (invariants 3, 4 and 5).
+//! Deleting a table's nodes under the attempt's marker, in ClickHouse's own order (invariants 3, 4 and 5). Whether they may be
+//! deleted is decided by `may_delete`.
 //!
 //! The order makes a deletion that was cut off heal: whoever creates the table later finishes it. Per replica its
 //! `metadata` first, then the rest of it; when no replica is left, one multi replaces `replicas` by `dropped` and its
@@ -10,32 +11,17 @@ use rekeeper_shared::ids::MigrationName;
 use rekeeper_shared::step::SetRef;
 
 use super::connection::ZooKeeper;
-use super::error::{CleanError, ZkError};
-use super::fence::{Markers, TRIES, is_table_or_rest, may_be_repeated, not_whole, refuse_unless_ours};
-use super::foreign::refuse_foreign_children;
+use super::error::CleanError;
+use super::fence::may_be_repeated;
+use super::holds::Markers;
 use super::marker::Marker;
-use super::request::{Operation, RECONNECT};
+use super::may_delete::{Of, is_planned_place};
+use super::request::{Operation, RECONNECT, TRIES};
+use super::stage::Stage;
 use super::sweep::Sweep;
 
 /// How often a lost connection is waited for before the attempt is given up.
 const RECONNECTS: usize = 5;
-
-/// How far the deletion of a table's nodes is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// No node is deleted.
-    Whole {
-        /// The transaction by which the path has been held since: another one means that it was let go in between.
-        held: i64,
-    },
-    /// At least one node is deleted.
-    Begun {
-        /// As for a whole one; none when no replica is left.
-        held: Option<i64>,
-    },
-    /// The path is gone.
-    Gone,
-}
 
 impl ZooKeeper {
     /// Takes the fence over for this attempt, as [`Self::delete`] does first, and deletes nothing.
@@ -48,10 +34,10 @@ impl ZooKeeper {
         migration: &MigrationName,
         attempt: u64,
     ) -> Result<Stage, CleanError> {
-        self.refuse_other_place(set)?;
+        is_planned_place(set, self.place())?;
         let marker = Marker::new(migration, attempt);
-        let sweep = Sweep::new(self, &set.path, &marker, &|_| {});
-        if (Deletion { set, sweep }).take_over().await? {
+        let sweep = Sweep::new(self, set, &marker, &|_| {});
+        if (Deletion { sweep }).take_over().await? {
             return Ok(self.stage(set).await?);
         }
         if set.recorded {
@@ -60,33 +46,6 @@ impl ZooKeeper {
             Err(CleanError::Absent {
                 path: set.path.to_string(),
             })
-        }
-    }
-
-    /// How far the deletion of a set is. To be asked under the attempt's own marker: an older attempt may be deleting
-    /// otherwise. What is deleted first is the `metadata` of every replica.
-    ///
-    /// # Errors
-    /// ZooKeeper's failure.
-    pub async fn stage(&self, set: &SetRef) -> Result<Stage, ZkError> {
-        let path = &set.path;
-        let Some(children) = self.children(path.as_str()).await? else {
-            return Ok(Stage::Gone);
-        };
-        let nodes = |name: &str| {
-            let nodes = set
-                .replicas
-                .iter()
-                .map(|replica| format!("{}/{name}", path.replica(replica)));
-            nodes.collect()
-        };
-        let metadata = self.many_data(nodes("metadata")).await?;
-        let holds = self.many_data(nodes("is_active")).await?;
-        let held = holds.iter().flatten().map(|(_, stat)| stat.czxid).max();
-        let is_whole = not_whole(&children).is_none() && metadata.iter().chain(&holds).all(Option::is_some);
-        match held {
-            Some(held) if is_whole => Ok(Stage::Whole { held }),
-            _ => Ok(Stage::Begun { held }),
         }
     }
 
@@ -105,11 +64,10 @@ impl ZooKeeper {
         attempt: u64,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<u64, CleanError> {
-        self.refuse_other_place(set)?;
+        is_planned_place(set, self.place())?;
         let marker = Marker::new(migration, attempt);
         let deletion = Deletion {
-            set,
-            sweep: Sweep::new(self, &set.path, &marker, progress),
+            sweep: Sweep::new(self, set, &marker, progress),
         };
         for reconnects in 0.. {
             match deletion.attempt().await {
@@ -125,19 +83,18 @@ impl ZooKeeper {
 }
 
 struct Deletion<'a> {
-    set: &'a SetRef,
     sweep: Sweep<'a>,
 }
 
 impl Deletion<'_> {
     async fn children(&self) -> Result<Option<Vec<String>>, CleanError> {
-        Ok(self.sweep.zookeeper.children(self.set.path.as_str()).await?)
+        Ok(self.sweep.zookeeper.children(self.sweep.set.path.as_str()).await?)
     }
 
     async fn attempt(&self) -> Result<(), CleanError> {
-        let path = || self.set.path.to_string();
+        let path = || self.sweep.set.path.to_string();
         if !self.take_over().await? {
-            return if self.set.recorded {
+            return if self.sweep.set.recorded {
                 Ok(())
             } else {
                 Err(CleanError::Absent { path: path() })
@@ -163,59 +120,36 @@ impl Deletion<'_> {
 
     /// Makes the marker this attempt's own; false when the path is not there.
     async fn take_over(&self) -> Result<bool, CleanError> {
-        let path = &self.set.path;
+        let path = &self.sweep.set.path;
         let text = || path.to_string();
         for _ in 0..TRIES {
             let Some(children) = self.children().await? else {
                 return Ok(false);
             };
-            if !self.set.recorded {
-                return Err(CleanError::NotRecorded { path: text() });
-            }
-            let markers = Markers::among(path, &children, self.sweep.marker)?;
-            if markers.older.is_empty() && !markers.mine {
-                return Err(CleanError::NotFenced { path: text() });
-            }
-            if !is_table_or_rest(&children) {
-                return Err(CleanError::NotTableShaped {
-                    path: text(),
-                    missing: "node that ClickHouse makes".to_owned(),
-                });
-            }
-            self.sweep.zookeeper.refuse_nested(path, &children).await?;
-            self.sweep.zookeeper.refuse_foreign(self.set, &children).await?;
-            self.refuse_strangers().await?;
-            let operations = markers.take_over(path, self.sweep.marker);
-            if operations.is_empty() || self.sweep.zookeeper.applied(&operations).await? {
+            let (zookeeper, mine) = (self.sweep.zookeeper, self.sweep.marker);
+            let nested = zookeeper.nested(path, &children).await?;
+            let foreign = zookeeper.foreign_nodes(path, &children).await?;
+            self.sweep.may_delete(Of::Table {
+                children: &children,
+                nested: nested.as_deref(),
+                foreign: &foreign,
+                replicas: &zookeeper.holds(path, mine).await?,
+            })?;
+            let markers = Markers::among(path, &children, mine)?;
+            let operations = markers.take_over(path, mine);
+            if operations.is_empty() || zookeeper.applied(&operations).await? {
                 return Ok(true);
             }
         }
         Err(CleanError::Busy { path: text() })
     }
 
-    /// Every replica must be the plan's and held by this migration: each was, when the path was fenced, and loses its
-    /// hold only together with its own node. The names that are there.
-    async fn refuse_strangers(&self) -> Result<Vec<String>, CleanError> {
-        let path = &self.set.path;
-        let holds = self.sweep.zookeeper.holds(path, self.sweep.marker).await?;
-        let mut names = Vec::with_capacity(holds.len());
-        for (replica, hold) in holds {
-            refuse_unless_ours(path, &replica, hold)?;
-            if !self.set.replicas.contains(&replica) {
-                return Err(CleanError::Appeared {
-                    path: path.to_string(),
-                    replica,
-                });
-            }
-            names.push(replica);
-        }
-        Ok(names)
-    }
-
     /// Deletes all replicas and replaces `replicas` by `dropped`; false when it has to be looked at again.
     async fn delete_replicas(&self, children: &[String]) -> Result<bool, CleanError> {
-        let path = &self.set.path;
-        let names = self.refuse_strangers().await?;
+        let path = &self.sweep.set.path;
+        let replicas = self.sweep.zookeeper.holds(path, self.sweep.marker).await?;
+        self.sweep.may_delete(Of::Replicas(&replicas))?;
+        let names: Vec<String> = replicas.into_iter().map(|(name, _)| name).collect();
         let metadata = names.iter().map(|name| format!("{}/metadata", path.replica(name)));
         self.sweep.remove(metadata.collect()).await?;
         for name in &names {
@@ -239,7 +173,10 @@ impl Deletion<'_> {
         let Some(children) = self.sweep.zookeeper.children(replica).await? else {
             return Ok(true);
         };
-        refuse_foreign_children(self.set, replica, true, &children)?;
+        self.sweep.may_delete(Of::Replica {
+            node: replica,
+            children: &children,
+        })?;
         let nodes: Vec<String> = children
             .iter()
             .filter(|name| *name != "is_active")
@@ -257,7 +194,7 @@ impl Deletion<'_> {
     }
 
     fn drop_lock(&self, create_folder: bool) -> Vec<Operation> {
-        let folder = self.set.path.child("dropped");
+        let folder = self.sweep.set.path.child("dropped");
         let lock = Operation::Create {
             path: format!("{folder}/lock"),
             data: self.sweep.marker.to_string(),
@@ -274,7 +211,7 @@ impl Deletion<'_> {
     /// Holds `dropped/lock`, by which ClickHouse knows that somebody finishes the deletion; false when it has to be
     /// looked at again. A lock that an earlier attempt of this migration left behind is taken over at once.
     async fn lock(&self, children: &[String]) -> Result<bool, CleanError> {
-        let folder = self.set.path.child("dropped");
+        let folder = self.sweep.set.path.child("dropped");
         let lock = format!("{folder}/lock");
         let mut operations = Vec::new();
         if let Some((content, stat)) = self.sweep.zookeeper.data(&lock).await? {
@@ -285,7 +222,7 @@ impl Deletion<'_> {
             let mine = self.sweep.marker;
             if !owner.is_some_and(|m| m.migration == mine.migration && m.attempt <= mine.attempt) {
                 return Err(CleanError::BeingDropped {
-                    path: self.set.path.to_string(),
+                    path: self.sweep.set.path.to_string(),
                 });
             }
             operations.push(Operation::Delete { path: lock });
@@ -296,7 +233,7 @@ impl Deletion<'_> {
 
     /// Deletes what is left, and the path; false when it has to be looked at again.
     async fn delete_rest(&self) -> Result<bool, CleanError> {
-        let path = &self.set.path;
+        let path = &self.sweep.set.path;
         let marker = self.sweep.marker.to_string();
         let Some(children) = self.children().await? else {
             return Ok(true);
@@ -304,7 +241,7 @@ impl Deletion<'_> {
         if children.iter().any(|name| name == "replicas") {
             return Ok(false);
         }
-        refuse_foreign_children(self.set, path.as_str(), false, &children)?;
+        self.sweep.may_delete(Of::Rest { children: &children })?;
         let nodes: Vec<String> = children
             .iter()
             .filter(|name| *name != "dropped" && **name != marker)

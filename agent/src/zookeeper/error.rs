@@ -284,6 +284,12 @@ pub enum CleanError {
         /// The table's path.
         path: String,
     },
+    /// Its nodes are not in a file of this host.
+    #[error("the znodes of {path} are not exported: none is deleted before they are")]
+    NotExported {
+        /// The table's path.
+        path: String,
+    },
     /// No marker of this migration is there, so the path is not the one that was recorded.
     #[error(
         "{path} bears no marker of this migration: it was released, or deleted and made anew since its parts were \
@@ -372,6 +378,7 @@ impl CleanError {
             | Self::OtherPlace { .. }
             | Self::Absent { .. }
             | Self::NotRecorded { .. }
+            | Self::NotExported { .. }
             | Self::NotFenced { .. }
             | Self::NotTableShaped { .. }
             | Self::Nested { .. }

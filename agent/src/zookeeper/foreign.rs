@@ -1,4 +1,4 @@
-//! Nodes below a table's path that no ReplicatedMergeTree makes: those of another application, or a leftover. They are
+//! What is below a table's path: nodes of its own, and those that no ReplicatedMergeTree makes: those of another application, or a leftover. They are
 //! not the table's, so they do not go with it.
 //!
 //! Looked at are the children of the path and of each replica: below those, nobody but the table has anything to do. The
@@ -6,12 +6,10 @@
 //! createReplica, activateReplica), of all its releases, and of what else of it writes into the path.
 
 use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::step::SetRef;
 
 use super::connection::ZooKeeper;
-use super::error::{CleanError, ZkError};
-use super::freeze::NOTE;
-use super::marker::Marker;
+use super::error::ZkError;
+use super::marker::{Marker, NOTE};
 
 /// Nodes that ClickHouse makes directly below a table's path.
 const TABLE_NODES: [&str; 23] = [
@@ -59,6 +57,8 @@ const REPLICA_NODES: [&str; 14] = [
     "parts",
     "queue",
 ];
+/// Nodes without which a path is no whole table.
+const ESSENTIAL: [&str; 4] = ["metadata", "columns", "log", "replicas"];
 /// So many are named.
 const NAMED: usize = 5;
 
@@ -72,8 +72,29 @@ pub(super) fn is_of_table(name: &str) -> bool {
     is_of_clickhouse(name) || name == NOTE || Marker::parse(name).is_some()
 }
 
-fn is_of_replica(name: &str) -> bool {
+/// Whether ClickHouse makes a child of a replica that is called so.
+pub(super) fn is_of_replica(name: &str) -> bool {
     REPLICA_NODES.contains(&name)
+}
+
+/// What a whole table has and this path has not.
+pub(super) fn not_whole(children: &[String]) -> Option<String> {
+    if children.iter().any(|name| name == "dropped") {
+        return Some("replicas, but a node dropped".to_owned());
+    }
+    let missing = ESSENTIAL.iter().find(|node| !children.iter().any(|name| name == *node));
+    missing.map(|node| (*node).to_owned())
+}
+
+/// Whether at least one child is one that ClickHouse makes, or nothing is there but markers.
+pub(super) fn is_table_or_rest(children: &[String]) -> bool {
+    children.iter().any(|name| is_of_clickhouse(name)) || children.iter().all(|name| Marker::parse(name).is_some())
+}
+
+/// Whether a node with these children is a table's path.
+pub(super) fn is_table(names: &[String]) -> bool {
+    let has = |wanted: &str| names.iter().any(|name| name == wanted);
+    has("replicas") && (has("log") || has("metadata"))
 }
 
 impl ZooKeeper {
@@ -95,48 +116,35 @@ impl ZooKeeper {
         Ok(found)
     }
 
-    /// Nothing of a set is deleted together with what is not the table's, unless that was allowed.
-    pub(super) async fn refuse_foreign(&self, set: &SetRef, children: &[String]) -> Result<(), CleanError> {
-        if set.allowed.foreign_nodes {
-            return Ok(());
+    /// Another table's path below this one, as long as it is below a child that ClickHouse does not make.
+    ///
+    /// # Errors
+    /// ZooKeeper's failure.
+    pub(super) async fn nested(&self, path: &ZkPath, children: &[String]) -> Result<Option<String>, ZkError> {
+        let strange = |name: &&String| !is_of_table(name);
+        let mut level: Vec<String> = children.iter().filter(strange).map(|name| path.child(name)).collect();
+        while !level.is_empty() {
+            let lists = self.many_children(level.clone()).await?;
+            let mut below = Vec::new();
+            for (node, names) in level.into_iter().zip(lists) {
+                let names = names.unwrap_or_default();
+                if is_table(&names) {
+                    return Ok(Some(node));
+                }
+                below.extend(names.into_iter().map(|name| format!("{node}/{name}")));
+            }
+            level = below;
         }
-        refuse(&set.path, self.foreign_nodes(&set.path, children).await?)
+        Ok(None)
     }
 }
 
-/// The same for a single node whose children were listed right before they are deleted: `replica` tells which names are
-/// known.
-pub(super) fn refuse_foreign_children(
-    set: &SetRef,
-    node: &str,
-    replica: bool,
-    children: &[String],
-) -> Result<(), CleanError> {
-    if set.allowed.foreign_nodes {
-        return Ok(());
-    }
-    let is_known = |name: &str| {
-        if replica {
-            is_of_replica(name)
-        } else {
-            is_of_table(name)
-        }
-    };
-    let foreign = children.iter().filter(|name| !is_known(name));
-    refuse(&set.path, foreign.map(|name| format!("{node}/{name}")).collect())
-}
-
-fn refuse(path: &ZkPath, nodes: Vec<String>) -> Result<(), CleanError> {
-    if nodes.is_empty() {
-        return Ok(());
-    }
+/// The first few of these nodes, as they are told.
+pub(super) fn named(nodes: Vec<String>) -> String {
     let more = nodes.len().saturating_sub(NAMED);
-    let mut named = nodes.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
-    if more > 0 {
-        named = format!("{named} and {more} more");
+    let named = nodes.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
+    match more {
+        0 => named,
+        more => format!("{named} and {more} more"),
     }
-    Err(CleanError::ForeignNodes {
-        path: path.to_string(),
-        nodes: named,
-    })
 }

@@ -14,11 +14,10 @@ use zookeeper_client::{Acl, AuthId, Error as ClientError, Permission};
 
 use super::connection::ZooKeeper;
 use super::error::{CleanError, ZkError};
-use super::fence::TRIES;
+use super::marker::NOTE;
+use super::may_delete::is_planned_place;
+use super::request::TRIES;
 use super::rights::told;
-
-/// The node that says who froze the log, and what its permissions were.
-pub(super) const NOTE: &str = "frozen-by-rekeeper";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
@@ -73,7 +72,7 @@ impl ZooKeeper {
     /// [`CleanError::Foreign`] when another migration froze it, [`CleanError::Absent`] when the table is not there, or
     /// ZooKeeper's failure: NoAuth when the identity has no right to change permissions.
     pub async fn freeze(&self, set: &SetRef, migration: &MigrationName) -> Result<(), CleanError> {
-        self.refuse_other_place(set)?;
+        is_planned_place(set, self.place())?;
         let (log, note_path) = (set.path.child("log"), set.path.child(NOTE));
         for _ in 0..TRIES {
             let note = match self.note(set, migration).await? {
@@ -116,7 +115,7 @@ impl ZooKeeper {
     /// # Errors
     /// As for [`Self::freeze`]; the note stays until the permissions are back.
     pub async fn thaw(&self, set: &SetRef, migration: &MigrationName) -> Result<(), CleanError> {
-        self.refuse_other_place(set)?;
+        is_planned_place(set, self.place())?;
         let Some(note) = self.note(set, migration).await? else {
             return Ok(());
         };

@@ -1,10 +1,12 @@
-//! The name of the node by which an attempt holds a table's path.
+//! The names of the nodes by which a migration holds a table's path.
 
 use std::fmt;
 
 use rekeeper_shared::ids::MigrationName;
 
 const PREFIX: &str = "rekeeper-";
+/// The node that says who froze the log, and what its permissions were.
+pub(super) const NOTE: &str = "frozen-by-rekeeper";
 
 /// `rekeeper-<migration>-<attempt>`: the node in a table's own path that only the current attempt holds, and the
 /// content of the `is_active` nodes that it put under the replicas.

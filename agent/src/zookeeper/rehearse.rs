@@ -8,8 +8,7 @@ use rekeeper_shared::step::SetRef;
 
 use super::connection::ZooKeeper;
 use super::error::ZkError;
-use super::freeze::NOTE;
-use super::marker::Marker;
+use super::marker::{Marker, NOTE};
 
 /// Nodes whose children are asked for at a time.
 const PAGE: usize = 10_000;

@@ -17,11 +17,13 @@ pub(super) const MULTI_BYTES: usize = 64 * 1024;
 pub(super) const MULTIS_IN_FLIGHT: usize = 4;
 /// Single reads that are under way at a time, where multiRead is missing.
 const READS_IN_FLIGHT: usize = 256;
+/// How often to look again after something changed between looking and acting.
+pub(super) const TRIES: usize = 5;
 /// How long to wait for a connection that was lost.
 pub(super) const RECONNECT: Duration = Duration::from_secs(30);
 
 /// One operation of a multi.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Operation {
     Check {
         path: String,

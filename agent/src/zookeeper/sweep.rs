@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::step::SetRef;
 use zookeeper_client::Error as ClientError;
 
 use super::connection::ZooKeeper;
 use super::error::CleanError;
-use super::fence::refuse_table;
 use super::marker::Marker;
+use super::may_delete::{Facts, Of, may_delete};
 use super::request::{MULTIS_IN_FLIGHT, MultiError, Operation, batches};
 
 /// Each round finds one more level of a tree, so this bounds its depth, and how long somebody else may interfere.
@@ -22,7 +22,7 @@ const LISTS_IN_FLIGHT: usize = 16;
 /// Deletes below one path while its marker is there.
 pub(super) struct Sweep<'a> {
     pub(super) zookeeper: &'a ZooKeeper,
-    pub(super) path: &'a ZkPath,
+    pub(super) set: &'a SetRef,
     pub(super) marker: &'a Marker,
     pub(super) deleted: AtomicU64,
     progress: &'a (dyn Fn(u64) + Send + Sync),
@@ -32,13 +32,13 @@ impl<'a> Sweep<'a> {
     /// Nothing is deleted yet; `progress` is told how many are, as they are.
     pub(super) fn new(
         zookeeper: &'a ZooKeeper,
-        path: &'a ZkPath,
+        set: &'a SetRef,
         marker: &'a Marker,
         progress: &'a (dyn Fn(u64) + Send + Sync),
     ) -> Self {
         Self {
             zookeeper,
-            path,
+            set,
             marker,
             deleted: AtomicU64::new(0),
             progress,
@@ -55,7 +55,7 @@ impl Sweep<'_> {
     ) -> Result<Result<(), (usize, ClientError)>, CleanError> {
         let mut all = Vec::with_capacity(operations.len() + 1);
         all.push(Operation::Check {
-            path: self.path.child(&self.marker.to_string()),
+            path: self.set.path.child(&self.marker.to_string()),
             version: Some(0),
         });
         all.extend(operations);
@@ -65,7 +65,7 @@ impl Sweep<'_> {
                 index: 0,
                 source: ClientError::NoNode | ClientError::BadVersion,
             }) => Err(CleanError::FenceLost {
-                path: self.path.to_string(),
+                path: self.set.path.to_string(),
                 marker: self.marker.to_string(),
             }),
             Err(MultiError::Refused {
@@ -74,6 +74,20 @@ impl Sweep<'_> {
             }) if index > 0 => Ok(Err((index - 1, source))),
             Err(error) => Err(error.into_zk(&all).into()),
         }
+    }
+
+    /// What was just read of what is to be deleted.
+    pub(super) fn may_delete(&self, of: Of<'_>) -> Result<(), CleanError> {
+        may_delete(&Facts {
+            set: self.set,
+            mine: self.marker,
+            place: self.zookeeper.place(),
+            of,
+        })
+    }
+
+    fn may_delete_below(&self, node: &str, children: &[String]) -> Result<(), CleanError> {
+        self.may_delete(Of::Below { node, children })
     }
 
     pub(super) fn count(&self, nodes: usize) {
@@ -86,7 +100,7 @@ impl Sweep<'_> {
         let lists: Vec<Vec<String>> = stream::iter(folders)
             .map(|folder| async move {
                 let names = self.zookeeper.children(&folder).await?.unwrap_or_default();
-                refuse_table(self.path, &folder, &names)?;
+                self.may_delete_below(&folder, &names)?;
                 Ok::<_, CleanError>(names.into_iter().map(|name| format!("{folder}/{name}")).collect())
             })
             .buffered(LISTS_IN_FLIGHT)
@@ -115,7 +129,7 @@ impl Sweep<'_> {
                 pending = self.with_children(refused).await?;
             }
             Err(CleanError::Busy {
-                path: self.path.to_string(),
+                path: self.set.path.to_string(),
             })
         })
     }
@@ -143,7 +157,7 @@ impl Sweep<'_> {
         let mut ordered = Vec::with_capacity(nodes.len());
         for (node, names) in nodes.into_iter().zip(lists) {
             let Some(names) = names else { continue };
-            refuse_table(self.path, &node, &names)?;
+            self.may_delete_below(&node, &names)?;
             let children = names.iter().map(|name| format!("{node}/{name}"));
             ordered.extend(children.filter(|child| known.insert(child.clone())));
             ordered.push(node);

@@ -6,6 +6,7 @@ use rekeeper_shared::step::{Done, SetRef};
 use super::clean_failed;
 use super::export::export;
 use crate::steps::{Context, StepResult};
+use crate::zookeeper::may_begin;
 
 /// Deletes the set's path, under the attempt's own marker, after all that is under it is in a file of this host.
 ///
@@ -16,6 +17,7 @@ pub async fn clean(context: &Context, set: &SetRef) -> StepResult {
     let begun = zookeeper.begin_deletion(set, &context.migration, context.attempt).await;
     let stage = begun.map_err(clean_failed(Code::CleanFailed))?;
     let export = export(context, set, &zookeeper, stage).await?;
+    may_begin(set, stage, export.is_some()).map_err(clean_failed(Code::CleanFailed))?;
     let (report, path) = (context.report.clone(), set.path.clone());
     report(format!("deletes {path}"));
     let progress = move |deleted| report(format!("deletes {path}: {deleted} znodes so far"));

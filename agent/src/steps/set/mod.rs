@@ -32,6 +32,7 @@ fn zookeeper_failed(code: Code) -> impl Fn(ZkError) -> Failure {
 fn clean_failed(code: Code) -> impl Fn(CleanError) -> Failure {
     move |error| match error {
         CleanError::ZooKeeper(error) => error.into_failure(code),
+        CleanError::NotExported { .. } => as_failure(Code::ExportFailed, error.may_pass(), &error),
         CleanError::ForeignNodes { .. } => as_failure(Code::ForeignNodes, error.may_pass(), &error),
         _ => as_failure(code, error.may_pass(), &error),
     }
