@@ -24,10 +24,7 @@ use crate::zookeeper::Owner;
 
 /// The replica that is to be first must not become a follower of one that somebody has restored before it, of which it
 /// is not known what it had.
-pub(super) fn goes_first(table: &TableRef, record: &PartSetOfRecord, owners: &[Owner]) -> Result<(), Failure> {
-    if owners.is_empty() || record.union.order.first() != Some(&table.replica_name) {
-        return Ok(());
-    }
+pub(super) fn not_first(table: &TableRef, owners: &[Owner]) -> Failure {
     let name = table.name.sql();
     let who: Vec<&str> = owners.iter().map(|owner| owner.replica.as_str()).collect();
     let text = format!(
@@ -39,7 +36,7 @@ pub(super) fn goes_first(table: &TableRef, record: &PartSetOfRecord, owners: &[O
         "restore this one by hand as well: ATTACH TABLE {name}; SYSTEM RESTORE REPLICA {name}; SYSTEM STOP MERGES {name}; then \
          retry, which looks whether every part is there"
     );
-    Err(Failure::lasting(Code::AttachFailed, text).with_fix(fix))
+    Failure::lasting(Code::AttachFailed, text).with_fix(fix)
 }
 
 /// The manifest of a table that somebody has restored.

@@ -2,25 +2,18 @@
 
 mod by_hand;
 
-use std::time::Duration;
-
 use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, ReplicaSnapshot, pack, unpack};
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::step::{Done, Failure, TableRef, Witness};
-use tokio::time::Instant;
 
 use crate::steps::shared::attested::is_attested;
-
-use crate::clickhouse::{Class, Replica, Statement, code};
-use crate::clock::Moment;
-use crate::state::StateError;
 use crate::steps::shared::folders::digests_of_checksums;
 use crate::steps::shared::look::{Found, look, look_in_turn};
 use crate::steps::shared::manifest::{Known, check_against_disk, not_on_record, on_record};
 use crate::steps::shared::owners::at_path;
 use crate::steps::shared::read_only::{attach_statement, metadata_is_missing, stop_merges, until_without_metadata};
 use crate::steps::shared::recorded::{Recorded, until_as_recorded};
-use crate::steps::shared::wait::{polls, until_alone};
+use crate::steps::shared::wait::until_alone;
 use crate::steps::{Context, Finished, StepResult, failed, state_failed};
 
 /// Attaches a table whose metadata was deleted, stops its merges and writes its manifest; a manifest that exists is used
@@ -44,49 +37,109 @@ pub async fn attach(
         None => not_on_record(context, table)?,
     };
     let (found, turn) = look_in_turn(context, table, Code::AttachFailed).await?;
-    let known = match existing {
-        // The table was attached by an earlier attempt, and its restore may have begun: the place was proved then.
-        Some(known) => {
-            if let Found::Detached { .. } = found {
-                attach_statement(context, table).await?;
+    let mut owners = Vec::new();
+    let seen = match existing {
+        Some(known) => Seen::Manifest {
+            known,
+            is_on_record: manifest.is_some(),
+        },
+        None => {
+            context.zookeeper.check_witness(witness).await?;
+            owners = at_path(context, witness, Some(table)).await?;
+            Seen::Nothing {
+                is_restored: owners.iter().any(|owner| owner.replica == table.replica_name),
+                others_are: !owners.is_empty(),
+                goes_first: record.union.order.first() == Some(&table.replica_name),
             }
-            stop_merges(context, table).await?;
-            drop(turn);
-            if manifest.is_none()
-                && let Found::Attached(replica) = look(context, table, Code::AttachFailed).await?
+        }
+    };
+    let way = way(seen).map_err(|NotFirst| by_hand::not_first(table, &owners))?;
+    if let Found::Detached { .. } = found {
+        attach_statement(context, table).await?;
+    }
+    stop_merges(context, table).await?;
+    drop(turn);
+    let known = match way {
+        Way::Keep(known) => known,
+        Way::Compare(known) => {
+            if let Found::Attached(replica) = look(context, table, Code::AttachFailed).await?
                 && replica.readonly
             {
                 check_against_disk(context, table, &known).await?;
             }
             known
         }
-        None => {
-            context.zookeeper.check_witness(witness).await?;
-            // Whom somebody has restored by hand meanwhile.
-            let owners = at_path(context, witness, Some(table)).await?;
-            let is_restored = owners.iter().any(|owner| owner.replica == table.replica_name);
-            if !is_restored {
-                by_hand::goes_first(table, &record, &owners)?;
-            }
-            if let Found::Detached { .. } = found {
-                attach_statement(context, table).await?;
-            }
-            stop_merges(context, table).await?;
-            drop(turn);
-            if is_restored {
-                let manifest = by_hand::manifest(context, table, &record, &replica).await?;
-                write_manifest(context, table, manifest)?
-            } else {
-                until_without_metadata(context, table).await?;
-                let note = context.state.restore_note(&context.migration, table);
-                let missing = note.map_err(state_failed(Code::AttachFailed))?.missing;
-                until_as_recorded(context, table, Recorded::of_replica(&replica, &missing, is_attested)).await?;
-                let manifest = manifest_of(context, table, record.snapshot.version).await?;
-                write_manifest(context, table, manifest)?
-            }
+        Way::ByHand => {
+            let manifest = by_hand::manifest(context, table, &record, &replica).await?;
+            write_manifest(context, table, manifest)?
+        }
+        Way::New => {
+            until_without_metadata(context, table).await?;
+            let note = context.state.restore_note(&context.migration, table);
+            let missing = note.map_err(state_failed(Code::AttachFailed))?.missing;
+            until_as_recorded(context, table, Recorded::of_replica(&replica, &missing, is_attested)).await?;
+            let manifest = manifest_of(context, table, record.snapshot.version).await?;
+            write_manifest(context, table, manifest)?
         }
     };
     Ok(finished(known))
+}
+
+/// What there is of a table that is to be attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen<K> {
+    /// A manifest: the table was attached by an earlier attempt, which proved the place, and its restore may have begun.
+    Manifest {
+        known: K,
+        /// The coordinator was told of it.
+        is_on_record: bool,
+    },
+    /// No manifest; at its path may be what somebody has restored by hand meanwhile.
+    Nothing {
+        /// This very replica.
+        is_restored: bool,
+        /// This one, or others of the set.
+        others_are: bool,
+        /// It is to be restored before the others.
+        goes_first: bool,
+    },
+}
+
+/// How its manifest is come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way<K> {
+    /// It is the one that is there.
+    Keep(K),
+    /// The same, if it is that of the disk: nobody else has a digest of it.
+    Compare(K),
+    /// It is made of the record, since somebody has restored the table.
+    ByHand,
+    /// It is made of what the table holds, without metadata.
+    New,
+}
+
+/// Others were restored before the replica that was to be first.
+#[derive(Debug, PartialEq, Eq)]
+struct NotFirst;
+
+fn way<K>(seen: Seen<K>) -> Result<Way<K>, NotFirst> {
+    match seen {
+        Seen::Manifest {
+            known,
+            is_on_record: true,
+        } => Ok(Way::Keep(known)),
+        Seen::Manifest {
+            known,
+            is_on_record: false,
+        } => Ok(Way::Compare(known)),
+        Seen::Nothing { is_restored: true, .. } => Ok(Way::ByHand),
+        Seen::Nothing {
+            is_restored: false,
+            others_are: true,
+            goes_first: true,
+        } => Err(NotFirst),
+        Seen::Nothing { is_restored: false, .. } => Ok(Way::New),
+    }
 }
 
 fn finished(known: Known) -> Finished {
@@ -166,4 +219,29 @@ fn write_manifest(context: &Context, table: &TableRef, manifest: Manifest) -> Re
     let written = context.state.write_manifest(&context.migration, table, &packed);
     written.map_err(state_failed(Code::ManifestLost))?;
     Ok(Known { packed, manifest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_kept_compared_or_made() {
+        let with = |is_on_record| way(Seen::Manifest { known: 1, is_on_record });
+        assert_eq!(with(true), Ok(Way::Keep(1)));
+        assert_eq!(with(false), Ok(Way::Compare(1)));
+        let without = |is_restored, others_are, goes_first| {
+            way(Seen::<u8>::Nothing {
+                is_restored,
+                others_are,
+                goes_first,
+            })
+        };
+        for goes_first in [true, false] {
+            assert_eq!(without(false, false, goes_first), Ok(Way::New));
+            assert_eq!(without(true, true, goes_first), Ok(Way::ByHand));
+        }
+        assert_eq!(without(false, true, false), Ok(Way::New));
+        assert_eq!(without(false, true, true), Err(NotFirst));
+    }
 }

@@ -61,48 +61,91 @@ pub(in crate::steps) async fn start_anew(context: &Context, table: &TableRef, co
     stop_merges(context, table).await
 }
 
-/// Waits until the server has looked for the metadata and not found it. Read-only alone is no proof: a table is so for a
-/// moment after every start.
+/// What was seen of a table that was attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    /// Alone no proof: a table is so for a moment after every start.
+    is_readonly: bool,
+    /// The server has looked for the metadata, and not found it.
+    is_missing: bool,
+    /// It was attached, and lost its session with ZooKeeper right after that.
+    has_lost_its_session: bool,
+    /// It was started anew because of that.
+    was_started_anew: bool,
+    /// It may still be waited for.
+    in_time: bool,
+}
+
+/// What is done next about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// It is read-only, without metadata.
+    Done,
+    StartAnew,
+    Wait,
+    /// It came into service: its metadata is there.
+    Exists,
+    /// The server does not say that its metadata is missing.
+    NotTold,
+}
+
+fn next(seen: Seen) -> Next {
+    if seen.has_lost_its_session && !seen.was_started_anew {
+        Next::StartAnew
+    } else if !seen.is_readonly {
+        Next::Exists
+    } else if seen.is_missing {
+        Next::Done
+    } else if seen.in_time {
+        Next::Wait
+    } else {
+        Next::NotTold
+    }
+}
+
+/// Waits until the server has looked for the metadata and not found it.
 pub(in crate::steps) async fn until_without_metadata(context: &Context, table: &TableRef) -> Result<(), Failure> {
     let deadline = Instant::now() + PATIENCE;
-    let (mut polls, mut started_anew) = (polls(), false);
+    let (mut polls, mut was_started_anew) = (polls(), false);
     loop {
         let Found::Attached(replica) = look(context, table, Code::AttachFailed).await? else {
-            return Err(Failure::passing(
-                Code::AttachFailed,
-                format!("{} does not stay attached", table.name),
-            ));
+            let text = format!("{} does not stay attached", table.name);
+            return Err(Failure::passing(Code::AttachFailed, text));
         };
-        if replica.has_lost_its_session() && !started_anew {
-            start_anew(context, table, Code::AttachFailed).await?;
-            started_anew = true;
-            continue;
-        }
-        if !replica.readonly {
-            return Err(Failure::lasting(
-                Code::PathExists,
-                format!(
+        let seen = Seen {
+            is_readonly: replica.readonly,
+            is_missing: metadata_is_missing(&replica, table),
+            has_lost_its_session: replica.has_lost_its_session(),
+            was_started_anew,
+            in_time: Instant::now() < deadline,
+        };
+        match next(seen) {
+            Next::Done => return Ok(()),
+            Next::StartAnew => {
+                start_anew(context, table, Code::AttachFailed).await?;
+                was_started_anew = true;
+            }
+            Next::Wait => {
+                context.doing(format!("waits until {} is read-only without metadata", table.name));
+                tokio::time::sleep(polls.next_delay()).await;
+            }
+            Next::Exists => {
+                let text = format!(
                     "{} came into service: its metadata exists at {}",
                     table.name, replica.path
-                ),
-            ));
-        }
-        if metadata_is_missing(&replica, table) {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            return Err(Failure::passing(
-                Code::AttachFailed,
-                format!(
-                    "{} is {}, but the server does not say that its metadata is missing; does the root of its \
-                     ZooKeeper configuration exist?",
+                );
+                return Err(Failure::lasting(Code::PathExists, text));
+            }
+            Next::NotTold => {
+                let text = format!(
+                    "{} is {}, but the server does not say that its metadata is missing; does the root of its ZooKeeper \
+                     configuration exist?",
                     table.name,
                     replica.state()
-                ),
-            ));
+                );
+                return Err(Failure::passing(Code::AttachFailed, text));
+            }
         }
-        context.doing(format!("waits until {} is read-only without metadata", table.name));
-        tokio::time::sleep(polls.next_delay()).await;
     }
 }
 
@@ -123,4 +166,72 @@ pub(in crate::steps) async fn attach_anew(context: &Context, table: &TableRef) -
     attach_statement(context, table).await?;
     stop_merges(context, table).await?;
     until_without_metadata(context, table).await
+}
+
+#[cfg(test)]
+mod tests {
+    use rekeeper_shared::ids::TableName;
+    use rekeeper_shared::place::ZkPath;
+
+    use super::*;
+
+    #[test]
+    fn a_table_is_without_metadata_when_the_server_says_so() {
+        let seen = |flags: [bool; 5]| {
+            let [is_readonly, is_missing, has_lost_its_session, was_started_anew, in_time] = flags;
+            next(Seen {
+                is_readonly,
+                is_missing,
+                has_lost_its_session,
+                was_started_anew,
+                in_time,
+            })
+        };
+        let (yes, no) = (true, false);
+        assert_eq!(seen([yes, yes, no, no, no]), Next::Done);
+        assert_eq!(seen([yes, no, no, no, yes]), Next::Wait);
+        assert_eq!(seen([yes, no, no, no, no]), Next::NotTold);
+        assert_eq!(seen([no, no, no, no, yes]), Next::Exists);
+        assert_eq!(seen([yes, no, yes, no, yes]), Next::StartAnew);
+        // Once: what stays so is waited for.
+        assert_eq!(seen([yes, no, yes, yes, yes]), Next::Wait);
+        assert_eq!(seen([yes, no, yes, yes, no]), Next::NotTold);
+        assert_eq!(seen([yes, yes, yes, yes, no]), Next::Done);
+    }
+
+    #[test]
+    fn metadata_is_missing_at_this_very_path() {
+        let table = TableRef {
+            name: TableName::new("d", "t"),
+            uuid: "u".into(),
+            path: ZkPath::parse("/tables/01/d/t").unwrap(),
+            replica_name: "r1".into(),
+        };
+        let is_missing = |readonly, exception: &str| {
+            let replica = Replica {
+                readonly,
+                zookeeper_exception: exception.to_owned(),
+                ..REPLICA
+            };
+            metadata_is_missing(&replica, &table)
+        };
+        let first = "Coordination error: No node, path /tables/01/d/t/log";
+        let follower = "Coordination error: No node. (KEEPER_EXCEPTION)";
+        assert!(is_missing(true, first) && is_missing(true, follower));
+        assert!(!is_missing(false, first));
+        for other in ["", "Session expired", "Coordination error: No node, path /other/log"] {
+            assert!(!is_missing(true, other), "{other}");
+        }
+    }
+
+    const REPLICA: Replica = Replica {
+        readonly: true,
+        session_expired: false,
+        path: String::new(),
+        replica_name: String::new(),
+        zookeeper_exception: String::new(),
+        queue_exception: String::new(),
+        queue_size: 0,
+        active: false,
+    };
 }
