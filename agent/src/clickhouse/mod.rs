@@ -8,8 +8,11 @@ mod error;
 mod gather;
 mod holding;
 pub(crate) mod names;
+mod parts;
+mod questions;
 mod rows;
 mod running;
+mod server;
 mod settings;
 mod statement;
 mod tables;
@@ -31,6 +34,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use bounded::{Bounded, in_time};
+pub(crate) use detached::Detached;
 pub use error::{Class, Error, code};
 use gather::Gather;
 pub use rows::{DetachedPart, DetachedTable, Part, Replica};
@@ -109,7 +113,7 @@ pub struct ClickHouse {
 struct Shared {
     url: String,
     own: settings::Own,
-    questions: tables::Questions,
+    questions: questions::Questions,
     processes: Gather<(), Running>,
     caches: Gather<Cache, ()>,
     flushes: Gather<(), ()>,
@@ -201,7 +205,7 @@ impl ClickHouse {
             shared: Arc::new(Shared {
                 url: access.url.clone(),
                 own: settings::Own::default(),
-                questions: tables::Questions::default(),
+                questions: questions::Questions::default(),
                 processes: Gather::default(),
                 caches: Gather::default(),
                 flushes: Gather::default(),
