@@ -2,13 +2,13 @@
 //! system tables, of those that are detached in their metadata files, which the server reads when it attaches them.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rekeeper_shared::ids::TableName;
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::place::{Place, ZkPath};
 
 use super::KnownTable;
-use crate::clickhouse::{ClickHouse, Error};
+use crate::clickhouse::{ClickHouse, Detached, Error};
 use crate::definition::{self, Engine, SERVER_UUID, expand, replicated};
 use crate::zookeeper::Ensembles;
 
@@ -56,39 +56,43 @@ pub(super) async fn learn(clickhouse: &ClickHouse, config: &Path) -> Result<Lear
         .await?;
     let folder = folder.into_iter().next().unwrap_or_default();
     for row in detached {
-        let (name, uuid) = (row.table, row.uuid);
-        // Relative to the server's folder, on newer servers.
-        let file = PathBuf::from(&folder).join(row.metadata_path);
-        let text = match std::fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) => {
-                unread.push(format!("{name}, whose definition is in {}: {error}", file.display()));
-                continue;
-            }
-        };
-        let Some(Engine { path, replica }) = replicated(&text) else {
-            continue; // Another engine.
-        };
-        let expanded = |text: &str| expand(text, &macros, &name, &uuid);
-        match (expanded(&path), expanded(&replica)) {
-            (Ok(argument), Ok(replica_name)) => {
-                let (ensemble, path) = definition::place(&argument);
-                if let Ok(path) = ZkPath::parse(&path) {
-                    learned.insert(KnownTable {
-                        place: place(ensemble),
-                        name,
-                        uuid,
-                        path,
-                        replica_name,
-                    });
-                }
-            }
-            _ => unread.push(format!(
-                "{name}, which has a macro in {path} or {replica} that system.macros has not"
-            )),
+        match from_definition(row, Path::new(&folder), &macros, &place) {
+            Ok(table) => learned.extend(table),
+            Err(why) => unread.push(why),
         }
     }
     Ok((learned, unread))
+}
+
+/// What the metadata file of a detached table says; none of another engine, or a path that is not usable.
+fn from_definition(
+    row: Detached,
+    folder: &Path,
+    macros: &HashMap<String, String>,
+    place: &impl Fn(&str) -> Option<Place>,
+) -> Result<Option<KnownTable>, String> {
+    let (name, uuid) = (row.table, row.uuid);
+    // Relative to the server's folder, on newer servers.
+    let file = folder.join(row.metadata_path);
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| format!("{name}, whose definition is in {}: {error}", file.display()))?;
+    let Some(Engine { path, replica }) = replicated(&text) else {
+        return Ok(None); // Another engine.
+    };
+    let expanded = |text: &str| expand(text, macros, &name, &uuid);
+    let (Ok(argument), Ok(replica_name)) = (expanded(&path), expanded(&replica)) else {
+        return Err(format!(
+            "{name}, which has a macro in {path} or {replica} that system.macros has not"
+        ));
+    };
+    let (ensemble, at) = definition::place(&argument);
+    Ok(ZkPath::parse(&at).ok().map(|path| KnownTable {
+        place: place(ensemble),
+        name,
+        uuid,
+        path,
+        replica_name,
+    }))
 }
 
 type Attached = (String, String, String, String, String, String);

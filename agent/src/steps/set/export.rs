@@ -1,5 +1,7 @@
 //! What has to be there before the first node of a set is deleted: everything that is in them, in a file of the host.
 
+use std::path::Path;
+
 use rekeeper_shared::problem::Code;
 use rekeeper_shared::reserve::is_full;
 use rekeeper_shared::step::{Exported, Failure, SetRef};
@@ -9,7 +11,7 @@ use super::as_failure;
 use crate::export::{ExportError, Header, Reader, VERSION, Writer};
 use crate::state::make_room;
 use crate::steps::{Context, state_failed};
-use crate::zookeeper::{Stage, WalkError, ZooKeeper};
+use crate::zookeeper::{Stage, WalkError, ZNode, ZooKeeper};
 
 /// Pages of nodes that wait for the disk.
 const PAGES: usize = 2;
@@ -49,23 +51,10 @@ pub(super) async fn export(
         time: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
     };
     context.doing(format!("exports the znodes of {}", set.path));
-    let (limit, report, path) = (context.export_limit, context.report.clone(), set.path.clone());
-    let (sender, mut receiver) = mpsc::channel::<Vec<_>>(PAGES);
-    let written = tokio::task::spawn_blocking(move || {
-        let mut writer = Writer::create(&file, &header, limit)?;
-        let mut nodes = 0;
-        while let Some(page) = receiver.blocking_recv() {
-            if page.is_empty() {
-                return writer.finish().map(Some);
-            }
-            nodes += page.len();
-            for node in page {
-                writer.add(node)?;
-            }
-            report(format!("exports {path}: {nodes} znodes so far"));
-        }
-        // What was cut short is no export.
-        Ok(None)
+    let (sender, receiver) = mpsc::channel(PAGES);
+    let written = tokio::task::spawn_blocking({
+        let (limit, report) = (context.export_limit, context.report.clone());
+        move || write(&file, &header, limit, receiver, &*report)
     });
     let code = Code::ExportFailed;
     let stage = match zookeeper.walk(&set.path, &sender).await {
@@ -74,7 +63,7 @@ pub(super) async fn export(
     };
     let is_still_whole = matches!(stage, Ok(Stage::Whole { held: now }) if now == held);
     if is_still_whole {
-        // An empty page says that this was all; nobody takes it when the disk has refused.
+        // Nobody takes it when the disk has refused.
         let _ = sender.send(Vec::new()).await;
     }
     drop(sender);
@@ -92,6 +81,29 @@ pub(super) async fn export(
         Ok(Err(error)) => Err(export_failed(&error)),
         Err(error) => Err(Failure::lasting(code, format!("the export broke off: {error}"))),
     }
+}
+
+/// Writes what comes, until an empty page says that this was all; what was cut short is no export.
+fn write(
+    file: &Path,
+    header: &Header,
+    limit: u64,
+    mut pages: mpsc::Receiver<Vec<ZNode>>,
+    report: impl Fn(String),
+) -> Result<Option<Exported>, ExportError> {
+    let mut writer = Writer::create(file, header, limit)?;
+    let mut nodes = 0;
+    while let Some(page) = pages.blocking_recv() {
+        if page.is_empty() {
+            return writer.finish().map(Some);
+        }
+        nodes += page.len();
+        for node in page {
+            writer.add(node)?;
+        }
+        report(format!("exports {}: {nodes} znodes so far", header.path));
+    }
+    Ok(None)
 }
 
 fn export_failed(error: &ExportError) -> Failure {
