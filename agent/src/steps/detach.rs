@@ -33,17 +33,13 @@ pub async fn detach(context: &Context, table: &TableRef) -> StepResult {
     loop {
         until_alone(context, table, Code::DetachFailed).await?;
         let (found, turn) = look_in_turn(context, table, Code::DetachFailed).await?;
-        let outcome = match found {
-            Found::Detached {
-                permanently: Some(true),
-            } => return Ok(Done::Plain.into()),
-            // A server that does not tell whether it is for good: the answer to our own statement has to do.
-            Found::Detached { permanently: None } if detached_by_us => return Ok(Done::Plain.into()),
-            Found::Detached { .. } => {
+        let outcome = match next(&found, detached_by_us) {
+            Next::Done => return Ok(Done::Plain.into()),
+            Next::AttachFirst => {
                 context.doing(format!("attaches {} to detach it permanently", table.name));
                 context.clickhouse.execute(Statement::AttachTable(&table.name)).await
             }
-            Found::Attached(_) => {
+            Next::Detach => {
                 no_buffer_holds_rows(context, table).await?;
                 let outcome = match flush_async_inserts(context, table).await {
                     Ok(()) => {
@@ -74,6 +70,28 @@ pub async fn detach(context: &Context, table: &TableRef) -> StepResult {
         if began.elapsed() >= PATIENCE {
             return Err(Failure::passing(Code::DetachFailed, last));
         }
+    }
+}
+
+/// What a table needs next, so that no restart brings it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Done,
+    AttachFirst,
+    Detach,
+}
+
+fn next(found: &Found, detached_by_us: bool) -> Next {
+    match found {
+        Found::Attached(_) => Next::Detach,
+        Found::Detached {
+            permanently: Some(true),
+        } => Next::Done,
+        // A server that does not tell whether it is for good: the answer to our own statement has to do.
+        Found::Detached { permanently: None } if detached_by_us => Next::Done,
+        Found::Detached {
+            permanently: Some(false) | None,
+        } => Next::AttachFirst,
     }
 }
 
@@ -121,4 +139,20 @@ async fn flush_async_inserts(context: &Context, table: &TableRef) -> Result<(), 
     let flush = context.clickhouse.flush_async_inserts();
     // It goes on, and ends when the table is detached at the latest.
     tokio::time::timeout(FLUSH, flush).await.unwrap_or(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_detached_when_it_stays_so_over_a_restart() {
+        let detached = |permanently, by_us| next(&Found::Detached { permanently }, by_us);
+        for by_us in [true, false] {
+            assert_eq!(detached(Some(true), by_us), Next::Done);
+            assert_eq!(detached(Some(false), by_us), Next::AttachFirst);
+        }
+        assert_eq!(detached(None, true), Next::Done);
+        assert_eq!(detached(None, false), Next::AttachFirst);
+    }
 }
