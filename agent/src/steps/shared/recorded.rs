@@ -149,15 +149,7 @@ async fn set_others_aside(
     let folders = context.clickhouse.part_folders(&table.name).await;
     let (mut folders, _) = folders.map_err(failed(Code::AttachFailed))?;
     folders.retain(|(name, _)| names.contains(name));
-    if of_others.saturating_mul(2) > all {
-        let why = format!("hold {of_others} of its {all} rows");
-        return Err(not_on_record(context, table, &folders, &why));
-    }
-    // What DROP PARTITION leaves is empty, and nobody's loss.
-    if !is_attested && of_others > 0 {
-        let why = "may be on record all the same: the agent has lost its note of what it has attested";
-        return Err(not_on_record(context, table, &folders, why));
-    }
+    may_be_set_aside(of_others, all, is_attested).map_err(|why| not_on_record(context, table, &folders, &why))?;
     tracing::warn!(table = %table.name, parts = some_of(&names), "parts that are not on record are set aside");
     context.doing(format!(
         "sets {} parts of {} aside that are not on record",
@@ -173,6 +165,19 @@ async fn set_others_aside(
         let why = format!("cannot be moved by the agent ({error})");
         not_on_record(context, table, &folders, &why)
     })
+}
+
+/// Whether parts that are not on record are set aside, or why not: rows of them, of all that the table holds.
+fn may_be_set_aside(of_others: u64, all: u64, is_attested: bool) -> Result<(), String> {
+    if of_others.saturating_mul(2) > all {
+        return Err(format!("hold {of_others} of its {all} rows"));
+    }
+    // What DROP PARTITION leaves is empty, and nobody's loss.
+    if !is_attested && of_others > 0 {
+        let why = "may be on record all the same: the agent has lost its note of what it has attested";
+        return Err(why.to_owned());
+    }
+    Ok(())
 }
 
 /// They lie in `detached/` from now on like what was there before, and are told apart from it by this.
@@ -248,4 +253,47 @@ async fn parts_missing(context: &Context, table: &TableRef, recorded: &Recorded,
         context.migration
     );
     Failure::lasting(Code::RecordedPartsMissing, text).with_fix(fix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_that_are_not_on_record_go_when_they_are_few_and_the_record_is_attested() {
+        let is_refused = |of_others, all, is_attested| may_be_set_aside(of_others, all, is_attested).is_err();
+        assert!(!is_refused(50, 100, true));
+        assert!(is_refused(51, 100, true));
+        assert!(is_refused(1, 100, false));
+        for is_attested in [true, false] {
+            assert!(!is_refused(0, 100, is_attested));
+            assert!(!is_refused(0, 0, is_attested));
+            assert!(is_refused(100, 100, is_attested));
+        }
+    }
+
+    #[test]
+    fn a_part_is_open_when_it_is_missing_or_another_where_that_counts() {
+        let part = |name: &str, hash: &str| ActivePart {
+            name: name.to_owned(),
+            partition_id: "all".into(),
+            rows: 1,
+            hash: hash.to_owned(),
+        };
+        let [missing, verified, not_told] = ["all_0_0_0", "all_1_1_0", "all_2_2_0"].map(str::to_owned);
+        let mut recorded = Recorded {
+            active: BTreeMap::from([
+                (missing.clone(), Some("a".to_owned())),
+                (verified.clone(), Some("b".to_owned())),
+                (not_told.clone(), None),
+            ]),
+            outdated: BTreeSet::new(),
+            verified: BTreeSet::new(),
+            is_attested: true,
+        };
+        let found = [part(&verified, "other"), part(&not_told, "c")];
+        assert_eq!(recorded.open(&found), ["all_0_0_0"]);
+        recorded.verified.insert(verified.clone());
+        assert_eq!(recorded.open(&found), ["all_0_0_0", "all_1_1_0"]);
+    }
 }
