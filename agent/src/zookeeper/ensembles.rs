@@ -9,6 +9,7 @@ use rekeeper_shared::place::Place;
 use roxmltree::{Document, Node};
 
 use super::tls::TlsFiles;
+use super::xml::{child, child_text, truth};
 
 /// What ClickHouse uses where `session_timeout_ms` is not set.
 const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -273,19 +274,6 @@ fn unresolved(section: Node<'_, '_>) -> Result<(), String> {
             attribute.value()
         )),
     }
-}
-
-pub(super) fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
-    node.children().find(|n| n.has_tag_name(name))
-}
-
-pub(super) fn child_text(node: Node<'_, '_>, name: &str) -> Option<String> {
-    child(node, name).map(|n| n.text().unwrap_or_default().trim().to_owned())
-}
-
-pub(super) fn truth(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    matches!(text.as_str(), "true" | "yes" | "on") || text.parse::<i64>().is_ok_and(|n| n != 0)
 }
 
 #[cfg(test)]

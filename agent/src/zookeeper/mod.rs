@@ -30,6 +30,7 @@ mod tls;
 mod versions;
 mod walk;
 mod witness;
+mod xml;
 
 pub use connection::{Connections, ZooKeeper};
 pub use dropped::ReferenceNow;

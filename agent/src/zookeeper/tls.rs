@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use zookeeper_client::TlsOptions;
 
-use super::ensembles::{child, child_text, truth};
+use super::xml::{child, child_text, truth};
 
 /// Where systems keep the CAs that everybody trusts: Debian, Red Hat.
 const SYSTEM_CAS: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
