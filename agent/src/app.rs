@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use rekeeper_shared::backoff::Backoff;
-use rekeeper_shared::document::{digest, pack};
-use rekeeper_shared::ids::HostName;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Command, Failure, Order, Outcome};
+use rekeeper_shared::domain::document::{digest, pack};
+use rekeeper_shared::domain::ids::HostName;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Command, Failure, Order, Outcome};
+use rekeeper_shared::tools::backoff::Backoff;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 

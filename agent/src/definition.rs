@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::iter::Peekable;
 use std::str::Chars;
 
-use rekeeper_shared::ids::TableName;
+use rekeeper_shared::domain::ids::TableName;
 
 /// How deep macros are within macros, at most; as in ClickHouse (`Macros.cpp`).
 const DEEPEST: usize = 10;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rekeeper_proto::v1;
-use rekeeper_shared::ids::MigrationName;
+use rekeeper_shared::domain::ids::MigrationName;
 use tokio::sync::watch;
 
 /// The latest text of every running step.

@@ -7,10 +7,10 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{About, Class, Command, Event, Failure, Order, Outcome};
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{About, Class, Command, Event, Failure, Order, Outcome};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::clickhouse::is_zero_uuid;
@@ -326,10 +326,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rekeeper_shared::ids::TableName;
-    use rekeeper_shared::place::{Place, ZkPath};
-    use rekeeper_shared::settle::Allowed;
-    use rekeeper_shared::step::{SetRef, TableRef, Witness};
+    use rekeeper_shared::domain::ids::TableName;
+    use rekeeper_shared::domain::place::{Place, ZkPath};
+    use rekeeper_shared::domain::settle::Allowed;
+    use rekeeper_shared::domain::step::{SetRef, TableRef, Witness};
 
     #[test]
     fn what_must_not_run_at_the_same_time_has_the_same_key() {

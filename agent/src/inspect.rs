@@ -15,10 +15,12 @@ mod zookeeper;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use rekeeper_shared::ids::{HostName, TableName};
-use rekeeper_shared::inventory::{Around, HostInventory, PartsGroup, TableInventory, ZookeeperFacts, is_too_old};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::ids::{HostName, TableName};
+use rekeeper_shared::domain::inventory::{
+    Around, HostInventory, PartsGroup, TableInventory, ZookeeperFacts, is_too_old,
+};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Failure;
 
 use self::configured::{Configured, Now, Running};
 use self::neighbours::Neighbours;

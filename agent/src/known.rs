@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::inventory::HostInventory;
-use rekeeper_shared::place::{Place, ZkPath};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, Order, SetRef, TableRef, Witness};
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::inventory::HostInventory;
+use rekeeper_shared::domain::place::{Place, ZkPath};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, Order, SetRef, TableRef, Witness};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
@@ -215,8 +215,8 @@ impl KnownTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rekeeper_shared::inventory::{Around, TableInventory, ZookeeperFacts};
-    use rekeeper_shared::settle::Allowed;
+    use rekeeper_shared::domain::inventory::{Around, TableInventory, ZookeeperFacts};
+    use rekeeper_shared::domain::settle::Allowed;
 
     fn place(chroot: &str) -> Place {
         Place {

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use rekeeper_agent::app;
 use rekeeper_agent::config::{Config, RawConfig};
 use rekeeper_agent::znodes::{self, Refused};
-use rekeeper_shared::{config, telemetry};
+use rekeeper_shared::tools::{config, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 

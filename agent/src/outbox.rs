@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rekeeper_proto::convert::event::numbered;
 use rekeeper_proto::v1;
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::step::Event;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::step::Event;
 use tokio::sync::Notify;
 
 /// How many events of one connection may wait for their acknowledgement.
@@ -100,7 +100,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rekeeper_shared::step::{Done, Outcome};
+    use rekeeper_shared::domain::step::{Done, Outcome};
 
     fn event(attempt: u64) -> Event {
         Event {

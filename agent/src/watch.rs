@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt as _};
-use rekeeper_shared::ids::{MigrationName, TableName};
+use rekeeper_shared::domain::ids::{MigrationName, TableName};
 use tokio::time::{sleep, timeout};
 
 use crate::clickhouse::{ClickHouse, Statement};

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use rekeeper_shared::config::load;
-use rekeeper_shared::place::{Place, ZkPath};
+use rekeeper_shared::domain::place::{Place, ZkPath};
+use rekeeper_shared::tools::config::load;
 use serde::Serialize;
 
 use crate::config::{Config, RawConfig};

@@ -12,7 +12,7 @@ use rekeeper_proto::v1::agents_client::AgentsClient;
 use rekeeper_proto::v1::agents_server::{Agents, AgentsServer};
 use rekeeper_proto::v1::event::Outcome;
 use rekeeper_proto::v1::{self, FromAgent, FromCoordinator, from_agent};
-use rekeeper_shared::document::{Manifest, PartSetOfRecord, pack, unpack};
+use rekeeper_shared::domain::document::{Manifest, PartSetOfRecord, pack, unpack};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;

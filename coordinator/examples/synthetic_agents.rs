@@ -12,18 +12,20 @@ use rekeeper_proto::convert::event::numbered;
 use rekeeper_proto::v1::agents_client::AgentsClient;
 use rekeeper_proto::v1::{self, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
-use rekeeper_shared::accounting::{Account, Fate};
-use rekeeper_shared::document::{
+use rekeeper_shared::domain::accounting::{Account, Fate};
+use rekeeper_shared::domain::document::{
     Manifest, ManifestPart, Packed, PartNode, PartSetOfRecord, ReplicaSnapshot, SetSnapshot, digest, pack,
 };
-use rekeeper_shared::ids::{HostName, MigrationName, TableName};
-use rekeeper_shared::inventory::{
+use rekeeper_shared::domain::ids::{HostName, MigrationName, TableName};
+use rekeeper_shared::domain::inventory::{
     Around, Disk, HostInventory, PartsGroup, PathFacts, ReplicaFacts, TableInventory, ZookeeperFacts,
 };
-use rekeeper_shared::place::{Place, ZkPath};
-use rekeeper_shared::report::RestoreAccount;
-use rekeeper_shared::step::{Command, Done, Event, Hello, Order, Outcome, Restored, SeenToken, SetRef, TableRef};
-use rekeeper_shared::union::Union;
+use rekeeper_shared::domain::place::{Place, ZkPath};
+use rekeeper_shared::domain::step::{
+    Command, Done, Event, Hello, Order, Outcome, Restored, SeenToken, SetRef, TableRef,
+};
+use rekeeper_shared::domain::union::Union;
+use rekeeper_shared::people::report::RestoreAccount;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -242,7 +244,7 @@ impl Agent {
                     migration: command.migration.clone(),
                     host: self.host.clone(),
                     manifest: pack(&manifest)?.digest,
-                    reference: matches!(role, rekeeper_shared::step::Role::Reference),
+                    reference: matches!(role, rekeeper_shared::domain::step::Role::Reference),
                     account: Account {
                         fates: self.fates(&manifest),
                     },
@@ -324,7 +326,7 @@ impl Agent {
             detached_before: Vec::new(),
             checksums: std::collections::BTreeMap::new(),
             outdated: std::collections::BTreeMap::new(),
-            settings: rekeeper_shared::document::FormerSettings::default(),
+            settings: rekeeper_shared::domain::document::FormerSettings::default(),
             version: 0,
         }
     }

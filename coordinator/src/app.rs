@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use rekeeper_proto::tls::{self, Refusals, Security};
-use rekeeper_shared::step::SeenToken;
+use rekeeper_shared::domain::step::SeenToken;
 use tokio::net::TcpListener;
 
 use crate::agents;

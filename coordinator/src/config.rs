@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use rekeeper_proto::tls::{Security, ServerFiles};
-use rekeeper_shared::config::{self, Validate, check_insecure, check_parent, is_loopback, named_file};
+use rekeeper_shared::tools::config::{self, Validate, check_insecure, check_parent, is_loopback, named_file};
 use serde::Deserialize;
 
 use crate::limits::Limits;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use rekeeper_coordinator::app;
 use rekeeper_coordinator::config::Config;
-use rekeeper_shared::telemetry;
+use rekeeper_shared::tools::telemetry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -9,7 +9,7 @@ mod cluster;
 use std::time::{Duration, Instant};
 
 use rekeeper_coordinator::plan::{Circumstances, build};
-use rekeeper_shared::plan::PlanRequest;
+use rekeeper_shared::domain::plan::PlanRequest;
 
 use cluster::{Size, cluster, name};
 

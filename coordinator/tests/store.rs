@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 use rekeeper_coordinator::progress::{Intent, Record};
 use rekeeper_coordinator::store::{Append, Pending, SqliteStore, Store as _, StoreError};
-use rekeeper_shared::document::{self, Packed};
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::plan::{Plan, PlanRequest};
-use rekeeper_shared::step::{StepKind, Target};
+use rekeeper_shared::domain::document::{self, Packed};
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::plan::{Plan, PlanRequest};
+use rekeeper_shared::domain::step::{StepKind, Target};
 
 const FOLDER: &str = "REKEEPER_TEST_STORE";
 const FILE: &str = "rekeeper.sqlite";

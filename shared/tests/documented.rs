@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use rekeeper_shared::problem::Code;
+use rekeeper_shared::domain::problem::Code;
 
 const FILES: [(&str, bool); 2] = [("checks.md", true), ("runbook.md", false)];
 

@@ -4,7 +4,7 @@
 //! (Dictionary, Filesystem, PostgreSQL, SQLite, S3, Overlay) it fails as a whole: 48 "Cannot get detached tables for
 //! DatabaseDictionary", on 24.8 to 26.7. So only databases that can hold a replicated table are asked about.
 
-use rekeeper_shared::ids::{TableName, quote_literal};
+use rekeeper_shared::domain::ids::{TableName, quote_literal};
 
 use super::{ClickHouse, Error, code};
 

@@ -2,8 +2,8 @@
 
 use hyper_util::client::legacy;
 use rekeeper_proto::tls::distrusted;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Failure;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 

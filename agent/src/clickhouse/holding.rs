@@ -1,7 +1,7 @@
 //! What the server holds in its memory for a table: rows in Buffer tables, and asynchronous inserts.
 
 use futures::future::BoxFuture;
-use rekeeper_shared::ids::TableName;
+use rekeeper_shared::domain::ids::TableName;
 
 use super::names::named;
 use super::{ClickHouse, Error, Statement, code};

@@ -29,7 +29,7 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rekeeper_proto::tls::client_config;
-use rekeeper_shared::ids::{MigrationName, TableName};
+use rekeeper_shared::domain::ids::{MigrationName, TableName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 

@@ -1,6 +1,6 @@
 //! Names of tables, taken out of definitions as the server prints them.
 
-use rekeeper_shared::ids::TableName;
+use rekeeper_shared::domain::ids::TableName;
 
 /// The table that a view without TO makes for itself.
 pub(crate) fn inner_table(database: &str, name: &str, uuid: &str) -> TableName {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use rekeeper_shared::ids::{TableName, quote_literal};
-use rekeeper_shared::inventory::ActivePart;
+use rekeeper_shared::domain::ids::{TableName, quote_literal};
+use rekeeper_shared::domain::inventory::ActivePart;
 
 use super::questions::{Question, named};
 use super::rows::{DetachedPart, Part};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clickhouse::{RowOwned, RowRead};
 use futures::future::BoxFuture;
-use rekeeper_shared::ids::{TableName, quote_literal};
+use rekeeper_shared::domain::ids::{TableName, quote_literal};
 
 use super::gather::Gather;
 use super::rows::{DetachedPart, Part, Replica};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rekeeper_shared::inventory::ActivePart;
+use rekeeper_shared::domain::inventory::ActivePart;
 
 /// A row of `system.replicas`.
 #[derive(Debug, Clone, PartialEq, Eq)]

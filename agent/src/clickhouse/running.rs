@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use rekeeper_shared::backoff::Backoff;
-use rekeeper_shared::ids::TableName;
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::tools::backoff::Backoff;
 
 use super::{ClickHouse, Error, TAG_PREFIX};
 

@@ -1,6 +1,6 @@
 //! What a server says of itself.
 
-use rekeeper_shared::ids::{TableName, quote_literal};
+use rekeeper_shared::domain::ids::{TableName, quote_literal};
 
 use super::questions::named;
 use super::tables::is_zero_uuid;

@@ -8,7 +8,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rekeeper_shared::ids::quote_literal;
+use rekeeper_shared::domain::ids::quote_literal;
 
 /// A setting and the value that the agent relies on; that of a server without any profile.
 pub(super) type Setting = (&'static str, &'static str);

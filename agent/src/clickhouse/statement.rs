@@ -1,6 +1,6 @@
 //! The statements that change something, made of typed parts only.
 
-use rekeeper_shared::ids::{TableName, quote_identifier, quote_literal};
+use rekeeper_shared::domain::ids::{TableName, quote_identifier, quote_literal};
 
 /// A statement that changes something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What the system tables say of one table.
 
 use futures::future::BoxFuture;
-use rekeeper_shared::document::FormerSettings;
-use rekeeper_shared::ids::{TableName, quote_literal};
+use rekeeper_shared::domain::document::FormerSettings;
+use rekeeper_shared::domain::ids::{TableName, quote_literal};
 
 use super::questions::{Question, named};
 use super::rows::{DetachedTable, Replica};

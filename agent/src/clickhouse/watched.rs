@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use rekeeper_shared::ids::quote_literal;
+use rekeeper_shared::domain::ids::quote_literal;
 
 use super::{ClickHouse, Error, settings};
 

@@ -1,7 +1,7 @@
 //! What `agent.yaml` may say, and what is said of one that cannot be used.
 
 use super::*;
-use rekeeper_shared::config::{BadConfig, load};
+use rekeeper_shared::tools::config::{BadConfig, load};
 
 fn loaded(text: &str) -> Result<Config, BadConfig> {
     let folder = tempfile::tempdir().unwrap();

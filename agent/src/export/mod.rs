@@ -11,8 +11,8 @@ mod write;
 use std::io;
 use std::path::PathBuf;
 
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::place::{Place, ZkPath};
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::place::{Place, ZkPath};
 use serde::{Deserialize, Serialize};
 
 pub use read::Reader;

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rekeeper_shared::place::Place;
-use rekeeper_shared::step::Exported;
+use rekeeper_shared::domain::place::Place;
+use rekeeper_shared::domain::step::Exported;
 use tempfile::TempDir;
 
 use super::*;

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rekeeper_shared::durable;
-use rekeeper_shared::step::Exported;
+use rekeeper_shared::domain::step::Exported;
+use rekeeper_shared::tools::durable;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use zstd::stream::write::Encoder;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use clickhouse::{RowOwned, RowRead};
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::inventory::{Around, Disk, Neighbour};
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::inventory::{Around, Disk, Neighbour};
 
 use super::neighbours::careless;
 use crate::clickhouse::{ClickHouse, Error, code};

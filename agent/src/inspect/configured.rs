@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use rekeeper_shared::ids::TableName;
+use rekeeper_shared::domain::ids::TableName;
 use roxmltree::{Document, Node};
 
 use crate::clickhouse::{ClickHouse, Error};

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::inventory::PartsGroup;
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::inventory::PartsGroup;
 
 use crate::clickhouse::{ClickHouse, Error};
 

@@ -4,7 +4,7 @@ use std::fs::{OpenOptions, remove_file};
 use std::io::ErrorKind;
 use std::path::Path;
 
-use rekeeper_shared::inventory::Disk;
+use rekeeper_shared::domain::inventory::Disk;
 
 use super::around::if_there;
 use crate::clickhouse::{ClickHouse, Error};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rekeeper_shared::inventory::{Kept, KeptKind};
+use rekeeper_shared::domain::inventory::{Kept, KeptKind};
 
 use super::around::if_there;
 use crate::clickhouse::{ClickHouse, Error};

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use rekeeper_shared::inventory::LongStatement;
+use rekeeper_shared::domain::inventory::LongStatement;
 
-use rekeeper_shared::ids::TableName;
+use rekeeper_shared::domain::ids::TableName;
 
 use crate::clickhouse::{ClickHouse, Error};
 use crate::steps::may_read;

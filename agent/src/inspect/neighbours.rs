@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use rekeeper_shared::ids::{TableName, quote_literal};
-use rekeeper_shared::inventory::{Careless, CarelessSetting, Neighbour, Relation};
+use rekeeper_shared::domain::ids::{TableName, quote_literal};
+use rekeeper_shared::domain::inventory::{Careless, CarelessSetting, Neighbour, Relation};
 
 use crate::clickhouse::names::{arguments, inner_table, literal, named, target, whole_name};
 use crate::clickhouse::{ClickHouse, Error};

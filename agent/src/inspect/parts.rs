@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rekeeper_shared::ids::TableName;
+use rekeeper_shared::domain::ids::TableName;
 
 use crate::clickhouse::{ClickHouse, Error};
 

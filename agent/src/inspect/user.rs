@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use rekeeper_shared::ids::{TableName, quote_identifier};
-use rekeeper_shared::inventory::{TableInventory, UserFacts};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::ids::{TableName, quote_identifier};
+use rekeeper_shared::domain::inventory::{TableInventory, UserFacts};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Failure;
 
 use crate::clickhouse::{ClickHouse, Error, code};
 

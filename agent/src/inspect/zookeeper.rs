@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use rekeeper_shared::inventory::{TableInventory, ZookeeperFacts};
-use rekeeper_shared::place::{Place, ZkPath};
+use rekeeper_shared::domain::inventory::{TableInventory, ZookeeperFacts};
+use rekeeper_shared::domain::place::{Place, ZkPath};
 
 use crate::words::in_full;
 use crate::zookeeper::{Connections, Ensembles};

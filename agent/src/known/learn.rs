@@ -4,8 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::place::{Place, ZkPath};
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::place::{Place, ZkPath};
 
 use super::KnownTable;
 use crate::clickhouse::{ClickHouse, Detached, Error};

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rekeeper_shared::problem::Code;
+use rekeeper_shared::domain::problem::Code;
 
 /// Why the state folder cannot be relied on.
 #[derive(Debug, thiserror::Error)]

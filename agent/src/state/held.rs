@@ -9,8 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::step::TableRef;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::step::TableRef;
 
 use super::layout::entries;
 use super::{State, StateError, file_stem, lock, read_note};

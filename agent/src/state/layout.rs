@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rekeeper_shared::ids::MigrationName;
+use rekeeper_shared::domain::ids::MigrationName;
 
 use super::{StateError, make_folder};
 

@@ -38,10 +38,10 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rekeeper_shared::document::{BadDocument, Manifest, Packed, as_packed, digest, unpack};
-use rekeeper_shared::durable;
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::step::{SetRef, TableRef};
+use rekeeper_shared::domain::document::{BadDocument, Manifest, Packed, as_packed, digest, unpack};
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::step::{SetRef, TableRef};
+use rekeeper_shared::tools::durable;
 use serde::Serialize;
 
 pub use error::StateError;

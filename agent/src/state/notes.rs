@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use rekeeper_shared::accounting::Dropped;
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::step::{Restored, TableRef};
+use rekeeper_shared::domain::accounting::Dropped;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::step::{Restored, TableRef};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;

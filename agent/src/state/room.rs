@@ -14,10 +14,10 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rekeeper_shared::durable;
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::reserve::{allocate, is_full, take};
-use rekeeper_shared::step::TableRef;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::step::TableRef;
+use rekeeper_shared::tools::durable;
+use rekeeper_shared::tools::reserve::{allocate, is_full, take};
 use rustix::fs::FallocateFlags;
 
 use super::{State, StateError, file_stem};

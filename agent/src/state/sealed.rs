@@ -8,7 +8,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use rekeeper_shared::document::digest;
+use rekeeper_shared::domain::document::digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::step::SeenToken;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::step::SeenToken;
 use serde::{Deserialize, Serialize};
 
 use super::{State, StateError, lock, read_note};

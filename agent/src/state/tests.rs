@@ -1,7 +1,7 @@
-use rekeeper_shared::document::pack;
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::step::SeenToken;
+use rekeeper_shared::domain::document::pack;
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::place::ZkPath;
+use rekeeper_shared::domain::step::SeenToken;
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn manifest(uuid: &str, detached_before: &[&str]) -> Packed {
         detached_before: detached_before.iter().map(|s| (*s).to_owned()).collect(),
         checksums: std::collections::BTreeMap::new(),
         outdated: std::collections::BTreeMap::new(),
-        settings: rekeeper_shared::document::FormerSettings::default(),
+        settings: rekeeper_shared::domain::document::FormerSettings::default(),
         version: 0,
     })
     .unwrap()

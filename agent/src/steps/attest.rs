@@ -4,11 +4,11 @@
 //! it reads itself while the marker of the record holds the path, and notes which record it has found true. From then on it
 //! takes no other.
 
-use rekeeper_shared::document::{Packed, PartNode, PartSetOfRecord, ReplicaSnapshot, SetSnapshot, unpack};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::settle::{Unsettled, judge};
-use rekeeper_shared::step::{Done, Failure, SetRef, TableRef};
-use rekeeper_shared::union::decide;
+use rekeeper_shared::domain::document::{Packed, PartNode, PartSetOfRecord, ReplicaSnapshot, SetSnapshot, unpack};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::settle::{Unsettled, judge};
+use rekeeper_shared::domain::step::{Done, Failure, SetRef, TableRef};
+use rekeeper_shared::domain::union::decide;
 
 use super::shared::attested::disputed;
 use super::{Context, StepResult, state_failed};
@@ -168,7 +168,7 @@ fn other_replica(recorded: &ReplicaSnapshot, own: &ReplicaSnapshot) -> Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rekeeper_shared::place::{Place, ZkPath};
+    use rekeeper_shared::domain::place::{Place, ZkPath};
 
     fn part(name: &str) -> PartNode {
         PartNode {

@@ -1,8 +1,8 @@
 //! Why a step on a table failed, where the server does not say it: of a table whose session with ZooKeeper is lost it says only
 //! that it is read-only, as of one whose metadata is gone.
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, Order, TableRef};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, Order, TableRef};
 
 use crate::clickhouse::ClickHouse;
 
@@ -55,8 +55,8 @@ fn asked<'a>(failure: &Failure, order: &'a Order) -> Option<&'a TableRef> {
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_shared::ids::TableName;
-    use rekeeper_shared::place::ZkPath;
+    use rekeeper_shared::domain::ids::TableName;
+    use rekeeper_shared::domain::place::ZkPath;
 
     use super::*;
 

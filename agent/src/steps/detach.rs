@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rekeeper_shared::inventory::buffer_remedy;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Failure, TableRef};
+use rekeeper_shared::domain::inventory::buffer_remedy;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Failure, TableRef};
 use tokio::time::Instant;
 
 use super::shared::look::{Found, look_in_turn};

@@ -1,7 +1,7 @@
 //! Finish: merges again, and ALTERs for good.
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Failure, TableRef};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Failure, TableRef};
 
 use super::shared::look::{Found, look};
 use super::shared::versions::{Merges, agree};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Failure, TableRef};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Failure, TableRef};
 
 use super::shared::look::{Changed, Found, find, look_in_turn};
 use super::shared::wait::{until_alone, until_in_service};

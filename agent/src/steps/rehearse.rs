@@ -2,11 +2,11 @@
 //!
 //! `test_dry_run` (tests/e2e) compares it with what a migration really sends and deletes.
 
-use rekeeper_shared::ids::{MigrationName, TableName};
-use rekeeper_shared::place::Place;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::rehearsal::Action;
-use rekeeper_shared::step::{Failure, Order, Role, SetRef, Witness};
+use rekeeper_shared::domain::ids::{MigrationName, TableName};
+use rekeeper_shared::domain::place::Place;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, Order, Role, SetRef, Witness};
+use rekeeper_shared::people::rehearsal::Action;
 
 use super::restart::{Hooks, RestartCommand};
 use super::shared::place::ServerPlaces;

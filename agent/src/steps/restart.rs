@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, SystemTime};
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Failure};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Failure};
 use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 

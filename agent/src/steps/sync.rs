@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Failure, TableRef};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Failure, TableRef};
 use tokio::time::Instant;
 
 use super::shared::look::{Found, look};

@@ -7,8 +7,8 @@
 
 use std::sync::atomic::Ordering;
 
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::step::SetRef;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::step::SetRef;
 
 use super::connection::ZooKeeper;
 use super::error::CleanError;

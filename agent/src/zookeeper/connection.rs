@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rekeeper_shared::place::Place;
+use rekeeper_shared::domain::place::Place;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use zookeeper_client::{Acls, Client, Error as ClientError, SessionState};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rekeeper_shared::place::Place;
+use rekeeper_shared::domain::place::Place;
 use roxmltree::{Document, Node};
 
 use super::tls::TlsFiles;
@@ -237,7 +237,7 @@ fn place(name: &str, mut nodes: Vec<String>, secure: &[bool], chroot: String) ->
     if secure.iter().any(|s| *s) && !secure.iter().all(|s| *s) {
         return Err("some of its nodes are <secure> and some are not: make them the same".to_owned());
     }
-    if !(chroot.is_empty() || rekeeper_shared::place::ZkPath::parse(&chroot).is_ok()) {
+    if !(chroot.is_empty() || rekeeper_shared::domain::place::ZkPath::parse(&chroot).is_ok()) {
         return Err(format!("<root>{chroot}</root> is no absolute path"));
     }
     nodes.sort();

@@ -1,7 +1,7 @@
 //! What can go wrong with ZooKeeper, by what is known about the data afterwards.
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Failure;
 use zookeeper_client::Error as ClientError;
 
 use crate::words::in_full;

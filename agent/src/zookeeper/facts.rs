@@ -1,8 +1,8 @@
 //! What a plan needs to know of a table's path.
 
 use futures::stream::{self, StreamExt as _};
-use rekeeper_shared::inventory::{PathFacts, ReplicaFacts};
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::domain::inventory::{PathFacts, ReplicaFacts};
+use rekeeper_shared::domain::place::ZkPath;
 
 use super::connection::ZooKeeper;
 use super::error::ZkError;

@@ -4,9 +4,9 @@
 //! `is_active` under every replica, on which a server that starts finds that it cannot become active. What is to be done
 //! is decided by what was seen (`hold`, `let_go`); between seeing and doing the transaction itself looks for changes.
 
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::step::SetRef;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::place::ZkPath;
+use rekeeper_shared::domain::step::SetRef;
 use zookeeper_client::Error as ClientError;
 
 use super::connection::ZooKeeper;
@@ -225,8 +225,8 @@ pub(super) fn may_be_repeated(error: &ZkError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_shared::place::Place;
-    use rekeeper_shared::settle::Allowed;
+    use rekeeper_shared::domain::place::Place;
+    use rekeeper_shared::domain::settle::Allowed;
 
     use super::*;
 

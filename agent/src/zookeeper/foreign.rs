@@ -5,7 +5,7 @@
 //! names are those of ClickHouse's StorageReplicatedMergeTree.cpp (createTableIfNotExists, createNewZooKeeperNodes,
 //! createReplica, activateReplica), of all its releases, and of what else of it writes into the path.
 
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::domain::place::ZkPath;
 
 use super::connection::ZooKeeper;
 use super::error::ZkError;

@@ -7,8 +7,8 @@
 //! SYSTEM SYNC REPLICA ... LIGHTWEIGHT ends. The log's own permissions are kept in a node beside it and put back when
 //! the set is let go.
 
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::step::SetRef;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::step::SetRef;
 use serde::{Deserialize, Serialize};
 use zookeeper_client::{Acl, AuthId, Error as ClientError, Permission};
 

@@ -1,6 +1,6 @@
 //! The marker of an attempt in a table's path, and the `is_active` nodes under its replicas: who holds a path.
 
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::domain::place::ZkPath;
 
 use super::connection::ZooKeeper;
 use super::error::{CleanError, ZkError};

@@ -1,7 +1,7 @@
 //! The text of a `ReplicatedMergeTreeLogEntry`, as `log` and `queue` hold it, as far as settling needs it.
 
-use rekeeper_shared::document::QueueOrder;
-use rekeeper_shared::part::PartName;
+use rekeeper_shared::domain::document::QueueOrder;
+use rekeeper_shared::domain::part::PartName;
 
 /// Lines that come before the entry's own word; which of them are there depends on the format version.
 const HEADER: [&str; 4] = ["format version: ", "create_time: ", "source replica: ", "block_id: "];

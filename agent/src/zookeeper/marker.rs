@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rekeeper_shared::ids::MigrationName;
+use rekeeper_shared::domain::ids::MigrationName;
 
 const PREFIX: &str = "rekeeper-";
 /// The node that says who froze the log, and what its permissions were.

@@ -5,8 +5,8 @@
 //! (`progress/guard.rs`). What is read may be old when the deletion arrives: so each deleting transaction also has ZooKeeper
 //! itself check that the attempt's own marker is still there (`Sweep::guarded`).
 
-use rekeeper_shared::place::Place;
-use rekeeper_shared::step::SetRef;
+use rekeeper_shared::domain::place::Place;
+use rekeeper_shared::domain::step::SetRef;
 
 use super::error::CleanError;
 use super::foreign::{is_of_replica, is_of_table, is_table, is_table_or_rest, named};
@@ -170,8 +170,8 @@ fn every_replica_is_ours(set: &SetRef, replicas: &[(String, Hold)]) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_shared::place::ZkPath;
-    use rekeeper_shared::settle::Allowed;
+    use rekeeper_shared::domain::place::ZkPath;
+    use rekeeper_shared::domain::settle::Allowed;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! Whose replicas are registered at a path: what ClickHouse itself notes of them.
 
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::place::ZkPath;
 
 use super::connection::ZooKeeper;
 use super::error::ZkError;

@@ -1,6 +1,6 @@
 //! Making a tree of nodes anew at a path where nothing is: what puts exported nodes back for inspection.
 
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::domain::place::ZkPath;
 use zookeeper_client::{CreateMode, Error as ClientError, MultiWriteError};
 
 use super::connection::ZooKeeper;

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::rehearsal::Action;
-use rekeeper_shared::step::SetRef;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::step::SetRef;
+use rekeeper_shared::people::rehearsal::Action;
 
 use super::connection::ZooKeeper;
 use super::error::ZkError;

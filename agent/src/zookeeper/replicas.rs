@@ -1,7 +1,7 @@
 //! What a table's nodes say after its restore.
 
-use rekeeper_shared::document::{QueueEntry, QueueOrder};
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::domain::document::{QueueEntry, QueueOrder};
+use rekeeper_shared::domain::place::ZkPath;
 
 use super::connection::ZooKeeper;
 use super::error::ZkError;

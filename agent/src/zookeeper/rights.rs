@@ -3,7 +3,7 @@
 //! refused all the same leaves the set where it is.
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::domain::place::ZkPath;
 use zookeeper_client::{Acl, AuthId, Error as ClientError, Permission};
 
 use super::connection::ZooKeeper;

@@ -1,7 +1,7 @@
 //! All that settling and the part set of record need of a table's nodes, read in one go.
 
-use rekeeper_shared::document::{LogEntry, Node, PartNode, QueueEntry, ReplicaSnapshot, SetSnapshot};
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::domain::document::{LogEntry, Node, PartNode, QueueEntry, ReplicaSnapshot, SetSnapshot};
+use rekeeper_shared::domain::place::ZkPath;
 use sha2::{Digest, Sha256};
 use zookeeper_client::Stat;
 

@@ -1,6 +1,6 @@
 //! How far the deletion of a table's nodes is.
 
-use rekeeper_shared::step::SetRef;
+use rekeeper_shared::domain::step::SetRef;
 
 use super::connection::ZooKeeper;
 use super::error::ZkError;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use rekeeper_shared::step::SetRef;
+use rekeeper_shared::domain::step::SetRef;
 use zookeeper_client::Error as ClientError;
 
 use super::connection::ZooKeeper;

@@ -1,7 +1,7 @@
 //! Reading a tree of nodes with all that is in them, a page at a time: for the export of a table's nodes.
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::domain::place::ZkPath;
 use tokio::sync::mpsc;
 use zookeeper_client::{Acl, Error as ClientError, Permission};
 

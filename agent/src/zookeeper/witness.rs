@@ -1,7 +1,7 @@
 //! The node by which the servers of a set prove that they are configured for the same place.
 
-use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::step::Witness;
+use rekeeper_shared::domain::place::ZkPath;
+use rekeeper_shared::domain::step::Witness;
 use zookeeper_client::Error as ClientError;
 
 use super::connection::ZooKeeper;

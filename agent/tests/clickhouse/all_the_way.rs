@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rekeeper_agent::steps::{self, Hooks};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Restored, Role};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Restored, Role};
 
 use crate::rig::{Rig, witness};
 use crate::{attach, checksum, code, create, insert, quoted, restore, write_witness};

@@ -1,10 +1,10 @@
 //! What is on record on the word of another host alone.
 
 use rekeeper_agent::steps;
-use rekeeper_shared::document::{PartSetOfRecord, pack, unpack};
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Role;
+use rekeeper_shared::domain::document::{PartSetOfRecord, pack, unpack};
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Role;
 
 use crate::rig::{Rig, witness};
 use crate::{attach, attested, code, create, insert, restore, write_witness};

@@ -2,7 +2,7 @@
 
 use rekeeper_agent::clickhouse::{Class, Statement};
 use rekeeper_agent::steps;
-use rekeeper_shared::ids::TableName;
+use rekeeper_shared::domain::ids::TableName;
 
 use crate::rig::Rig;
 use crate::{create, insert};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rekeeper_agent::state::State;
 use rekeeper_agent::steps;
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::step::{Role, TableRef};
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::step::{Role, TableRef};
 
 use crate::rig::{Rig, witness};
 use crate::{attach, checksum, create, insert, restore, write_witness};

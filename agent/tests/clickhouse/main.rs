@@ -17,10 +17,10 @@ use std::path::PathBuf;
 
 use rekeeper_agent::state::{AttestedNote, State};
 use rekeeper_agent::steps::{self, Restore};
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Failure, Restored, Role, TableRef, Witness};
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Failure, Restored, Role, TableRef, Witness};
 
 use rig::{Rig, migration, witness};
 
@@ -35,7 +35,7 @@ pub(crate) async fn create(rig: &Rig, name: &TableName, path: &str) {
             host,
             &format!(
                 "CREATE DATABASE IF NOT EXISTS {}",
-                rekeeper_shared::ids::quote_identifier(&name.database)
+                rekeeper_shared::domain::ids::quote_identifier(&name.database)
             ),
         )
         .await;

@@ -1,10 +1,10 @@
 //! A manifest that the agent or the coordinator has lost.
 
 use rekeeper_agent::steps;
-use rekeeper_shared::document::{Manifest, Packed, pack, unpack};
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Role;
+use rekeeper_shared::domain::document::{Manifest, Packed, pack, unpack};
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Role;
 
 use crate::rig::{Rig, migration, witness};
 use crate::{attach, code, create, insert, restore, write_witness};

@@ -2,11 +2,11 @@
 
 use rekeeper_agent::inspect::inspect;
 use rekeeper_agent::steps;
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::inventory::ZookeeperFacts;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Role, TableRef};
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::inventory::ZookeeperFacts;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Role, TableRef};
 
 use crate::rig::{Rig, witness};
 use crate::{attached_without_metadata, code, create, insert, restore, write_witness};

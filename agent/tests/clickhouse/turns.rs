@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rekeeper_agent::clickhouse::ClickHouse;
 use rekeeper_agent::steps;
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, Role, TableRef};
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, Role, TableRef};
 
 use crate::rig::{Rig, witness};
 use crate::{attach, code, create, write_witness};

@@ -7,8 +7,8 @@ use rekeeper_agent::export::Reader;
 use rekeeper_agent::steps::Context;
 use rekeeper_agent::steps::set::{clean, record, release};
 use rekeeper_agent::zookeeper::ZNode;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Exported, Failure};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Exported, Failure};
 use zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Permission};
 
 use super::support::proxy::{Fault, Proxy};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rekeeper_agent::steps::set::{clean, record};
-use rekeeper_shared::step::Done;
+use rekeeper_shared::domain::step::Done;
 
 use super::support::table::{PART, put_all};
 use super::{Agent, set, table};

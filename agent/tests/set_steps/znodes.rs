@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use rekeeper_shared::document::digest;
+use rekeeper_shared::domain::document::digest;
 use zookeeper_client::{Acls, Client, CreateMode};
 
 use super::export::files;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use rekeeper_agent::zookeeper::CleanError;
-use rekeeper_shared::step::SetRef;
+use rekeeper_shared::domain::step::SetRef;
 use zookeeper_client::Client;
 
 use crate::support::server;

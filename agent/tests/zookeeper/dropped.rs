@@ -1,6 +1,6 @@
 //! What is told of drops by a table's log, and of the reference by its nodes.
 
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::domain::place::ZkPath;
 
 use crate::start;
 use crate::support::table::{entry, put};

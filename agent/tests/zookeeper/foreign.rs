@@ -1,8 +1,8 @@
 //! Nodes below a table's path that are another application's: never deleted with the table, unless that was allowed.
 
 use rekeeper_agent::zookeeper::CleanError;
-use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::step::SetRef;
+use rekeeper_shared::domain::place::ZkPath;
+use rekeeper_shared::domain::step::SetRef;
 
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::server;

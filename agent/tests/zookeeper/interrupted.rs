@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rekeeper_agent::zookeeper::{Access, CleanError, ZkError, ZooKeeper};
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::domain::place::ZkPath;
 use zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Permission};
 
 use crate::support::proxy::{Fault, Proxy};

@@ -21,10 +21,10 @@ mod support;
 mod versions;
 
 use rekeeper_agent::zookeeper::{Access, CleanError, ZooKeeper};
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::place::{Place, ZkPath};
-use rekeeper_shared::settle::Allowed;
-use rekeeper_shared::step::SetRef;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::place::{Place, ZkPath};
+use rekeeper_shared::domain::settle::Allowed;
+use rekeeper_shared::domain::step::SetRef;
 use support::server;
 use support::table::{client, make};
 use zookeeper_client::{Acls, Client, CreateMode};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rekeeper_agent::zookeeper::{
     Access, CleanError, Connections, Ensembles, Outcome, WitnessFound, ZkError, ZooKeeper,
 };
-use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::step::Witness;
+use rekeeper_shared::domain::place::ZkPath;
+use rekeeper_shared::domain::step::Witness;
 
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::server;

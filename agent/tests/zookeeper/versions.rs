@@ -1,7 +1,7 @@
 //! The version of a table's definition: put back or raised, and only as it was read.
 
 use rekeeper_agent::zookeeper::{DefinitionNodes, ZooKeeper};
-use rekeeper_shared::place::ZkPath;
+use rekeeper_shared::domain::place::ZkPath;
 use zookeeper_client::{Acl, AuthId, Client, Permission};
 
 use crate::start;

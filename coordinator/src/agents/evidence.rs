@@ -6,11 +6,11 @@
 
 use std::collections::HashSet;
 
-use rekeeper_shared::document::{self, Packed};
-use rekeeper_shared::ids::{HostName, MigrationName, TableName};
-use rekeeper_shared::place::{Place, ZkPath};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Failure, Outcome, Restored};
+use rekeeper_shared::domain::document::{self, Packed};
+use rekeeper_shared::domain::ids::{HostName, MigrationName, TableName};
+use rekeeper_shared::domain::place::{Place, ZkPath};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Failure, Outcome, Restored};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -296,9 +296,9 @@ fn account(whose: Whose<'_>, found: &RestoreAccount, counts: Restored) -> Result
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_shared::accounting;
-    use rekeeper_shared::document::{FormerSettings, ManifestPart, pack};
-    use rekeeper_shared::report;
+    use rekeeper_shared::domain::accounting;
+    use rekeeper_shared::domain::document::{FormerSettings, ManifestPart, pack};
+    use rekeeper_shared::people::report;
 
     use super::*;
 

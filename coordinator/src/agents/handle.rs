@@ -4,10 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use rekeeper_proto::v1::{self, from_coordinator::Kind};
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::inventory::HostInventory;
-use rekeeper_shared::rehearsal::Action;
-use rekeeper_shared::step::Command;
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::inventory::HostInventory;
+use rekeeper_shared::domain::step::Command;
+use rekeeper_shared::people::rehearsal::Action;
 use tokio::sync::oneshot;
 use tonic::Status;
 

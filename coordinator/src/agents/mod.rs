@@ -12,9 +12,9 @@ mod stream;
 
 use std::fmt;
 
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Event, Hello};
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Event, Hello};
 
 pub use evidence::{Subject, refused, rests_on};
 pub use handle::AgentsHandle;

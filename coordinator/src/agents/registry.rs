@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use rekeeper_proto::v1::{self, from_coordinator::Kind};
 use rekeeper_shared::PROTOCOL_VERSION;
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::inventory::HostInventory;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::rehearsal::Action;
-use rekeeper_shared::step::{Hello, SeenToken};
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::inventory::HostInventory;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Hello, SeenToken};
+use rekeeper_shared::people::rehearsal::Action;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rekeeper_proto::tls::{Peer, Role, Seldom, Who};
 use rekeeper_proto::v1::{self, agents_server::Agents, agents_server::AgentsServer};
-use rekeeper_shared::ids::HostName;
-use rekeeper_shared::step::SeenToken;
+use rekeeper_shared::domain::ids::HostName;
+use rekeeper_shared::domain::step::SeenToken;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::transport::Server;

@@ -1,10 +1,10 @@
 //! A coordinator that knows less than an agent has seen orders nothing (invariant 13): its store was rolled back, lost or
 //! copied, and what it believes of tables and nodes may be long past.
 
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::plan::HostIx;
-use rekeeper_shared::problem::{Code, Finding};
-use rekeeper_shared::step::{StepKind, Target};
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::plan::HostIx;
+use rekeeper_shared::domain::problem::{Code, Finding};
+use rekeeper_shared::domain::step::{StepKind, Target};
 
 use super::hosts::Hosts;
 use super::migration::Migration;

@@ -1,11 +1,11 @@
 //! From an intent to the command that the agent gets.
 
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::plan::{Plan, SetIx, TableIx};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::settle::Allowed;
-use rekeeper_shared::step::{Command, Failure, Order, Role, SetRef, StepKind, TableRef, Target, Witness};
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::place::ZkPath;
+use rekeeper_shared::domain::plan::{Plan, SetIx, TableIx};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::settle::Allowed;
+use rekeeper_shared::domain::step::{Command, Failure, Order, Role, SetRef, StepKind, TableRef, Target, Witness};
 
 use crate::agents::Subject;
 use crate::plan::{allowed, keep_order};

@@ -1,9 +1,9 @@
 //! What came of an attempt.
 
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, Outcome, StepKind};
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, Outcome, StepKind};
 
 use super::migration::Migration;
 use crate::progress::{IllegalTransition, Record};
@@ -94,8 +94,8 @@ fn log_outcome(migration: &MigrationName, host: &HostName, target: &str, step: S
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_shared::settle::Unsettled;
-    use rekeeper_shared::step::Done;
+    use rekeeper_shared::domain::settle::Unsettled;
+    use rekeeper_shared::domain::step::Done;
 
     use super::*;
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::plan::{MeasuredWave, Plan};
-use rekeeper_shared::problem::Finding;
-use rekeeper_shared::view::{HostView, MigrationLine, State, StatusView};
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::plan::{MeasuredWave, Plan};
+use rekeeper_shared::domain::problem::Finding;
+use rekeeper_shared::people::view::{HostView, MigrationLine, State, StatusView};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::progress::{OperatorOrder, Progress};

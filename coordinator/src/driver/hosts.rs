@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::plan::HostIx;
-use rekeeper_shared::step::{Class, Hello, StepKind, Target};
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::plan::HostIx;
+use rekeeper_shared::domain::step::{Class, Hello, StepKind, Target};
 use tokio::time::Instant;
 
 use super::behind::unheard;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::step::Failure;
 
 use super::command::{Documents, Wanted};
 use crate::progress::Intent;

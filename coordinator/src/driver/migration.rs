@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use rekeeper_shared::backoff::jittered;
-use rekeeper_shared::plan::{HostIx, MeasuredWave, Plan};
-use rekeeper_shared::problem::Problem;
-use rekeeper_shared::step::{Outcome, StepKind, Target};
-use rekeeper_shared::view::WaveStatus;
+use rekeeper_shared::domain::plan::{HostIx, MeasuredWave, Plan};
+use rekeeper_shared::domain::problem::Problem;
+use rekeeper_shared::domain::step::{Outcome, StepKind, Target};
+use rekeeper_shared::people::view::WaveStatus;
+use rekeeper_shared::tools::backoff::jittered;
 use tokio::time::Instant;
 
 use super::pace::Pace;

@@ -21,9 +21,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Event, Failure, Outcome, Target};
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Event, Failure, Outcome, Target};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 

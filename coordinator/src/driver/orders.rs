@@ -1,8 +1,8 @@
 //! What people ask of the driver, and what it answers.
 
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::problem::{Code, Finding};
-use rekeeper_shared::view::{HostView, MigrationLine, State};
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::problem::{Code, Finding};
+use rekeeper_shared::people::view::{HostView, MigrationLine, State};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 

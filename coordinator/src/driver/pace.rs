@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use rekeeper_shared::plan::Plan;
+use rekeeper_shared::domain::plan::Plan;
 
 use crate::progress::Progress;
 
@@ -84,8 +84,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_shared::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, WaveForecast};
-    use rekeeper_shared::step::{StepKind, Target};
+    use rekeeper_shared::domain::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, WaveForecast};
+    use rekeeper_shared::domain::step::{StepKind, Target};
 
     use super::*;
     use crate::progress::{Intent, TableAt};
@@ -108,20 +108,20 @@ mod tests {
         };
         let table = |ix: usize| PlannedTable {
             host: ix,
-            name: rekeeper_shared::ids::TableName::new("d", "t"),
+            name: rekeeper_shared::domain::ids::TableName::new("d", "t"),
             uuid: String::new(),
             engine: "ReplicatedMergeTree".into(),
             set: ix,
             replica_name: "r".into(),
         };
         let set = |ix: usize| PlannedSet {
-            place: rekeeper_shared::place::Place {
+            place: rekeeper_shared::domain::place::Place {
                 ensemble: "default".into(),
                 nodes: vec![],
                 secure: false,
                 chroot: String::new(),
             },
-            path: rekeeper_shared::place::ZkPath::parse("/t/t").unwrap(),
+            path: rekeeper_shared::domain::place::ZkPath::parse("/t/t").unwrap(),
             tables: vec![ix],
             wave: ix,
         };

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use rekeeper_shared::ids::{HostName, MigrationName, TableName};
-use rekeeper_shared::plan::RestartPolicy;
-use rekeeper_shared::view::Until;
+use rekeeper_shared::domain::ids::{HostName, MigrationName, TableName};
+use rekeeper_shared::domain::plan::RestartPolicy;
+use rekeeper_shared::people::view::Until;
 
 use super::OperatorError;
 use super::migration::Migration;

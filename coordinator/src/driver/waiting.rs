@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Target;
-use rekeeper_shared::view::{RetryStatus, RunningStep, State, StatusView};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Target;
+use rekeeper_shared::people::view::{RetryStatus, RunningStep, State, StatusView};
 use tokio::time::Instant;
 
 use super::behind::{behind, unheard};
@@ -181,7 +181,7 @@ fn not_ordered(migration: &Migration, hosts: &Hosts, proposal: &Proposal, now: I
 }
 
 /// Why nothing can be ordered of the host, if so.
-fn away(hosts: &Hosts, name: &rekeeper_shared::ids::HostName, now: Instant) -> Option<String> {
+fn away(hosts: &Hosts, name: &rekeeper_shared::domain::ids::HostName, now: Instant) -> Option<String> {
     let Some(host) = hosts.get(name) else {
         return Some(format!(
             "the agent of {name} has not connected since the coordinator started, no limit"

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _, stream};
 use rekeeper_proto::v1::View;
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::plan::{Plan, SetIx};
-use rekeeper_shared::rehearsal::{Action, RehearsedStep};
-use rekeeper_shared::step::{Command, StepKind, Target};
-use rekeeper_shared::view::{State, Until};
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::plan::{Plan, SetIx};
+use rekeeper_shared::domain::step::{Command, StepKind, Target};
+use rekeeper_shared::people::rehearsal::{Action, RehearsedStep};
+use rekeeper_shared::people::view::{State, Until};
 use tonic::Status;
 
 use super::planning;

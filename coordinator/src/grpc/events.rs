@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use rekeeper_proto::v1::View;
-use rekeeper_shared::plan::Plan;
-use rekeeper_shared::step::{Done, Exported, Outcome};
-use rekeeper_shared::view::EventView;
+use rekeeper_shared::domain::plan::Plan;
+use rekeeper_shared::domain::step::{Done, Exported, Outcome};
+use rekeeper_shared::people::view::EventView;
 use tokio::sync::mpsc::{self, error::SendTimeoutError};
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -240,9 +240,9 @@ mod tests {
 
     use futures::FutureExt as _;
     use futures::future::BoxFuture;
-    use rekeeper_shared::document::Packed;
-    use rekeeper_shared::ids::MigrationName;
-    use rekeeper_shared::plan::PlanRequest;
+    use rekeeper_shared::domain::document::Packed;
+    use rekeeper_shared::domain::ids::MigrationName;
+    use rekeeper_shared::domain::plan::PlanRequest;
 
     use super::*;
     use crate::store::{Append, Pending, Written};

@@ -16,9 +16,9 @@ use rekeeper_proto::reason::Reason;
 use rekeeper_proto::tls::Refusals;
 use rekeeper_proto::v1::operator_server::{Operator, OperatorServer};
 use rekeeper_proto::v1::{self, Accepted, View};
-use rekeeper_shared::ids::{HostName, MigrationName, TableName};
-use rekeeper_shared::plan::{Mode, PlanRequest, RestartPolicy};
-use rekeeper_shared::view::{HostView, RefusalView, State, Until};
+use rekeeper_shared::domain::ids::{HostName, MigrationName, TableName};
+use rekeeper_shared::domain::plan::{Mode, PlanRequest, RestartPolicy};
+use rekeeper_shared::people::view::{HostView, RefusalView, State, Until};
 use serde::Serialize;
 use tonic::{Request, Response, Status, async_trait};
 

@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
 use rekeeper_proto::v1::View;
-use rekeeper_shared::causes::{Cause, Item, grouped};
-use rekeeper_shared::document::pack;
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::inventory::HostInventory;
-use rekeeper_shared::plan::{MeasuredWave, Plan, PlanRequest};
-use rekeeper_shared::problem::{Code, Finding};
-use rekeeper_shared::remedy;
+use rekeeper_shared::domain::document::pack;
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::inventory::HostInventory;
+use rekeeper_shared::domain::plan::{MeasuredWave, Plan, PlanRequest};
+use rekeeper_shared::domain::problem::{Code, Finding};
+use rekeeper_shared::domain::remedy;
+use rekeeper_shared::people::causes::{Cause, Item, grouped};
 
 use super::json;
 use crate::agents::{AgentsHandle, NotInspected};
@@ -238,7 +238,7 @@ async fn inspect(agents: &AgentsHandle, hosts: &[HostName]) -> (Vec<HostInventor
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_shared::ids::TableName;
+    use rekeeper_shared::domain::ids::TableName;
 
     use super::*;
 

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rekeeper_shared::inventory::TableInventory;
-use rekeeper_shared::problem::{Code, Finding};
+use rekeeper_shared::domain::inventory::TableInventory;
+use rekeeper_shared::domain::problem::{Code, Finding};
 
 use super::check::{Chosen, set_key};
 
@@ -46,9 +46,9 @@ fn read(table: &TableInventory) -> BTreeSet<&str> {
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_shared::ids::{HostName, TableName};
-    use rekeeper_shared::inventory::{Around, HostInventory, PathFacts, ReplicaFacts, ZookeeperFacts};
-    use rekeeper_shared::place::Place;
+    use rekeeper_shared::domain::ids::{HostName, TableName};
+    use rekeeper_shared::domain::inventory::{Around, HostInventory, PathFacts, ReplicaFacts, ZookeeperFacts};
+    use rekeeper_shared::domain::place::Place;
 
     use super::super::check::check_sets;
     use super::*;

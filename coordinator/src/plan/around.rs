@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rekeeper_shared::ids::HostName;
-use rekeeper_shared::inventory::{HostInventory, Kept, KeptKind, TableInventory, ZookeeperFacts};
-use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
-use rekeeper_shared::problem::{Code, Finding};
+use rekeeper_shared::domain::ids::HostName;
+use rekeeper_shared::domain::inventory::{HostInventory, Kept, KeptKind, TableInventory, ZookeeperFacts};
+use rekeeper_shared::domain::plan::{PlanRequest, RestartPolicy};
+use rekeeper_shared::domain::problem::{Code, Finding};
 
 use super::check::Chosen;
 use super::neighbours::{check_readers, pending};

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rekeeper_shared::ids::{HostName, MigrationName, TableName};
-use rekeeper_shared::inventory::{HostInventory, is_too_old};
-use rekeeper_shared::place::{Place, ZkPath};
-use rekeeper_shared::plan::{HostIx, MeasuredWave, Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, TableIx};
-use rekeeper_shared::problem::{Code, Finding};
-use rekeeper_shared::view::{PlanView, PlannedReplicaView, PlannedSetView, WaveView};
+use rekeeper_shared::domain::ids::{HostName, MigrationName, TableName};
+use rekeeper_shared::domain::inventory::{HostInventory, is_too_old};
+use rekeeper_shared::domain::place::{Place, ZkPath};
+use rekeeper_shared::domain::plan::{
+    HostIx, MeasuredWave, Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, TableIx,
+};
+use rekeeper_shared::domain::problem::{Code, Finding};
+use rekeeper_shared::people::view::{PlanView, PlannedReplicaView, PlannedSetView, WaveView};
 
 use super::around::{check_around, check_hooks, some_of};
 use super::check::{Allowances, Chosen, SetKey, check_restart, check_sets, check_tables, check_versions, set_key};

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use rekeeper_shared::ids::HostName;
-use rekeeper_shared::inventory::{HostInventory, PathFacts, TableInventory, ZookeeperFacts, is_too_old, version};
-use rekeeper_shared::mutation::is_alter;
-use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::plan::{Plan, PlanRequest, RestartPolicy, SetIx, TableIx};
-use rekeeper_shared::problem::{Code, Finding};
-use rekeeper_shared::settle::Allowed;
+use rekeeper_shared::domain::ids::HostName;
+use rekeeper_shared::domain::inventory::{
+    HostInventory, PathFacts, TableInventory, ZookeeperFacts, is_too_old, version,
+};
+use rekeeper_shared::domain::mutation::is_alter;
+use rekeeper_shared::domain::place::ZkPath;
+use rekeeper_shared::domain::plan::{Plan, PlanRequest, RestartPolicy, SetIx, TableIx};
+use rekeeper_shared::domain::problem::{Code, Finding};
+use rekeeper_shared::domain::settle::Allowed;
 
 use super::agree::disagreeing;
 

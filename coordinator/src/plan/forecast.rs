@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rekeeper_shared::forecast::{HostLoad, Pace, fetched, seconds_at_pace, unavailable_seconds};
-use rekeeper_shared::ids::{HostName, MigrationName, TableName};
-use rekeeper_shared::inventory::{HostInventory, TableInventory};
-use rekeeper_shared::plan::{HostIx, MeasuredWave, Plan, RestartPolicy, WaveForecast};
+use rekeeper_shared::domain::forecast::{HostLoad, Pace, fetched, seconds_at_pace, unavailable_seconds};
+use rekeeper_shared::domain::ids::{HostName, MigrationName, TableName};
+use rekeeper_shared::domain::inventory::{HostInventory, TableInventory};
+use rekeeper_shared::domain::plan::{HostIx, MeasuredWave, Plan, RestartPolicy, WaveForecast};
 
 use super::check::Chosen;
 use super::planned::by_host;

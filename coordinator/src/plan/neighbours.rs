@@ -5,10 +5,12 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::inventory::{Careless, CarelessSetting, HostInventory, Neighbour, Relation, buffer_remedy};
-use rekeeper_shared::plan::{PlanRequest, RestartPolicy};
-use rekeeper_shared::problem::{Code, Finding};
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::inventory::{
+    Careless, CarelessSetting, HostInventory, Neighbour, Relation, buffer_remedy,
+};
+use rekeeper_shared::domain::plan::{PlanRequest, RestartPolicy};
+use rekeeper_shared::domain::problem::{Code, Finding};
 
 use super::planned::{Names, Planned};
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::str::{CharIndices, Chars};
 
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::inventory::TableInventory;
-use rekeeper_shared::plan::PlanRequest;
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::inventory::TableInventory;
+use rekeeper_shared::domain::plan::PlanRequest;
 
 /// Bytes of a pattern, and how many one plan takes: of each kind what a list of all tables by name needs, and of those
 /// that are compared with every table, fewer.

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rekeeper_shared::ids::{HostName, TableName};
-use rekeeper_shared::inventory::HostInventory;
+use rekeeper_shared::domain::ids::{HostName, TableName};
+use rekeeper_shared::domain::inventory::HostInventory;
 
 use super::check::Chosen;
 

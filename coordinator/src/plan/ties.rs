@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rekeeper_shared::ids::{HostName, TableName};
-use rekeeper_shared::plan::{HostIx, PlannedHost};
-use rekeeper_shared::problem::{Code, Finding};
+use rekeeper_shared::domain::ids::{HostName, TableName};
+use rekeeper_shared::domain::plan::{HostIx, PlannedHost};
+use rekeeper_shared::domain::problem::{Code, Finding};
 
 use super::around::some_of;
 use super::build::wave_of;

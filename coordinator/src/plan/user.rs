@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use rekeeper_shared::ids::HostName;
-use rekeeper_shared::inventory::HostInventory;
-use rekeeper_shared::problem::{Code, Finding};
+use rekeeper_shared::domain::ids::HostName;
+use rekeeper_shared::domain::inventory::HostInventory;
+use rekeeper_shared::domain::problem::{Code, Finding};
 
 use super::check::Chosen;
 

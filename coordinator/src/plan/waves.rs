@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rekeeper_shared::plan::HostIx;
+use rekeeper_shared::domain::plan::HostIx;
 
 /// Groups `hosts` hosts by the sets that tie them together; sorted, so that the same cluster has the same waves.
 #[must_use]

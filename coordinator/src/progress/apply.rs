@@ -3,10 +3,10 @@
 
 mod ordered;
 
-use rekeeper_shared::plan::{HostIx, Plan, SetIx, TableIx};
-use rekeeper_shared::problem::{Code, Problem};
-use rekeeper_shared::settle::Unsettled;
-use rekeeper_shared::step::{Done, Exported, Failure, Outcome, StepKind, Target};
+use rekeeper_shared::domain::plan::{HostIx, Plan, SetIx, TableIx};
+use rekeeper_shared::domain::problem::{Code, Problem};
+use rekeeper_shared::domain::settle::Unsettled;
+use rekeeper_shared::domain::step::{Done, Exported, Failure, Outcome, StepKind, Target};
 
 use super::guard::Guard;
 use super::modes::{Leaves, row};

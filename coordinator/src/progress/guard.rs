@@ -4,8 +4,8 @@
 //! These are the invariants of docs/invariants.md as far as the coordinator can hold them. Nothing else decides whether a
 //! step is safe; [`super::next`] only decides which of the safe steps are wanted.
 
-use rekeeper_shared::plan::{HostIx, Plan, SetIx, TableIx};
-use rekeeper_shared::step::{StepKind, Target};
+use rekeeper_shared::domain::plan::{HostIx, Plan, SetIx, TableIx};
+use rekeeper_shared::domain::step::{StepKind, Target};
 
 use super::modes::{Row, row};
 use super::{Direction, Progress, SetProgress, TableAt};
@@ -245,7 +245,7 @@ mod tests {
     use super::super::ManifestFacts;
     use super::super::simulation::world::plan;
     use super::*;
-    use rekeeper_shared::plan::RestartPolicy;
+    use rekeeper_shared::domain::plan::RestartPolicy;
 
     #[test]
     fn followers_are_restored_while_the_reference_waits_for_its_readers() {

@@ -18,11 +18,11 @@ pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
 
-use rekeeper_shared::plan::{HostIx, Plan, SetIx, TableIx};
-use rekeeper_shared::problem::{Code, Problem};
-use rekeeper_shared::settle::Unsettled;
-use rekeeper_shared::step::{Exported, Restored, Target};
-use rekeeper_shared::view::Until;
+use rekeeper_shared::domain::plan::{HostIx, Plan, SetIx, TableIx};
+use rekeeper_shared::domain::problem::{Code, Problem};
+use rekeeper_shared::domain::settle::Unsettled;
+use rekeeper_shared::domain::step::{Exported, Restored, Target};
+use rekeeper_shared::people::view::Until;
 
 pub use apply::IllegalTransition;
 pub use record::{Intent, OperatorOrder, Record};
@@ -376,8 +376,8 @@ impl Progress {
     #[must_use]
     pub fn host_is_ready(&self, plan: &Plan, host: HostIx) -> bool {
         match plan.request.restart {
-            rekeeper_shared::plan::RestartPolicy::Never => true,
-            rekeeper_shared::plan::RestartPolicy::Once => self.hosts[host].restarted_at.is_some(),
+            rekeeper_shared::domain::plan::RestartPolicy::Never => true,
+            rekeeper_shared::domain::plan::RestartPolicy::Once => self.hosts[host].restarted_at.is_some(),
         }
     }
 }

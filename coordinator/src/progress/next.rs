@@ -1,7 +1,7 @@
 //! Which steps are wanted now, wave by wave; whether they are safe is for [`super::guard`] to say.
 
-use rekeeper_shared::plan::{HostIx, Plan, RestartPolicy, SetIx, TableIx};
-use rekeeper_shared::step::{Scope, StepKind, Target};
+use rekeeper_shared::domain::plan::{HostIx, Plan, RestartPolicy, SetIx, TableIx};
+use rekeeper_shared::domain::step::{Scope, StepKind, Target};
 
 use super::modes::{Row, rows};
 use super::{Direction, Progress, SetProgress, TableAt, TableProgress};

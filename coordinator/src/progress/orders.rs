@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use rekeeper_shared::plan::Plan;
-use rekeeper_shared::view::{State, Until};
+use rekeeper_shared::domain::plan::Plan;
+use rekeeper_shared::people::view::{State, Until};
 
 use super::{Intent, OperatorOrder, Progress};
 

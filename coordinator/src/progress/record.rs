@@ -1,9 +1,9 @@
 //! What is written down of a migration: orders of people, intents before commands, events of agents.
 
-use rekeeper_shared::ids::{HostName, TableName};
-use rekeeper_shared::plan::HostIx;
-use rekeeper_shared::step::{Outcome, StepKind, Target};
-use rekeeper_shared::view::Until;
+use rekeeper_shared::domain::ids::{HostName, TableName};
+use rekeeper_shared::domain::plan::HostIx;
+use rekeeper_shared::domain::step::{Outcome, StepKind, Target};
+use rekeeper_shared::people::view::Until;
 use serde::{Deserialize, Serialize};
 
 /// One entry of a migration's log. The log is the truth; everything else is derived from it.

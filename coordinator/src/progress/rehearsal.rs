@@ -1,9 +1,9 @@
 //! The way that a migration would go from here, if nothing fails: for a dry run. Pure, like everything here: the steps
 //! are those that would be ordered, since the same functions choose them.
 
-use rekeeper_shared::plan::{HostIx, Plan};
-use rekeeper_shared::step::{Done, Outcome, Restored, StepKind, Target};
-use rekeeper_shared::view::Until;
+use rekeeper_shared::domain::plan::{HostIx, Plan};
+use rekeeper_shared::domain::step::{Done, Outcome, Restored, StepKind, Target};
+use rekeeper_shared::people::view::Until;
 
 use super::{Intent, OperatorOrder, Progress, Record};
 

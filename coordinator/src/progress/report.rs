@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use rekeeper_shared::plan::{Plan, TableIx};
-use rekeeper_shared::report::{ReplicaRole, TableReport};
+use rekeeper_shared::domain::plan::{Plan, TableIx};
+use rekeeper_shared::people::report::{ReplicaRole, TableReport};
 
 use super::Progress;
 

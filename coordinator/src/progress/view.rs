@@ -1,8 +1,8 @@
 //! What people see of a migration: state, phase, counts, and the whole status document.
 
-use rekeeper_shared::ids::HostName;
-use rekeeper_shared::plan::{Plan, SetIx, TableIx};
-use rekeeper_shared::view::{
+use rekeeper_shared::domain::ids::HostName;
+use rekeeper_shared::domain::plan::{Plan, SetIx, TableIx};
+use rekeeper_shared::people::view::{
     Counts, ExportStatus, HostStatus, Phase, SetStatus, State, StatusView, TableStatus, TableStatusView,
 };
 

@@ -11,9 +11,9 @@ mod writer;
 use std::path::PathBuf;
 
 use futures::future::BoxFuture;
-use rekeeper_shared::document::{BadDocument, Packed};
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::plan::Plan;
+use rekeeper_shared::domain::document::{BadDocument, Packed};
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::plan::Plan;
 
 use crate::progress::Record;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use rekeeper_shared::reserve::{allocate, free, take};
+use rekeeper_shared::tools::reserve::{allocate, free, take};
 
 const FILE: &str = "reserve";
 /// What is kept at least: records of some ten thousand steps.

@@ -11,10 +11,10 @@ use std::thread::{self, JoinHandle};
 
 use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
-use rekeeper_shared::document::{self, BadDocument, Packed};
-use rekeeper_shared::durable;
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::plan::Plan;
+use rekeeper_shared::domain::document::{self, BadDocument, Packed};
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::plan::Plan;
+use rekeeper_shared::tools::durable;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::de::IgnoredAny;
 use tokio::sync::{oneshot, watch};

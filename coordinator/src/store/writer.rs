@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::SystemTime;
 
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::ids::MigrationName;
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::ids::MigrationName;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tokio::sync::{oneshot, watch};
 

@@ -1,11 +1,11 @@
 //! What an agent tells without its document, or with another one: the end of its attempt, and nothing else is ordered.
 
 use rekeeper_coordinator::progress::OperatorOrder;
-use rekeeper_shared::document::{self, Packed, PartSetOfRecord, ReplicaSnapshot, SetSnapshot};
-use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, StepKind};
-use rekeeper_shared::union::Union;
+use rekeeper_shared::domain::document::{self, Packed, PartSetOfRecord, ReplicaSnapshot, SetSnapshot};
+use rekeeper_shared::domain::place::ZkPath;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, StepKind};
+use rekeeper_shared::domain::union::Union;
 
 use super::driver::{Whole, acknowledged, done, done_with, gets_nothing, migration, ordered, plan};
 

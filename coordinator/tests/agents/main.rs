@@ -15,10 +15,10 @@ use rekeeper_coordinator::limits::Limits;
 use rekeeper_proto::convert::event::numbered;
 use rekeeper_proto::v1::{self, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
-use rekeeper_shared::document;
-use rekeeper_shared::inventory::{Around, HostInventory};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Command, SeenToken};
+use rekeeper_shared::domain::document;
+use rekeeper_shared::domain::inventory::{Around, HostInventory};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Command, SeenToken};
 
 use wire::{Agent, Coordinator, cable, command, event, hello, host, say_event, soon};
 

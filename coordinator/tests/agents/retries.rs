@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rekeeper_coordinator::progress::OperatorOrder;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Event, Failure, Outcome, StepKind};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Event, Failure, Outcome, StepKind};
 
 use super::driver::{Whole, acknowledged, done, migration, ordered};
 use super::wire::{Agent, say_event};

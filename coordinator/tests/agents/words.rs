@@ -1,8 +1,8 @@
 //! The remedy of a problem is the coordinator's own, whatever an agent sends in its place.
 
 use rekeeper_coordinator::progress::OperatorOrder;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Event, Failure, Outcome, StepKind};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Event, Failure, Outcome, StepKind};
 
 use super::driver::{Whole, acknowledged, migration, ordered};
 use super::wire::say_event;

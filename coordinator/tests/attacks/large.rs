@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rekeeper_proto::v1::{self, from_agent::Kind};
-use rekeeper_shared::document::pack;
+use rekeeper_shared::domain::document::pack;
 
 use crate::cluster::{Size, cluster};
 use crate::flood::Caller;

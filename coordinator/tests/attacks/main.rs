@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use rekeeper_proto::convert::event::numbered;
 use rekeeper_proto::v1::{self, from_agent::Kind};
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::step::{Done, Event, Outcome};
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::step::{Done, Event, Outcome};
 use tonic::Code;
 
 use flood::{Caller, bomb, hello};

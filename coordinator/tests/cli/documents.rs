@@ -1,9 +1,9 @@
 //! The canned documents.
 
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::problem::{Code, Finding, Problem};
-use rekeeper_shared::rehearsal::{Action, RehearsedStep};
-use rekeeper_shared::view::{
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::problem::{Code, Finding, Problem};
+use rekeeper_shared::people::rehearsal::{Action, RehearsedStep};
+use rekeeper_shared::people::view::{
     Counts, EventView, ExportStatus, HostStatus, HostView, MigrationLine, Phase, PlanView, PlannedReplicaView,
     PlannedSetView, RefusalView, RetryStatus, RunningStep, SetStatus, State, StatusView, TableStatus, TableStatusView,
     Until, WaveStatus, WaveView,

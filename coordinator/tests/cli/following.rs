@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rekeeper_shared::view::{Phase, State, StatusView, TableStatus};
+use rekeeper_shared::people::view::{Phase, State, StatusView, TableStatus};
 use rustix::process::Signal;
 
 use crate::documents;

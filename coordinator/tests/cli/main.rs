@@ -14,7 +14,7 @@ mod run;
 mod statuses;
 mod words;
 
-use rekeeper_shared::view::StatusView;
+use rekeeper_shared::people::view::StatusView;
 
 use crate::fake::{Canned, Fake};
 

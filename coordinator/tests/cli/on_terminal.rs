@@ -1,6 +1,6 @@
 //! What is different where a person sits: the question, the bars, the screen that is drawn again.
 
-use rekeeper_shared::view::{Phase, State, StatusView, TableStatus};
+use rekeeper_shared::people::view::{Phase, State, StatusView, TableStatus};
 use rustix::process::Signal;
 
 use crate::documents;

@@ -1,7 +1,7 @@
 //! Hosts, plans and dry runs.
 
-use rekeeper_shared::rehearsal::DryRunView;
-use rekeeper_shared::view::PlanView;
+use rekeeper_shared::people::rehearsal::DryRunView;
+use rekeeper_shared::people::view::PlanView;
 
 use crate::documents;
 use crate::fake::{Canned, Fake};

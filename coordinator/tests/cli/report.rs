@@ -1,10 +1,10 @@
 //! The report as people and scripts meet it.
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::report::{
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::people::report::{
     ExportReport, FolderReport, PartFate, PartReport, ReplicaRole, ReportView, TableReport, Why, fates,
 };
-use rekeeper_shared::view::{ExportStatus, State, TableStatus};
+use rekeeper_shared::people::view::{ExportStatus, State, TableStatus};
 
 use crate::documents::{self, NASTY};
 use crate::fake::{Canned, Fake};

@@ -1,7 +1,7 @@
 //! What a migration is told of: status, problems, events, export.
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::view::StatusView;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::people::view::StatusView;
 
 use crate::fake::{Canned, Fake};
 use crate::run::{rekeeper, run, run_command, snapshot};
@@ -71,7 +71,7 @@ fn names_of_every_kind() {
         &["export", "m1"],
     ] {
         let ran = run_command(rekeeper(&fake.url(), arguments));
-        let seen = |c: char| c == '\n' || !rekeeper_shared::unseen::is_unseen(c);
+        let seen = |c: char| c == '\n' || !rekeeper_shared::tools::unseen::is_unseen(c);
         assert!(
             ran.stdout.chars().all(seen) && ran.stderr.chars().all(seen),
             "{arguments:?}"

@@ -105,10 +105,10 @@ fn explain_asks_nobody() {
         .exits(0)
         .stdout;
     let all: Vec<serde_json::Value> = serde_json::from_str(&all).unwrap();
-    assert_eq!(all.len(), rekeeper_shared::problem::Code::ALL.len());
+    assert_eq!(all.len(), rekeeper_shared::domain::problem::Code::ALL.len());
     let list = run_command(rekeeper(NOWHERE, &["explain"])).exits(0).stdout;
     assert!(
-        rekeeper_shared::problem::Code::ALL
+        rekeeper_shared::domain::problem::Code::ALL
             .iter()
             .all(|code| list.contains(code.as_str()))
     );

@@ -1,11 +1,11 @@
 //! Inventories of a cluster that does not exist, with something of all that a plan looks at.
 
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::inventory::{
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::inventory::{
     Around, Careless, CarelessSetting, Disk, HostInventory, Kept, KeptKind, Neighbour, PartsGroup, PathFacts, Relation,
     ReplicaFacts, TableInventory, ZookeeperFacts,
 };
-use rekeeper_shared::place::Place;
+use rekeeper_shared::domain::place::Place;
 
 /// A cluster: each shard has two hosts, and each of its tables a replica on both.
 #[derive(Debug, Clone, Copy)]

@@ -1,10 +1,10 @@
 //! Commands.
 
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::place::{Place, ZkPath};
-use rekeeper_shared::settle::Allowed;
-use rekeeper_shared::step::{Command, Order, Role, SetRef, TableRef, Witness};
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::place::{Place, ZkPath};
+use rekeeper_shared::domain::settle::Allowed;
+use rekeeper_shared::domain::step::{Command, Order, Role, SetRef, TableRef, Witness};
 
 use super::{BadMessage, parse, required};
 use crate::v1::{self, command};

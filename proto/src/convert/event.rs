@@ -1,9 +1,9 @@
 //! Events.
 
 use prost::Message as _;
-use rekeeper_shared::problem::{Code, Problem};
-use rekeeper_shared::settle::Unsettled;
-use rekeeper_shared::step::{Done, Event, Exported, Failure, Outcome, Restored};
+use rekeeper_shared::domain::problem::{Code, Problem};
+use rekeeper_shared::domain::settle::Unsettled;
+use rekeeper_shared::domain::step::{Done, Event, Exported, Failure, Outcome, Restored};
 
 use super::{BadMessage, parse, required};
 use crate::v1::{self, event};
@@ -257,7 +257,7 @@ fn export_in(export: v1::Export) -> Exported {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rekeeper_shared::document::Packed;
+    use rekeeper_shared::domain::document::Packed;
 
     fn received(outcome: Outcome) -> Event {
         let event = Event {

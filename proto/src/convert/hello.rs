@@ -1,6 +1,6 @@
 //! What an agent tells when it connects.
 
-use rekeeper_shared::step::{Hello, SeenToken};
+use rekeeper_shared::domain::step::{Hello, SeenToken};
 
 use super::{BadMessage, parse};
 use crate::v1;

@@ -4,7 +4,7 @@ mod command;
 pub mod event;
 mod hello;
 
-use rekeeper_shared::document::Packed;
+use rekeeper_shared::domain::document::Packed;
 
 use crate::v1;
 

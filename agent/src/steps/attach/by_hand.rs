@@ -7,12 +7,12 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use rekeeper_shared::document::{Manifest, ManifestPart, PartSetOfRecord, ReplicaSnapshot};
-use rekeeper_shared::ids::quote_literal;
-use rekeeper_shared::part::PartName;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::settle::uncovered;
-use rekeeper_shared::step::{Failure, TableRef};
+use rekeeper_shared::domain::document::{Manifest, ManifestPart, PartSetOfRecord, ReplicaSnapshot};
+use rekeeper_shared::domain::ids::quote_literal;
+use rekeeper_shared::domain::part::PartName;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::settle::uncovered;
+use rekeeper_shared::domain::step::{Failure, TableRef};
 
 use crate::clickhouse::Part;
 use crate::steps::shared::folders::digests_of_checksums;

@@ -2,9 +2,9 @@
 
 mod by_hand;
 
-use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, ReplicaSnapshot, pack, unpack};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Failure, TableRef, Witness};
+use rekeeper_shared::domain::document::{Manifest, Packed, PartSetOfRecord, ReplicaSnapshot, pack, unpack};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Failure, TableRef, Witness};
 
 use crate::steps::shared::attested::is_attested;
 use crate::steps::shared::folders::digests_of_checksums;

@@ -8,8 +8,8 @@ mod readers;
 
 use std::time::Duration;
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Failure, TableRef};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Failure, TableRef};
 use tokio::time::Instant;
 
 pub(crate) use readers::may_read;

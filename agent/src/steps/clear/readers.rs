@@ -1,6 +1,6 @@
 //! Which statements of others may hold parts of a table, as far as their text tells. When it cannot be told, they may.
 
-use rekeeper_shared::ids::TableName;
+use rekeeper_shared::domain::ids::TableName;
 
 /// Functions that read tables which the text does not name, or not as a name; and a parameter that is one.
 const ELSEWHERE: [&str; 17] = [

@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 
-use rekeeper_shared::ids::quote_literal;
-use rekeeper_shared::inventory::ActivePart;
-use rekeeper_shared::part::PartName;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::ids::quote_literal;
+use rekeeper_shared::domain::inventory::ActivePart;
+use rekeeper_shared::domain::part::PartName;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Failure;
 
 use super::work::{CODE, Work};
 use crate::clickhouse::DetachedPart;

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use rekeeper_shared::accounting::{Account, Evidence, Fate, account};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, Role};
+use rekeeper_shared::domain::accounting::{Account, Evidence, Fate, account};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, Role};
 use tokio::time::Instant;
 
 use super::following::Following;

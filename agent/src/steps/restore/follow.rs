@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use rekeeper_shared::accounting::{Account, Fate};
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::accounting::{Account, Fate};
+use rekeeper_shared::domain::step::Failure;
 use tokio::time::Instant;
 
 use super::leftovers;

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use rekeeper_shared::accounting::{Account, Before, Evidence, FollowerEvidence, account_follower};
-use rekeeper_shared::document::{Manifest, Packed, PartSetOfRecord, unpack};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::settle::uncovered;
-use rekeeper_shared::step::{Failure, TableRef};
-use rekeeper_shared::union::{Share, Union, Verdict, decide_again};
+use rekeeper_shared::domain::accounting::{Account, Before, Evidence, FollowerEvidence, account_follower};
+use rekeeper_shared::domain::document::{Manifest, Packed, PartSetOfRecord, unpack};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::settle::uncovered;
+use rekeeper_shared::domain::step::{Failure, TableRef};
+use rekeeper_shared::domain::union::{Share, Union, Verdict, decide_again};
 
 use crate::steps::Context;
 use crate::steps::shared::attested::is_attested;

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use rekeeper_shared::accounting::{Account, Fate, whole_partitions};
-use rekeeper_shared::part::PartName;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::accounting::{Account, Fate, whole_partitions};
+use rekeeper_shared::domain::part::PartName;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Failure;
 use tokio::time::Instant;
 
 use super::settings::change_settings;

@@ -23,8 +23,8 @@ mod unexpected;
 mod work;
 mod writable;
 
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::step::{Done, Failure, Restored, Role};
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::step::{Done, Failure, Restored, Role};
 
 use self::settings::{Which, put_settings_back};
 pub use self::work::Restore;

@@ -1,9 +1,9 @@
 //! The order of parts, where the engine takes the later one for the newer.
 
-use rekeeper_shared::accounting::out_of_order;
-use rekeeper_shared::ids::quote_literal;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::accounting::out_of_order;
+use rekeeper_shared::domain::ids::quote_literal;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Failure;
 
 use super::work::{CODE, Work};
 use crate::steps::failed;

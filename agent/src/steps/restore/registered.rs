@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Failure;
 use tokio::time::Instant;
 
 use super::work::{CODE, Work};

@@ -1,7 +1,7 @@
 //! Two settings of the table that are 0 while its parts are attached again.
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Failure;
 
 use super::work::Work;
 use crate::clickhouse::{Statement, TableSetting};

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use rekeeper_shared::accounting::{Account, Dropped, Fate, attached_again, is_single, whole_partitions};
-use rekeeper_shared::document::Manifest;
-use rekeeper_shared::ids::quote_literal;
-use rekeeper_shared::inventory::ActivePart;
-use rekeeper_shared::part::PartName;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::accounting::{Account, Dropped, Fate, attached_again, is_single, whole_partitions};
+use rekeeper_shared::domain::document::Manifest;
+use rekeeper_shared::domain::ids::quote_literal;
+use rekeeper_shared::domain::inventory::ActivePart;
+use rekeeper_shared::domain::part::PartName;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Failure;
 
 use super::work::{CODE, Work};
 use crate::clickhouse::is_zero_uuid;

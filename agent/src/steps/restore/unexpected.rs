@@ -6,8 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rekeeper_shared::part::PartName;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::part::PartName;
+use rekeeper_shared::domain::step::Failure;
 
 use super::work::{CODE, Work};
 use crate::clickhouse::Statement;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use rekeeper_shared::document::Manifest;
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::ids::quote_literal;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, Role, TableRef, Witness};
+use rekeeper_shared::domain::document::Manifest;
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::ids::quote_literal;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, Role, TableRef, Witness};
 use tokio::sync::Mutex;
 
 use super::following::Following;

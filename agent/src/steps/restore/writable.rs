@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Failure;
 use tokio::time::Instant;
 
 use super::next::{Action, After, AtPath, Failed, Observed, Parts, Refusal, Registered, Table, after, next};

@@ -1,7 +1,7 @@
 //! Clean deletes a set's nodes, release lets them go undeleted.
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, SetRef};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, SetRef};
 
 use super::clean_failed;
 use super::export::export;

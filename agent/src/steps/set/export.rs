@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::reserve::is_full;
-use rekeeper_shared::step::{Exported, Failure, SetRef};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Exported, Failure, SetRef};
+use rekeeper_shared::tools::reserve::is_full;
 use tokio::sync::mpsc;
 
 use super::as_failure;

@@ -1,7 +1,7 @@
 //! Freeze lets a set's replicas catch up although somebody writes.
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, SetRef};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, SetRef};
 
 use super::clean_failed;
 use crate::steps::{Context, StepResult};

@@ -11,8 +11,8 @@ mod record;
 mod settle;
 mod witness;
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Failure;
 
 pub use clean::{clean, release};
 pub use freeze::freeze;

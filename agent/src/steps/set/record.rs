@@ -1,10 +1,10 @@
 //! Record: the set is held, judged again while nobody can change it, and what it says is saved.
 
-use rekeeper_shared::document::{Packed, PartSetOfRecord, pack};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::settle::{Unsettled, judge};
-use rekeeper_shared::step::{Done, Exported, Failure, SetRef};
-use rekeeper_shared::union::{Union, decide};
+use rekeeper_shared::domain::document::{Packed, PartSetOfRecord, pack};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::settle::{Unsettled, judge};
+use rekeeper_shared::domain::step::{Done, Exported, Failure, SetRef};
+use rekeeper_shared::domain::union::{Union, decide};
 
 use super::export::export;
 use super::{clean_failed, zookeeper_failed};

@@ -1,8 +1,8 @@
 //! Settle: reads a set's nodes and judges them. It changes nothing.
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::settle::judge;
-use rekeeper_shared::step::{Done, Failure, SetRef};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::settle::judge;
+use rekeeper_shared::domain::step::{Done, Failure, SetRef};
 
 use super::zookeeper_failed;
 use crate::steps::{Context, StepResult};

@@ -1,8 +1,8 @@
 //! Witness: a node at the place that the server is configured for now, by which the others find out that theirs is the
 //! same.
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Witness};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Witness};
 
 use super::zookeeper_failed;
 use crate::steps::shared::owners::at_path;

@@ -1,8 +1,8 @@
 //! Which part set of record this agent has found true itself.
 
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, TableRef};
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, TableRef};
 
 use crate::steps::{Context, state_failed};
 

@@ -1,7 +1,7 @@
 //! The caches of the server, which know parts by their names.
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::Failure;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::Failure;
 
 use crate::clickhouse::Cache;
 use crate::clickhouse::code::SYNTAX_ERROR;

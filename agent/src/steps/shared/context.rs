@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rekeeper_shared::document::Packed;
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Done, Failure};
+use rekeeper_shared::domain::document::Packed;
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Done, Failure};
 
 use super::place::ServerPlaces;
 use crate::clickhouse::{ClickHouse, Error};

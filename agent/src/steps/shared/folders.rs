@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rekeeper_shared::document::digest;
+use rekeeper_shared::domain::document::digest;
 
 /// Digests of the `checksums.txt` of parts, by name. It holds the hashes of all files of a part and does not change when
 /// the part is renamed. A part whose file cannot be read is left out.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use rekeeper_shared::ids::{TableName, quote_identifier, quote_literal};
-use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::problem::{Code, Problem};
-use rekeeper_shared::step::{Failure, TableRef};
+use rekeeper_shared::domain::ids::{TableName, quote_identifier, quote_literal};
+use rekeeper_shared::domain::place::ZkPath;
+use rekeeper_shared::domain::problem::{Code, Problem};
+use rekeeper_shared::domain::step::{Failure, TableRef};
 use tokio::time::Instant;
 
 use crate::clickhouse::{DetachedTable, Replica, Turn, is_zero_uuid};

@@ -3,10 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rekeeper_shared::document::{Manifest, Packed, unpack};
-use rekeeper_shared::inventory::ActivePart;
-use rekeeper_shared::problem::{Code, Problem};
-use rekeeper_shared::step::{Failure, TableRef};
+use rekeeper_shared::domain::document::{Manifest, Packed, unpack};
+use rekeeper_shared::domain::inventory::ActivePart;
+use rekeeper_shared::domain::problem::{Code, Problem};
+use rekeeper_shared::domain::step::{Failure, TableRef};
 
 use crate::state::StateError;
 use crate::steps::{Context, failed, state_failed};

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::part::PartName;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::part::PartName;
 
 /// What ClickHouse puts before the name of a part while it attaches it; ATTACH PART refuses such a folder.
 pub(in crate::steps) const ATTACHING: &str = "attaching_";

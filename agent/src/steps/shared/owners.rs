@@ -1,9 +1,9 @@
 //! Whose replicas are at the path of a table.
 
-use rekeeper_shared::ids::{TableName, quote_literal};
-use rekeeper_shared::place::ZkPath;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, TableRef, Witness};
+use rekeeper_shared::domain::ids::{TableName, quote_literal};
+use rekeeper_shared::domain::place::ZkPath;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, TableRef, Witness};
 
 use crate::clickhouse::is_zero_uuid;
 use crate::steps::Context;

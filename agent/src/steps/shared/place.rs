@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use rekeeper_shared::accounting::Dropped;
-use rekeeper_shared::place::{Place, ZkPath};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, Witness};
+use rekeeper_shared::domain::accounting::Dropped;
+use rekeeper_shared::domain::place::{Place, ZkPath};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, Witness};
 
 use crate::words::in_full;
 use crate::zookeeper::{

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, TableRef};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, TableRef};
 use tokio::time::Instant;
 
 use super::look::{Found, look};
@@ -170,8 +170,8 @@ pub(in crate::steps) async fn attach_anew(context: &Context, table: &TableRef) -
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_shared::ids::TableName;
-    use rekeeper_shared::place::ZkPath;
+    use rekeeper_shared::domain::ids::TableName;
+    use rekeeper_shared::domain::place::ZkPath;
 
     use super::*;
 

@@ -8,11 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
-use rekeeper_shared::document::{Manifest, ReplicaSnapshot};
-use rekeeper_shared::inventory::ActivePart;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::settle::uncovered;
-use rekeeper_shared::step::{Failure, TableRef};
+use rekeeper_shared::domain::document::{Manifest, ReplicaSnapshot};
+use rekeeper_shared::domain::inventory::ActivePart;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::settle::uncovered;
+use rekeeper_shared::domain::step::{Failure, TableRef};
 
 use super::folders::{free_aside, set_aside};
 use super::read_only::attach_anew;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rekeeper_shared::backoff::Backoff;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, TableRef};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, TableRef};
+use rekeeper_shared::tools::backoff::Backoff;
 use tokio::time::Instant;
 
 use super::look::{Found, look};

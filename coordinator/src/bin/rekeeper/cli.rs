@@ -4,8 +4,8 @@ use std::str::FromStr as _;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use rekeeper_shared::ids::{HostName, MigrationName};
-use rekeeper_shared::problem::Code;
+use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::problem::Code;
 
 const COMMON: &str = "Common options";
 const EXIT_CODES: &str = "\

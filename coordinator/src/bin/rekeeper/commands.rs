@@ -3,9 +3,9 @@
 use std::str::FromStr as _;
 
 use rekeeper_proto::v1;
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::view::{MigrationLine, State, StatusView};
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::people::view::{MigrationLine, State, StatusView};
 
 use crate::cli::{Cli, Command, Common, Format, PlanArgs, Restart, ResumeArgs, StartArgs};
 use crate::client::Client;

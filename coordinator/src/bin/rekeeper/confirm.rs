@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
-use rekeeper_shared::view::{Phase, State, StatusView, Until};
+use rekeeper_shared::people::view::{Phase, State, StatusView, Until};
 
 use crate::cli::Barrier;
 use crate::output::{notice, status, text};
@@ -99,7 +99,7 @@ fn question(view: &StatusView, until: Option<Barrier>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_shared::view::{Counts, SetStatus};
+    use rekeeper_shared::people::view::{Counts, SetStatus};
 
     use super::*;
 

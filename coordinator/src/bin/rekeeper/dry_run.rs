@@ -1,6 +1,6 @@
 //! `start --dry-run`: each step with its statements and nodes, host by host, as the coordinator tells them.
 
-use rekeeper_shared::rehearsal::{DryRunView, RehearsedHost, RehearsedStep};
+use rekeeper_shared::people::rehearsal::{DryRunView, RehearsedHost, RehearsedStep};
 
 use crate::cli::{Format, StartArgs};
 use crate::client::{Client, decode};

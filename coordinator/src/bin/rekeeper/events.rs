@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::view::EventView;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::people::view::EventView;
 
 use crate::cli::Format;
 use crate::client::{Client, decode};

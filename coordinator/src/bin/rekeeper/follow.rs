@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::view::{State, StatusView};
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::people::view::{State, StatusView};
 
 use crate::client::Client;
 use crate::failure::{Failure, root_cause};

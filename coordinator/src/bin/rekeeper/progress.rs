@@ -5,8 +5,8 @@ use std::io::IsTerminal as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use rekeeper_shared::ids::HostName;
-use rekeeper_shared::view::{Counts, HostStatus, Phase, State, StatusView};
+use rekeeper_shared::domain::ids::HostName;
+use rekeeper_shared::people::view::{Counts, HostStatus, Phase, State, StatusView};
 
 use crate::output::{self, status, text};
 

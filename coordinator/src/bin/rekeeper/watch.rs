@@ -4,8 +4,8 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use console::Term;
-use rekeeper_shared::ids::MigrationName;
-use rekeeper_shared::view::{MigrationLine, State, StatusView};
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::people::view::{MigrationLine, State, StatusView};
 use serde::Serialize;
 
 use crate::cli::Format;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use rekeeper_shared::plan::{HostIx, Plan, SetIx, TableIx};
-use rekeeper_shared::problem::{Code, Problem};
+use rekeeper_shared::domain::plan::{HostIx, Plan, SetIx, TableIx};
+use rekeeper_shared::domain::problem::{Code, Problem};
 
 use crate::progress::{Intent, OperatorOrder, Progress, TableAt};
 

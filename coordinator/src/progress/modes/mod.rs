@@ -4,9 +4,9 @@
 
 mod rebuild;
 
-use rekeeper_shared::plan::Mode;
-use rekeeper_shared::step::StepKind;
-use rekeeper_shared::view::Until;
+use rekeeper_shared::domain::plan::Mode;
+use rekeeper_shared::domain::step::StepKind;
+use rekeeper_shared::people::view::Until;
 
 use super::Direction;
 use super::guard::Guard;

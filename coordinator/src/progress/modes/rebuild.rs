@@ -1,8 +1,8 @@
 //! `rebuild`: the replicas are detached, their metadata is deleted, the servers are restarted, and the replicas are
 //! restored, the reference first. Until the first deletion everything can be taken back.
 
-use rekeeper_shared::step::StepKind;
-use rekeeper_shared::view::Until;
+use rekeeper_shared::domain::step::StepKind;
+use rekeeper_shared::people::view::Until;
 
 use super::{Leaves, Needs, Row};
 use crate::progress::Direction::{Back, Forward};

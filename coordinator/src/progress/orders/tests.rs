@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::plan::RestartPolicy;
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, Outcome, StepKind, Target};
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::plan::RestartPolicy;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, Outcome, StepKind, Target};
 
 use super::*;
 use crate::progress::Record;

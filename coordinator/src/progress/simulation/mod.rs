@@ -10,10 +10,10 @@ use std::collections::{BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
-use rekeeper_shared::plan::{Mode, Plan, RestartPolicy, SetIx};
-use rekeeper_shared::problem::Code;
-use rekeeper_shared::step::{Failure, Outcome, StepKind, Target};
-use rekeeper_shared::view::{State, TableStatus, Until};
+use rekeeper_shared::domain::plan::{Mode, Plan, RestartPolicy, SetIx};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::domain::step::{Failure, Outcome, StepKind, Target};
+use rekeeper_shared::people::view::{State, TableStatus, Until};
 
 use super::guard::Guard;
 use super::modes::rows;

@@ -1,10 +1,12 @@
 //! A model of a cluster: what is really there, and what must never happen to it.
 
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::place::{Place, ZkPath};
-use rekeeper_shared::plan::{Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, RestartPolicy, SetIx, TableIx};
-use rekeeper_shared::settle::Unsettled;
-use rekeeper_shared::step::{Done, Restored, StepKind, Target};
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::domain::place::{Place, ZkPath};
+use rekeeper_shared::domain::plan::{
+    Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, RestartPolicy, SetIx, TableIx,
+};
+use rekeeper_shared::domain::settle::Unsettled;
+use rekeeper_shared::domain::step::{Done, Restored, StepKind, Target};
 
 use crate::progress::Intent;
 

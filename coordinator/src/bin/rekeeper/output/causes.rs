@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use rekeeper_shared::causes::{Block, Item, grouped};
-use rekeeper_shared::problem::Code;
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::people::causes::{Block, Item, grouped};
 
 use super::text::{self, Paint, WIDTH};
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use rekeeper_shared::rehearsal::{Action, RehearsedStep};
+use rekeeper_shared::people::rehearsal::{Action, RehearsedStep};
 
 use super::text::escape;
 

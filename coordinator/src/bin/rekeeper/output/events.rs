@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use rekeeper_shared::view::EventView;
+use rekeeper_shared::people::view::EventView;
 
 use super::text;
 use crate::cli::Format;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use rekeeper_shared::problem::Code;
+use rekeeper_shared::domain::problem::Code;
 use serde::Serialize;
 
 use super::hosts::yes;

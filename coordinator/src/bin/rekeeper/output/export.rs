@@ -1,6 +1,6 @@
 //! The reference tool's status file, made from a status: a list of tables for each host.
 
-use rekeeper_shared::view::{StatusView, TableStatus, TableStatusView};
+use rekeeper_shared::people::view::{StatusView, TableStatus, TableStatusView};
 use serde::Serialize;
 
 use crate::failure::Failure;

@@ -1,6 +1,6 @@
 //! The hosts, for people.
 
-use rekeeper_shared::view::{HostView, RefusalView};
+use rekeeper_shared::people::view::{HostView, RefusalView};
 
 use super::text::{self, Table, WIDTH};
 

@@ -15,7 +15,7 @@ pub(crate) mod text;
 
 use std::io::{self, Write as _};
 
-use rekeeper_shared::unseen::is_unseen;
+use rekeeper_shared::tools::unseen::is_unseen;
 use serde::Serialize;
 
 use crate::cli::Format;

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use rekeeper_shared::causes::Item;
-use rekeeper_shared::ids::{HostName, TableName};
-use rekeeper_shared::problem::Finding;
-use rekeeper_shared::view::{PlanView, PlannedSetView, WaveView};
+use rekeeper_shared::domain::ids::{HostName, TableName};
+use rekeeper_shared::domain::problem::Finding;
+use rekeeper_shared::people::causes::Item;
+use rekeeper_shared::people::view::{PlanView, PlannedSetView, WaveView};
 
 use super::causes;
 use super::text::{self, Paint, Table, WIDTH};

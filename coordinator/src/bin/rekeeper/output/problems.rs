@@ -1,9 +1,9 @@
 //! The problems of a migration, each with its remedy: one of each table. How they are told to people is in `causes`.
 
-use rekeeper_shared::causes::Item;
-use rekeeper_shared::ids::{HostName, TableName};
-use rekeeper_shared::problem::{Code, Problem};
-use rekeeper_shared::view::{Phase, StatusView, TableStatus, TableStatusView};
+use rekeeper_shared::domain::ids::{HostName, TableName};
+use rekeeper_shared::domain::problem::{Code, Problem};
+use rekeeper_shared::people::causes::Item;
+use rekeeper_shared::people::view::{Phase, StatusView, TableStatus, TableStatusView};
 use serde::Serialize;
 
 /// One table's problem, of `rekeeper problems -o json`.

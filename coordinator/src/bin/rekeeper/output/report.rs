@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::report::{ExportReport, PartFate, ReplicaRole, ReportView, TableReport};
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::people::report::{ExportReport, PartFate, ReplicaRole, ReportView, TableReport};
 
 use super::causes;
 use super::status::{status_word, tables_of};

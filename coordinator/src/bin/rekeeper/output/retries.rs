@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use rekeeper_shared::causes::{Cause, Item, grouped};
-use rekeeper_shared::ids::TableName;
-use rekeeper_shared::view::{RetryStatus, StatusView};
+use rekeeper_shared::domain::ids::TableName;
+use rekeeper_shared::people::causes::{Cause, Item, grouped};
+use rekeeper_shared::people::view::{RetryStatus, StatusView};
 
 use super::status::on;
 use super::text::{self, Paint};

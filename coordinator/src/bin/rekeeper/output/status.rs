@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use rekeeper_shared::ids::{HostName, TableName};
-use rekeeper_shared::view::{
+use rekeeper_shared::domain::ids::{HostName, TableName};
+use rekeeper_shared::people::view::{
     Counts, HostStatus, MigrationLine, Phase, RunningStep, State, StatusView, TableStatus, Until,
 };
 

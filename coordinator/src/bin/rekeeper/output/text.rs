@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use console::measure_text_width;
-use rekeeper_shared::unseen::is_unseen;
+use rekeeper_shared::tools::unseen::is_unseen;
 
 /// Width that is written for where no terminal says another one.
 pub(crate) const WIDTH: usize = 80;

@@ -1,0 +1,419 @@
+//! The steps of a migration: what a coordinator orders, and what an agent answers.
+
+mod kind;
+
+use serde::{Deserialize, Serialize};
+
+pub use kind::{Class, Scope, StepKind};
+
+use crate::domain::document::Packed;
+use crate::domain::ids::{HostName, MigrationName, TableName};
+use crate::domain::place::{Place, ZkPath};
+use crate::domain::plan::{HostIx, SetIx, TableIx};
+use crate::domain::problem::{Code, Problem};
+use crate::domain::settle::{Allowed, Unsettled};
+
+/// The table replica, set or host that a step is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// A table replica.
+    Table(TableIx),
+    /// A replica set.
+    Set(SetIx),
+    /// A host.
+    Host(HostIx),
+}
+
+impl Target {
+    /// Of what kind it is.
+    #[must_use]
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Table(_) => Scope::Table,
+            Self::Set(_) => Scope::Set,
+            Self::Host(_) => Scope::Host,
+        }
+    }
+}
+
+/// An order to one agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The migration.
+    pub migration: MigrationName,
+    /// Number of the intent; grows with every intent of a migration.
+    pub attempt: u64,
+    /// What to do.
+    pub order: Order,
+}
+
+/// What to do, with all that the agent needs for it. No SQL, no shell, no free path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// See [`StepKind::Sync`].
+    Sync(TableRef),
+    /// See [`StepKind::Freeze`].
+    Freeze(SetRef),
+    /// See [`StepKind::Detach`].
+    Detach(TableRef),
+    /// See [`StepKind::Reattach`].
+    Reattach(TableRef),
+    /// See [`StepKind::Settle`].
+    Settle(SetRef),
+    /// See [`StepKind::Record`].
+    Record(SetRef),
+    /// See [`StepKind::Attest`].
+    Attest {
+        /// The table.
+        table: TableRef,
+        /// Its set.
+        set: SetRef,
+        /// The packed part set of record.
+        record: Packed,
+    },
+    /// See [`StepKind::Clean`].
+    Clean(SetRef),
+    /// See [`StepKind::Release`].
+    Release(SetRef),
+    /// See [`StepKind::Restart`].
+    Restart,
+    /// See [`StepKind::Witness`].
+    Witness(Witness),
+    /// See [`StepKind::Attach`].
+    Attach {
+        /// The table.
+        table: TableRef,
+        /// What must be readable at the server's place.
+        witness: Witness,
+        /// The packed part set of record.
+        record: Packed,
+        /// The manifest when it was written already; without bytes when only its digest is known.
+        manifest: Option<Packed>,
+    },
+    /// See [`StepKind::Restore`].
+    Restore {
+        /// The table.
+        table: TableRef,
+        /// First and alone, or after the reference.
+        role: Role,
+        /// The table's own manifest; without bytes when only its digest is known.
+        manifest: Packed,
+        /// The witness, taken away by the reference.
+        witness: Witness,
+        /// Whether merges of the engine keep the number of rows.
+        merges_keep_rows: bool,
+        /// Whether the order of parts matters: the engine takes the later one for the newer.
+        keep_order: bool,
+        /// The names of all replicas of the set.
+        replicas: Vec<String>,
+    },
+    /// See [`StepKind::Clear`].
+    Clear(TableRef),
+    /// See [`StepKind::Finish`].
+    Finish(TableRef),
+}
+
+impl Order {
+    /// The step that is ordered.
+    #[must_use]
+    pub fn kind(&self) -> StepKind {
+        match self {
+            Self::Sync(_) => StepKind::Sync,
+            Self::Freeze(_) => StepKind::Freeze,
+            Self::Detach(_) => StepKind::Detach,
+            Self::Reattach(_) => StepKind::Reattach,
+            Self::Settle(_) => StepKind::Settle,
+            Self::Record(_) => StepKind::Record,
+            Self::Attest { .. } => StepKind::Attest,
+            Self::Clean(_) => StepKind::Clean,
+            Self::Release(_) => StepKind::Release,
+            Self::Restart => StepKind::Restart,
+            Self::Witness(_) => StepKind::Witness,
+            Self::Attach { .. } => StepKind::Attach,
+            Self::Restore { .. } => StepKind::Restore,
+            Self::Clear(_) => StepKind::Clear,
+            Self::Finish(_) => StepKind::Finish,
+        }
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub fn about(&self) -> About<'_> {
+        match self {
+            Self::Sync(table)
+            | Self::Detach(table)
+            | Self::Reattach(table)
+            | Self::Clear(table)
+            | Self::Finish(table)
+            | Self::Attest { table, .. }
+            | Self::Attach { table, .. }
+            | Self::Restore { table, .. } => About::Table(table),
+            Self::Freeze(set) | Self::Settle(set) | Self::Record(set) | Self::Clean(set) | Self::Release(set) => {
+                About::Set {
+                    ensemble: &set.place.ensemble,
+                    path: &set.path,
+                }
+            }
+            Self::Witness(Witness { ensemble, path, .. }) => About::Set { ensemble, path },
+            Self::Restart => About::Host,
+        }
+    }
+}
+
+/// What an order is about, as an agent tells it from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About<'a> {
+    /// A table replica of its server.
+    Table(&'a TableRef),
+    /// The replica set at a path.
+    Set {
+        /// The ensemble.
+        ensemble: &'a str,
+        /// The table's path.
+        path: &'a ZkPath,
+    },
+    /// Its server.
+    Host,
+}
+
+/// A table replica as an agent finds it: by UUID, path and replica name, not by name alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRef {
+    /// Its name.
+    pub name: TableName,
+    /// Its UUID.
+    pub uuid: String,
+    /// Its ZooKeeper path.
+    pub path: ZkPath,
+    /// Its replica name.
+    pub replica_name: String,
+}
+
+/// A replica set as an agent finds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetRef {
+    /// Ensemble and chroot of the plan.
+    pub place: Place,
+    /// The table's path.
+    pub path: ZkPath,
+    /// The plan's replicas.
+    pub replicas: Vec<String>,
+    /// What the plan allows.
+    pub allowed: Allowed,
+    /// A marker of this migration was created on it before, and its part set of record is saved: a path that is not
+    /// there any more counts as cleaned.
+    pub recorded: bool,
+}
+
+/// The node by which the servers of a set prove that they are configured for the same place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Witness {
+    /// Name of the ensemble in the server's configuration.
+    pub ensemble: String,
+    /// The table's path, where nobody but the plan's own tables may be.
+    pub path: ZkPath,
+    /// Name of the node, directly under the chroot.
+    pub node: String,
+    /// Its content.
+    pub content: String,
+    /// The plan's replicas, each with the UUID of its table: what somebody restores by hand is told by them from what
+    /// others have made at the path.
+    pub replicas: Vec<(String, String)>,
+}
+
+/// Which replica of its set a table is restored as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// First and alone.
+    Reference,
+    /// After the reference.
+    Follower {
+        /// The packed part set of record, which says what becomes of the replica's parts.
+        record: Packed,
+        /// The packed manifests of the reference and then of those that were restored before it and brought parts.
+        before: Vec<Packed>,
+    },
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The step is done: it was done now, or found done.
+    Done(Done),
+    /// The step failed.
+    Failed(Failure),
+}
+
+/// What a finished step tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Done {
+    /// Nothing more than that it is done.
+    Plain,
+    /// Settle: what keeps the set from being settled, if anything.
+    Settled(Vec<Unsettled>),
+    /// Record: under the marker the set was still settled, or its union could be decided, and its part set of record is
+    /// saved; or not, and the marker is gone again.
+    Recorded {
+        /// Digest of the document; none when nothing was saved.
+        digest: Option<String>,
+        /// What keeps the set from being settled.
+        unsettled: Vec<Unsettled>,
+        /// The names of the replicas in the order in which they are to be restored; empty when nothing was saved.
+        order: Vec<String>,
+        /// A replica after the first brings parts of its own, so that they are restored one after another.
+        one_by_one: bool,
+        /// Where the agent has exported the nodes to; none when nothing was saved.
+        #[serde(default)]
+        export: Option<Exported>,
+    },
+    /// Clean: the path is gone.
+    Cleaned {
+        /// Nodes that this attempt deleted.
+        znodes: u64,
+        /// Where the agent has exported the nodes to; none when another host's agent had begun the deletion.
+        #[serde(default)]
+        export: Option<Exported>,
+    },
+    /// Restart: a new server answers.
+    Restarted {
+        /// When it started, RFC 3339 UTC, by the agent's clock.
+        at: String,
+    },
+    /// Attach: the table is attached, read-only, its manifest written.
+    Attached {
+        /// Digest of the manifest.
+        digest: String,
+        /// Active parts.
+        parts: u64,
+        /// Their rows.
+        rows: u64,
+    },
+    /// Restore: every part is accounted for.
+    Restored {
+        /// How many parts came back in which way.
+        counts: Restored,
+        /// Digest of the whole account ([`crate::people::report::RestoreAccount`]).
+        account: String,
+    },
+}
+
+/// A file that has everything that was under a table's path before it was deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// The file, on the host of the agent.
+    pub file: String,
+    /// How many nodes are in it.
+    pub nodes: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its lines, as `rekeeper-agent znodes --verify` prints it; empty for one of an older agent.
+    #[serde(default)]
+    pub sha256: String,
+}
+
+/// How the parts of a table replica came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Restored {
+    /// Found active.
+    pub active: u64,
+    /// Attached again from `detached/`.
+    pub attached_again: u64,
+    /// Active, and attached by RESTORE or again: the agent's note of that was lost.
+    #[serde(default)]
+    pub unclear: u64,
+    /// Covered by a part of the reference.
+    pub covered: u64,
+    /// Merged since.
+    pub merged: u64,
+    /// Dropped by a user since, or gone from the reference since.
+    pub dropped: u64,
+    /// Without rows.
+    pub empty: u64,
+    /// Not of the manifest: on the disk, but not on record, and so set aside before it was written.
+    #[serde(default)]
+    pub set_aside: u64,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What to tell people; its remedy may be the agent's own words ([`Problem::told_by`]).
+    pub problem: Problem,
+    /// Trying again may help without anybody doing anything.
+    pub retry: bool,
+}
+
+impl Failure {
+    /// A failure that may pass.
+    #[must_use]
+    pub fn passing(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            problem: Problem::new(code, message),
+            retry: true,
+        }
+    }
+
+    /// A failure that somebody has to look at.
+    #[must_use]
+    pub fn lasting(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            problem: Problem::new(code, message),
+            retry: false,
+        }
+    }
+
+    /// The same failure with a remedy of its own, instead of the one that its code has.
+    #[must_use]
+    pub fn with_fix(mut self, fix: impl Into<String>) -> Self {
+        self.problem.fix = fix.into();
+        self
+    }
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The migration.
+    pub migration: MigrationName,
+    /// The command's attempt.
+    pub attempt: u64,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The document that a step made: part set of record, manifest or account.
+    pub document: Option<Packed>,
+}
+
+/// What an agent tells when it connects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// [`crate::PROTOCOL_VERSION`] of the agent.
+    pub protocol: u32,
+    /// Its release.
+    pub agent_version: String,
+    /// Its host.
+    pub host: HostName,
+    /// What tells its ClickHouse server from others: two agents of one server have the same.
+    pub server_id: String,
+    /// `version()` of its server; empty when it does not answer.
+    pub clickhouse_version: String,
+    /// Highest fencing token that it ever obeyed, and the run of the coordinator that had it.
+    pub seen: SeenToken,
+    /// Highest attempt that it has seen, per migration.
+    pub attempts: Vec<(MigrationName, u64)>,
+    /// How many tables it detaches or attaches at a time.
+    pub parallel_detach: usize,
+    /// How many tables it restores at a time.
+    pub parallel_restore: usize,
+}
+
+/// A fencing token and the run that it belongs to; a copy of a coordinator's store has the token but not the run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SeenToken {
+    /// Grows with every start of a coordinator.
+    pub token: u64,
+    /// Drawn at every start of a coordinator.
+    pub run: String,
+}
