@@ -4,11 +4,11 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rekeeper_proto::tls::{ClientFiles, Facts, Identity, Role, authorities};
 use rekeeper_shared::domain::ids::HostName;
 use rekeeper_shared::tools::config::{
     Validate, check_insecure, check_parent, check_secret, duration, is_loopback, named_file,
 };
+use rekeeper_tls::{ClientFiles, Facts, Identity, Role, authorities};
 use serde::Deserialize;
 use tonic::transport::Uri;
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use rekeeper_proto::MAX_MESSAGE_BYTES;
 use rekeeper_proto::convert::event::numbered;
-use rekeeper_proto::tls::{ClientFiles, DialError, Dialer};
 use rekeeper_proto::v1::agents_client::AgentsClient;
 use rekeeper_proto::v1::{self, FromAgent, FromCoordinator, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
@@ -16,6 +15,7 @@ use rekeeper_shared::domain::ids::HostName;
 use rekeeper_shared::domain::problem::Code;
 use rekeeper_shared::domain::step::{Command, Event, Failure, Hello, Outcome, SeenToken};
 use rekeeper_shared::tools::backoff::Backoff;
+use rekeeper_tls::{ClientFiles, DialError, Dialer};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep, sleep_until, timeout};

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use rekeeper_proto::tls::{self, Refusals, Security};
 use rekeeper_shared::domain::step::SeenToken;
+use rekeeper_tls::{Refusals, Security};
 use tokio::net::TcpListener;
 
 use crate::agents;
@@ -41,7 +41,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     let server = agents::server_builder()
         .add_service(service.into_server())
         .add_service(Guarded::new(Measured::new(service_of_people, Calls::OfPeople, budget)))
-        .serve_with_incoming(tls::incoming(
+        .serve_with_incoming(rekeeper_tls::incoming(
             listener,
             config.security,
             config.limits.admission(),

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use rekeeper_proto::tls::{Security, ServerFiles};
 use rekeeper_shared::tools::config::{self, Validate, check_insecure, check_parent, is_loopback, named_file};
+use rekeeper_tls::{Security, ServerFiles};
 use serde::Deserialize;
 
 use crate::limits::Limits;

@@ -1,9 +1,7 @@
-//! The wire: messages made from the proto files, their conversion from and to the domain, why a call is
-//! refused, and mutual TLS around them.
+//! The wire: messages made from the proto files, their conversion from and to the domain, and why a call is refused.
 
 pub mod convert;
 pub mod reason;
-pub mod tls;
 
 /// The generated messages and services.
 #[allow(

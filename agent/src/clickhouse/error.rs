@@ -1,9 +1,9 @@
 //! What can go wrong with a statement, and whether sending it again may help.
 
 use hyper_util::client::legacy;
-use rekeeper_proto::tls::distrusted;
 use rekeeper_shared::domain::problem::Code;
 use rekeeper_shared::domain::step::Failure;
+use rekeeper_tls::distrusted;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 

@@ -28,8 +28,8 @@ use futures::future::BoxFuture;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rekeeper_proto::tls::client_config;
 use rekeeper_shared::domain::ids::{MigrationName, TableName};
+use rekeeper_tls::client_config;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rekeeper_proto::tls::{Own, client_config, distrusted, provider};
+use rekeeper_tls::{Own, client_config, distrusted, provider};
 use roxmltree::Node;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rekeeper_proto::tls::{Peer, Role, Seldom, Who};
 use rekeeper_proto::v1::{self, agents_server::Agents, agents_server::AgentsServer};
 use rekeeper_shared::domain::ids::HostName;
 use rekeeper_shared::domain::step::SeenToken;
+use rekeeper_tls::{Peer, Role, Seldom, Who};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::transport::Server;
@@ -153,7 +153,7 @@ impl Agents for AgentsService {
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_proto::tls::{Identity, Unfit};
+    use rekeeper_tls::{Identity, Unfit};
 
     use super::*;
 

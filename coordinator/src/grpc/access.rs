@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
-use rekeeper_proto::tls::{Peer, Role, Who};
+use rekeeper_tls::{Peer, Role, Who};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
@@ -101,7 +101,7 @@ pub(super) fn caller<T>(request: &Request<T>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_proto::tls::{Identity, Unfit};
+    use rekeeper_tls::{Identity, Unfit};
     use tonic::Code;
 
     use super::*;

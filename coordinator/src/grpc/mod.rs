@@ -13,12 +13,12 @@ use std::time::SystemTime;
 use futures::Stream;
 use rekeeper_proto::convert::parse;
 use rekeeper_proto::reason::Reason;
-use rekeeper_proto::tls::Refusals;
 use rekeeper_proto::v1::operator_server::{Operator, OperatorServer};
 use rekeeper_proto::v1::{self, Accepted, View};
 use rekeeper_shared::domain::ids::{HostName, MigrationName, TableName};
 use rekeeper_shared::domain::plan::{Mode, PlanRequest, RestartPolicy};
 use rekeeper_shared::people::view::{HostView, RefusalView, State, Until};
+use rekeeper_tls::Refusals;
 use serde::Serialize;
 use tonic::{Request, Response, Status, async_trait};
 

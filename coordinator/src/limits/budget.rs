@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rekeeper_proto::tls::{Peer, Who};
+use rekeeper_tls::{Peer, Who};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 

@@ -7,7 +7,7 @@ mod measured;
 
 use std::time::Duration;
 
-use rekeeper_proto::tls::Admission;
+use rekeeper_tls::Admission;
 use serde::Deserialize;
 
 pub use budget::{Budget, Held, Hold};

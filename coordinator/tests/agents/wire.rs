@@ -9,12 +9,12 @@ use rekeeper_coordinator::agents::{
 };
 use rekeeper_coordinator::limits::{Budget, Limits};
 use rekeeper_proto::convert::event::numbered;
-use rekeeper_proto::tls::{self, Admission, Refusals, Security};
 use rekeeper_proto::v1::agents_client::AgentsClient;
 use rekeeper_proto::v1::{self, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
 use rekeeper_shared::domain::ids::HostName;
 use rekeeper_shared::domain::step::{Command, Done, Event, Hello, Order, Outcome, SeenToken};
+use rekeeper_tls::{Admission, Refusals, Security};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -87,7 +87,7 @@ pub(crate) async fn serve(service: AgentsService) -> (SocketAddr, oneshot::Sende
         server_builder()
             .add_service(service.into_server())
             .serve_with_incoming_shutdown(
-                tls::incoming(listener, Security::Loopback, Admission::default(), Refusals::default()),
+                rekeeper_tls::incoming(listener, Security::Loopback, Admission::default(), Refusals::default()),
                 stopped,
             )
             .await

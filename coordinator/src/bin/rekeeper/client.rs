@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use rekeeper_proto::MAX_MESSAGE_BYTES;
-use rekeeper_proto::tls::{ClientFiles, Dialer};
 use rekeeper_proto::v1;
 use rekeeper_proto::v1::operator_client::OperatorClient;
 use rekeeper_shared::domain::ids::MigrationName;
 use rekeeper_shared::people::report::ReportView;
 use rekeeper_shared::people::view::{HostView, MigrationLine, PlanView, RefusalView, StatusView};
+use rekeeper_tls::{ClientFiles, Dialer};
 use serde::de::DeserializeOwned;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;

@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use rekeeper_proto::reason::Reason;
-use rekeeper_proto::tls::DialError;
+use rekeeper_tls::DialError;
 use tonic::{Code, Status};
 
 use crate::output::text;

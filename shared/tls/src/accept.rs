@@ -23,11 +23,11 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use super::certificate::{Facts, Identity, Unfit};
-use super::crowd::{Admission, Connected as Open, Handshakes, Place};
-use super::files::ServerFiles;
-use super::refusals::Refusals;
-use super::{PROTOCOL, provider, words};
+use crate::certificate::{Facts, Identity, Unfit};
+use crate::crowd::{Admission, Connected as Open, Handshakes, Place};
+use crate::files::ServerFiles;
+use crate::refusals::Refusals;
+use crate::{PROTOCOL, provider, words};
 
 /// How long a caller that was refused has to read why.
 const FAREWELL: Duration = Duration::from_secs(1);

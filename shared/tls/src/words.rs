@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
-use super::certificate::Facts;
+use crate::certificate::Facts;
 
 /// The error of rustls within one of a stream, if that is what it is; connectors wrap one more around it.
 pub(super) fn tls_error(error: &io::Error) -> Option<&Error> {

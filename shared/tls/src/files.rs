@@ -12,8 +12,8 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ConfigBuilder, Error, RootCertStore, WantsVerifier};
 
-use super::certificate::Facts;
-use super::{PROTOCOL, provider};
+use crate::certificate::Facts;
+use crate::{PROTOCOL, provider};
 
 /// A certificate and its key.
 #[derive(Debug, Clone)]

@@ -21,8 +21,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::codegen::{Service, http::Uri};
 
-use super::files::{ClientFiles, Own};
-use super::words;
+use crate::files::{ClientFiles, Own};
+use crate::words;
 
 /// How long the network may take, and how long the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
