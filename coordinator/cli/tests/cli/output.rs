@@ -43,7 +43,7 @@ fn collect(path: &str, value: &Value, fields: &mut Fields) {
 
 /// Section to its fields.
 fn documented() -> BTreeMap<String, Fields> {
-    let path = format!("{}/../docs/output.md", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/../../docs/output.md", env!("CARGO_MANIFEST_DIR"));
     let mut found: BTreeMap<String, Fields> = BTreeMap::new();
     let mut section = String::new();
     for line in std::fs::read_to_string(path).unwrap().lines() {
