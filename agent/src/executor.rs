@@ -328,8 +328,8 @@ mod tests {
     use super::*;
     use rekeeper_shared::domain::ids::TableName;
     use rekeeper_shared::domain::place::{Place, ZkPath};
-    use rekeeper_shared::domain::settle::Allowed;
     use rekeeper_shared::domain::step::{SetRef, TableRef, Witness};
+    use rekeeper_shared::domain::unsettled::Allowed;
 
     #[test]
     fn what_must_not_run_at_the_same_time_has_the_same_key() {

@@ -216,7 +216,7 @@ impl KnownTable {
 mod tests {
     use super::*;
     use rekeeper_shared::domain::inventory::{Around, TableInventory, ZookeeperFacts};
-    use rekeeper_shared::domain::settle::Allowed;
+    use rekeeper_shared::domain::unsettled::Allowed;
 
     fn place(chroot: &str) -> Place {
         Place {

@@ -11,6 +11,7 @@ pub mod export;
 pub mod inspect;
 pub mod known;
 pub mod outbox;
+pub mod rules;
 pub mod state;
 pub mod steps;
 pub mod stream;

@@ -12,7 +12,8 @@ use rekeeper_proto::convert::event::numbered;
 use rekeeper_proto::v1::agents_client::AgentsClient;
 use rekeeper_proto::v1::{self, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
-use rekeeper_shared::domain::accounting::{Account, Fate};
+use rekeeper_shared::domain::account::RestoreAccount;
+use rekeeper_shared::domain::account::{Account, Fate};
 use rekeeper_shared::domain::document::{
     Manifest, ManifestPart, Packed, PartNode, PartSetOfRecord, ReplicaSnapshot, SetSnapshot, digest, pack,
 };
@@ -25,7 +26,6 @@ use rekeeper_shared::domain::step::{
     Command, Done, Event, Hello, Order, Outcome, Restored, SeenToken, SetRef, TableRef,
 };
 use rekeeper_shared::domain::union::Union;
-use rekeeper_shared::people::report::RestoreAccount;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 

@@ -1,6 +1,6 @@
 //! What coordinator, agent and command line share. No tonic, no prost, no network.
 //!
-//! [`domain`]: what a migration is made of, and the pure rules over it. [`people`]: what people and their scripts see.
+//! [`domain`]: what a migration is made of. [`people`]: what people and their scripts see.
 //! [`tools`]: the small things that every program needs. The domain knows nothing of what people see.
 
 pub mod domain;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use rekeeper_shared::domain::accounting::Dropped;
+use crate::rules::accounting::Dropped;
 use rekeeper_shared::domain::ids::MigrationName;
 use rekeeper_shared::domain::step::{Restored, TableRef};
 use serde::{Deserialize, Serialize};

@@ -4,11 +4,12 @@
 //! it reads itself while the marker of the record holds the path, and notes which record it has found true. From then on it
 //! takes no other.
 
+use crate::rules::settle::judge;
+use crate::rules::union::decide;
 use rekeeper_shared::domain::document::{Packed, PartNode, PartSetOfRecord, ReplicaSnapshot, SetSnapshot, unpack};
 use rekeeper_shared::domain::problem::Code;
-use rekeeper_shared::domain::settle::{Unsettled, judge};
 use rekeeper_shared::domain::step::{Done, Failure, SetRef, TableRef};
-use rekeeper_shared::domain::union::decide;
+use rekeeper_shared::domain::unsettled::Unsettled;
 
 use super::shared::attested::disputed;
 use super::{Context, StepResult, state_failed};

@@ -1,9 +1,9 @@
 //! What was dropped since a restore, as the new path's log tells it, and what a reference replica has now.
 
-use rekeeper_shared::domain::accounting::{Dropped, is_single};
+use crate::rules::accounting::{Dropped, is_single};
+use crate::rules::settle::uncovered;
 use rekeeper_shared::domain::document::{PartNode, QueueOrder};
 use rekeeper_shared::domain::place::ZkPath;
-use rekeeper_shared::domain::settle::uncovered;
 
 use super::connection::ZooKeeper;
 use super::error::ZkError;

@@ -226,7 +226,7 @@ pub(super) fn may_be_repeated(error: &ZkError) -> bool {
 #[cfg(test)]
 mod tests {
     use rekeeper_shared::domain::place::Place;
-    use rekeeper_shared::domain::settle::Allowed;
+    use rekeeper_shared::domain::unsettled::Allowed;
 
     use super::*;
 

@@ -171,7 +171,7 @@ fn every_replica_is_ours(set: &SetRef, replicas: &[(String, Hold)]) -> Result<()
 #[cfg(test)]
 mod tests {
     use rekeeper_shared::domain::place::ZkPath;
-    use rekeeper_shared::domain::settle::Allowed;
+    use rekeeper_shared::domain::unsettled::Allowed;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 //!
 //! [`Ensembles`] come from ClickHouse's own configuration, [`Connections`] keeps one session per place, and
 //! [`ZooKeeper`] is the cheap handle that everything is a method of. No SQL, no decision about a set: whether a set is
-//! settled is [`rekeeper_shared::domain::settle`]'s business, when to delete it is the coordinator's.
+//! settled is [`crate::rules::settle`]'s business, when to delete it is the coordinator's.
 
 mod clean;
 mod connection;

@@ -1,7 +1,7 @@
 //! The nodes that have the version of a table's definition, and how they are changed: only as they were read.
 
+use crate::rules::versions::{ReplicaVersion, Versions};
 use rekeeper_shared::domain::place::ZkPath;
-use rekeeper_shared::domain::versions::{ReplicaVersion, Versions};
 use zookeeper_client::{Acl, Error as ClientError};
 
 use super::connection::ZooKeeper;

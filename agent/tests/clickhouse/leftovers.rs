@@ -1,10 +1,11 @@
 //! What a killed restore left in `detached/`, or on the disk alone.
 
 use rekeeper_agent::state::RestoreNote;
+use rekeeper_shared::domain::account::RestoreAccount;
 use rekeeper_shared::domain::document::{Manifest, pack, unpack};
 use rekeeper_shared::domain::ids::TableName;
 use rekeeper_shared::domain::step::Role;
-use rekeeper_shared::people::report::{PartFate, RestoreAccount, fates, parts_and_folders};
+use rekeeper_shared::people::report::{PartFate, fates, parts_and_folders};
 
 use crate::rig::{Rig, migration};
 use crate::{attached_without_metadata, checksum, create, insert, part_folder, restore};

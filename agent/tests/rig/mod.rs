@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rekeeper_agent::clickhouse::{Access, ClickHouse, Tag};
+use rekeeper_agent::rules::union::decide;
 use rekeeper_agent::state::State;
 use rekeeper_agent::steps::{Context, RestartCommand, ServerPlaces};
 use rekeeper_agent::zookeeper::{Connections, Ensembles, ZooKeeper};
 use rekeeper_shared::domain::document::{Packed, PartSetOfRecord, pack};
 use rekeeper_shared::domain::ids::{MigrationName, TableName};
 use rekeeper_shared::domain::place::ZkPath;
-use rekeeper_shared::domain::settle::Allowed;
 use rekeeper_shared::domain::step::{SetRef, TableRef, Witness};
-use rekeeper_shared::domain::union::decide;
+use rekeeper_shared::domain::unsettled::Allowed;
 
 /// Holds a cluster and does to its hosts what a line `host method` says, until standard input is closed.
 const DRIVER: &str = "

@@ -1,9 +1,10 @@
 //! What is read of a table's nodes.
 
+use rekeeper_agent::rules::settle::judge;
 use rekeeper_agent::zookeeper::ZkError;
 use rekeeper_shared::domain::document::QueueOrder;
 use rekeeper_shared::domain::place::ZkPath;
-use rekeeper_shared::domain::settle::{Allowed, judge};
+use rekeeper_shared::domain::unsettled::Allowed;
 
 use crate::support::table::{self, entry, make, put};
 use crate::{activate, start};

@@ -296,9 +296,8 @@ fn account(whose: Whose<'_>, found: &RestoreAccount, counts: Restored) -> Result
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_shared::domain::accounting;
+    use rekeeper_shared::domain::account;
     use rekeeper_shared::domain::document::{FormerSettings, ManifestPart, pack};
-    use rekeeper_shared::people::report;
 
     use super::*;
 
@@ -379,20 +378,20 @@ mod tests {
     #[test]
     fn an_account_is_that_of_the_manifest_on_record_and_whole() {
         let fate = |name: &str, fate| (name.to_owned(), fate);
-        let account = || report::RestoreAccount {
+        let account = || account::RestoreAccount {
             migration: "m".parse().unwrap(),
             host: "h1".parse().unwrap(),
             manifest: "digest".into(),
             reference: true,
-            account: accounting::Account {
+            account: account::Account {
                 fates: vec![
                     fate(
                         "all_0_0_0",
-                        accounting::Fate::Active {
+                        account::Fate::Active {
                             name: "all_0_0_0".into(),
                         },
                     ),
-                    fate("all_1_1_0", accounting::Fate::Gone),
+                    fate("all_1_1_0", account::Fate::Gone),
                 ],
             },
             attached_again: vec![],
@@ -405,7 +404,7 @@ mod tests {
             dropped: 1,
             ..Restored::default()
         };
-        let of = |account: &report::RestoreAccount, counts, manifest: &str, parts| {
+        let of = |account: &account::RestoreAccount, counts, manifest: &str, parts| {
             let told = |account| Done::Restored { counts, account };
             examined(&table(Some((manifest.to_owned(), parts))), account, told)
         };
@@ -413,10 +412,10 @@ mod tests {
         of(&account(), counts, "other", 2).unwrap_err();
         of(&account(), counts, "digest", 3).unwrap_err();
         of(&account(), Restored::default(), "digest", 2).unwrap_err();
-        let others: &[fn(&mut report::RestoreAccount)] = &[
+        let others: &[fn(&mut account::RestoreAccount)] = &[
             |a| a.migration = "other".parse().unwrap(),
             |a| a.host = "h2".parse().unwrap(),
-            |a| a.account.fates[1].1 = accounting::Fate::Missing,
+            |a| a.account.fates[1].1 = account::Fate::Missing,
             |a| a.attached_again.push("all_0_0_0".into()),
             |a| a.set_aside.push("ignored_all_7_7_0".into()),
         ];

@@ -4,8 +4,8 @@ use rekeeper_shared::domain::document::Packed;
 use rekeeper_shared::domain::place::ZkPath;
 use rekeeper_shared::domain::plan::{Plan, SetIx, TableIx};
 use rekeeper_shared::domain::problem::Code;
-use rekeeper_shared::domain::settle::Allowed;
 use rekeeper_shared::domain::step::{Command, Failure, Order, Role, SetRef, StepKind, TableRef, Target, Witness};
+use rekeeper_shared::domain::unsettled::Allowed;
 
 use crate::agents::Subject;
 use crate::plan::{allowed, keep_order};

@@ -94,8 +94,8 @@ fn log_outcome(migration: &MigrationName, host: &HostName, target: &str, step: S
 
 #[cfg(test)]
 mod tests {
-    use rekeeper_shared::domain::settle::Unsettled;
     use rekeeper_shared::domain::step::Done;
+    use rekeeper_shared::domain::unsettled::Unsettled;
 
     use super::*;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::plan::remedy;
 use futures::future::join_all;
 use rekeeper_proto::v1::View;
 use rekeeper_shared::domain::document::pack;
@@ -11,7 +12,6 @@ use rekeeper_shared::domain::ids::{HostName, MigrationName};
 use rekeeper_shared::domain::inventory::HostInventory;
 use rekeeper_shared::domain::plan::{MeasuredWave, Plan, PlanRequest};
 use rekeeper_shared::domain::problem::{Code, Finding};
-use rekeeper_shared::domain::remedy;
 use rekeeper_shared::people::causes::{Cause, Item, grouped};
 
 use super::json;

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
 use rekeeper_proto::v1::View;
+use rekeeper_shared::domain::account::RestoreAccount;
 use rekeeper_shared::domain::document::{Manifest, unpack};
 use rekeeper_shared::domain::plan::Plan;
 use rekeeper_shared::domain::problem::{Code, Problem};
-use rekeeper_shared::people::report::{
-    ExportReport, ReportView, RestoreAccount, TableReport, fates, parts_and_folders,
-};
+use rekeeper_shared::people::report::{ExportReport, ReportView, TableReport, fates, parts_and_folders};
 use serde::de::DeserializeOwned;
 use tonic::Status;
 

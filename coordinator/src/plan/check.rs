@@ -10,7 +10,7 @@ use rekeeper_shared::domain::mutation::is_alter;
 use rekeeper_shared::domain::place::ZkPath;
 use rekeeper_shared::domain::plan::{Plan, PlanRequest, RestartPolicy, SetIx, TableIx};
 use rekeeper_shared::domain::problem::{Code, Finding};
-use rekeeper_shared::domain::settle::Allowed;
+use rekeeper_shared::domain::unsettled::Allowed;
 
 use super::agree::disagreeing;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rekeeper_shared::domain::forecast::{HostLoad, Pace, fetched, seconds_at_pace, unavailable_seconds};
+use super::rates::{HostLoad, Pace, fetched, seconds_at_pace, unavailable_seconds};
 use rekeeper_shared::domain::ids::{HostName, MigrationName, TableName};
 use rekeeper_shared::domain::inventory::{HostInventory, TableInventory};
 use rekeeper_shared::domain::plan::{HostIx, MeasuredWave, Plan, RestartPolicy, WaveForecast};

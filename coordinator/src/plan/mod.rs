@@ -8,6 +8,8 @@ mod forecast;
 mod neighbours;
 mod pattern;
 mod planned;
+mod rates;
+pub mod remedy;
 mod ties;
 mod user;
 mod waves;

@@ -5,8 +5,8 @@ mod ordered;
 
 use rekeeper_shared::domain::plan::{HostIx, Plan, SetIx, TableIx};
 use rekeeper_shared::domain::problem::{Code, Problem};
-use rekeeper_shared::domain::settle::Unsettled;
 use rekeeper_shared::domain::step::{Done, Exported, Failure, Outcome, StepKind, Target};
+use rekeeper_shared::domain::unsettled::Unsettled;
 
 use super::guard::Guard;
 use super::modes::{Leaves, row};

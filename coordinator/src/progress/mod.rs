@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use rekeeper_shared::domain::plan::{HostIx, Plan, SetIx, TableIx};
 use rekeeper_shared::domain::problem::{Code, Problem};
-use rekeeper_shared::domain::settle::Unsettled;
 use rekeeper_shared::domain::step::{Exported, Restored, Target};
+use rekeeper_shared::domain::unsettled::Unsettled;
 use rekeeper_shared::people::view::Until;
 
 pub use apply::IllegalTransition;

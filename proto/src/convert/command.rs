@@ -3,8 +3,8 @@
 use rekeeper_shared::domain::document::Packed;
 use rekeeper_shared::domain::ids::TableName;
 use rekeeper_shared::domain::place::{Place, ZkPath};
-use rekeeper_shared::domain::settle::Allowed;
 use rekeeper_shared::domain::step::{Command, Order, Role, SetRef, TableRef, Witness};
+use rekeeper_shared::domain::unsettled::Allowed;
 
 use super::{BadMessage, parse, required};
 use crate::v1::{self, command};

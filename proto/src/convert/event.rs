@@ -2,8 +2,8 @@
 
 use prost::Message as _;
 use rekeeper_shared::domain::problem::{Code, Problem};
-use rekeeper_shared::domain::settle::Unsettled;
 use rekeeper_shared::domain::step::{Done, Event, Exported, Failure, Outcome, Restored};
+use rekeeper_shared::domain::unsettled::Unsettled;
 
 use super::{BadMessage, parse, required};
 use crate::v1::{self, event};

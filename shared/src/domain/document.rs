@@ -2,9 +2,6 @@
 //!
 //! Both are written once, packed, and named by their digest, so that a lost or a different one is noticed.
 
-#[cfg(test)]
-pub(crate) mod snapshots;
-
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
 
@@ -29,7 +26,7 @@ pub struct SetSnapshot {
     pub metadata: String,
     /// `<path>/columns`.
     pub columns: String,
-    /// Version of that node `metadata`, see [`crate::domain::versions`]; 0 in records of earlier releases.
+    /// Version of that node `metadata`; 0 in records of earlier releases.
     #[serde(default)]
     pub version: i32,
     /// One more than the number of the highest entry of `<path>/log`; 0 when the log is empty.

@@ -1,9 +1,8 @@
-//! Names, plan, steps with their events, the documents that outlive a step, and the pure rules over them. No I/O, no
-//! clock; nothing of how it is shown.
+//! Names, plan, steps with their events, and the documents that outlive a step. No I/O, no clock; nothing of how it is
+//! shown, and no rule that only one program needs.
 
-pub mod accounting;
+pub mod account;
 pub mod document;
-pub mod forecast;
 pub mod ids;
 pub mod inventory;
 pub mod mutation;
@@ -11,8 +10,6 @@ pub mod part;
 pub mod place;
 pub mod plan;
 pub mod problem;
-pub mod remedy;
-pub mod settle;
 pub mod step;
 pub mod union;
-pub mod versions;
+pub mod unsettled;

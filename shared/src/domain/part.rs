@@ -67,6 +67,15 @@ impl fmt::Display for PartName {
     }
 }
 
+/// By what parts are sorted so that they are attached in the order of their inserts: partition, first block, name.
+#[must_use]
+pub fn order_of(name: &str) -> (String, i64, String) {
+    PartName::parse(name).map_or_else(
+        || (String::new(), 0, name.to_owned()),
+        |part| (part.partition, part.min_block, name.to_owned()),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use crate::domain::ids::{HostName, MigrationName, TableName};
 use crate::domain::place::{Place, ZkPath};
 use crate::domain::plan::{HostIx, SetIx, TableIx};
 use crate::domain::problem::{Code, Problem};
-use crate::domain::settle::{Allowed, Unsettled};
+use crate::domain::unsettled::{Allowed, Unsettled};
 
 /// The table replica, set or host that a step is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -295,7 +295,7 @@ pub enum Done {
     Restored {
         /// How many parts came back in which way.
         counts: Restored,
-        /// Digest of the whole account ([`crate::people::report::RestoreAccount`]).
+        /// Digest of the whole account ([`crate::domain::account::RestoreAccount`]).
         account: String,
     },
 }

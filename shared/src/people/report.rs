@@ -1,49 +1,15 @@
-//! `rekeeper report`: where every part of every manifest is now, and what is left in `detached/` and why. The document
-//! that Restore hands over, and what people see of it; no I/O.
+//! `rekeeper report`: where every part of every manifest is now, and what is left in `detached/` and why.
+//! What people see of the accounts that Restore hands over; no I/O.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::accounting::{Account, Fate};
+use crate::domain::account::{Fate, Folder, RestoreAccount};
 use crate::domain::document::{Manifest, ManifestPart};
 use crate::domain::ids::{HostName, MigrationName};
 use crate::domain::problem::Problem;
 use crate::people::view::{ExportStatus, State, TableStatus};
-
-/// The whole account of a restored table replica, made once, when every part of its manifest was accounted for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestoreAccount {
-    /// The migration that made it.
-    pub migration: MigrationName,
-    /// The host.
-    pub host: HostName,
-    /// Digest of the manifest that it accounts for.
-    pub manifest: String,
-    /// The replica was restored first and alone; the others cloned it.
-    pub reference: bool,
-    /// The fates of the manifest's parts.
-    pub account: Account,
-    /// Parts of the manifest that were attached from `detached/`, one by one, after an interrupted restore.
-    pub attached_again: Vec<String>,
-    /// Active parts of which it is not known whether they were attached again: the agent's note of that was lost.
-    #[serde(default)]
-    pub unclear: Vec<String>,
-    /// The folders under `detached/` of parts that the agent has set aside: ZooKeeper did not have them for this replica.
-    #[serde(default)]
-    pub set_aside: Vec<String>,
-    /// What lay under `detached/` then.
-    pub folders: Vec<Folder>,
-}
-
-/// A folder under `detached/`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Folder {
-    /// Its name.
-    pub name: String,
-    /// The part of the manifest that it holds a copy of, by its name or by its `checksums.txt`.
-    pub copy_of: Option<String>,
-}
 
 /// `rekeeper report NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -320,6 +286,7 @@ pub fn fates(parts: &[PartReport]) -> BTreeMap<PartFate, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::account::Account;
     use crate::domain::ids::TableName;
 
     fn manifest() -> Manifest {

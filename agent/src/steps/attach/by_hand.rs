@@ -7,11 +7,11 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use crate::rules::settle::uncovered;
 use rekeeper_shared::domain::document::{Manifest, ManifestPart, PartSetOfRecord, ReplicaSnapshot};
 use rekeeper_shared::domain::ids::quote_literal;
 use rekeeper_shared::domain::part::PartName;
 use rekeeper_shared::domain::problem::Code;
-use rekeeper_shared::domain::settle::uncovered;
 use rekeeper_shared::domain::step::{Failure, TableRef};
 
 use crate::clickhouse::Part;

@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rekeeper_shared::domain::accounting::{Account, Fate};
+use rekeeper_shared::domain::account::{Account, Fate};
+use rekeeper_shared::domain::account::{Folder, RestoreAccount};
 use rekeeper_shared::domain::document::{Packed, pack};
 use rekeeper_shared::domain::step::{Failure, Restored};
-use rekeeper_shared::people::report::{Folder, RestoreAccount};
 
 use super::work::{CODE, Work};
 use crate::state::Accounted;

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use rekeeper_shared::domain::accounting::{Account, Evidence, Fate, account};
+use crate::rules::accounting::{Evidence, account};
+use rekeeper_shared::domain::account::{Account, Fate};
 use rekeeper_shared::domain::problem::Code;
 use rekeeper_shared::domain::step::{Failure, Role};
 use tokio::time::Instant;

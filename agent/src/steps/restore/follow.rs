@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use rekeeper_shared::domain::accounting::{Account, Fate};
+use rekeeper_shared::domain::account::{Account, Fate};
 use rekeeper_shared::domain::step::Failure;
 use tokio::time::Instant;
 

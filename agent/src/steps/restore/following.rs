@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 
-use rekeeper_shared::domain::accounting::{Account, Before, Evidence, FollowerEvidence, account_follower};
+use crate::rules::accounting::{Before, Evidence, FollowerEvidence, account_follower};
+use crate::rules::settle::uncovered;
+use crate::rules::union::decide_again;
+use rekeeper_shared::domain::account::Account;
 use rekeeper_shared::domain::document::{Manifest, Packed, PartSetOfRecord, unpack};
 use rekeeper_shared::domain::problem::Code;
-use rekeeper_shared::domain::settle::uncovered;
 use rekeeper_shared::domain::step::{Failure, TableRef};
-use rekeeper_shared::domain::union::{Share, Union, Verdict, decide_again};
+use rekeeper_shared::domain::union::{Share, Union, Verdict};
 
 use crate::steps::Context;
 use crate::steps::shared::attested::is_attested;

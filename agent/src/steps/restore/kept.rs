@@ -5,7 +5,7 @@
 //! Under the name that they get here, nothing but a person who renames them does. Measured: ClickHouse up to 26.1 leaves
 //! outdated parts like that (50 rows became 100 by ATTACH PARTITION), 26.3 and later name them `ignored_*`.
 
-use rekeeper_shared::domain::accounting::is_single;
+use crate::rules::accounting::is_single;
 use rekeeper_shared::domain::part::PartName;
 use rekeeper_shared::domain::step::Failure;
 

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use rekeeper_shared::domain::accounting::{Account, Fate, whole_partitions};
+use crate::rules::accounting::whole_partitions;
+use rekeeper_shared::domain::account::{Account, Fate};
 use rekeeper_shared::domain::part::PartName;
 use rekeeper_shared::domain::problem::Code;
 use rekeeper_shared::domain::step::Failure;

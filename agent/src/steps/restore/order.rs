@@ -1,6 +1,6 @@
 //! The order of parts, where the engine takes the later one for the newer.
 
-use rekeeper_shared::domain::accounting::out_of_order;
+use crate::rules::accounting::out_of_order;
 use rekeeper_shared::domain::ids::quote_literal;
 use rekeeper_shared::domain::problem::Code;
 use rekeeper_shared::domain::step::Failure;

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use rekeeper_shared::domain::accounting::{Account, Dropped, Fate, attached_again, is_single, whole_partitions};
+use crate::rules::accounting::{Dropped, attached_again, is_single, whole_partitions};
+use rekeeper_shared::domain::account::{Account, Fate};
 use rekeeper_shared::domain::document::Manifest;
 use rekeeper_shared::domain::ids::quote_literal;
 use rekeeper_shared::domain::inventory::ActivePart;

@@ -1,10 +1,12 @@
 //! Record: the set is held, judged again while nobody can change it, and what it says is saved.
 
+use crate::rules::settle::judge;
+use crate::rules::union::decide;
 use rekeeper_shared::domain::document::{Packed, PartSetOfRecord, pack};
 use rekeeper_shared::domain::problem::Code;
-use rekeeper_shared::domain::settle::{Unsettled, judge};
 use rekeeper_shared::domain::step::{Done, Exported, Failure, SetRef};
-use rekeeper_shared::domain::union::{Union, decide};
+use rekeeper_shared::domain::union::Union;
+use rekeeper_shared::domain::unsettled::Unsettled;
 
 use super::export::export;
 use super::{clean_failed, zookeeper_failed};

@@ -1,7 +1,7 @@
 //! Settle: reads a set's nodes and judges them. It changes nothing.
 
+use crate::rules::settle::judge;
 use rekeeper_shared::domain::problem::Code;
-use rekeeper_shared::domain::settle::judge;
 use rekeeper_shared::domain::step::{Done, Failure, SetRef};
 
 use super::zookeeper_failed;

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use rekeeper_shared::domain::accounting::Dropped;
+use crate::rules::accounting::Dropped;
 use rekeeper_shared::domain::place::{Place, ZkPath};
 use rekeeper_shared::domain::problem::Code;
 use rekeeper_shared::domain::step::{Failure, Witness};

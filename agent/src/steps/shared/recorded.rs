@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
+use crate::rules::settle::uncovered;
 use rekeeper_shared::domain::document::{Manifest, ReplicaSnapshot};
 use rekeeper_shared::domain::inventory::ActivePart;
 use rekeeper_shared::domain::problem::Code;
-use rekeeper_shared::domain::settle::uncovered;
 use rekeeper_shared::domain::step::{Failure, TableRef};
 
 use super::folders::{free_aside, set_aside};

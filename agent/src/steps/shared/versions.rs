@@ -4,9 +4,9 @@
 //! RESTART REPLICA. That waits for every SELECT that runs on the table, and meanwhile INSERTs are refused (733), so it
 //! is sent only where nothing else helps.
 
+use crate::rules::versions::Next;
 use rekeeper_shared::domain::problem::Code;
 use rekeeper_shared::domain::step::{Failure, TableRef};
-use rekeeper_shared::domain::versions::Next;
 use tokio::time::Instant;
 
 use super::look::{Found, look};

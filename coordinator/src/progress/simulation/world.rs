@@ -5,8 +5,8 @@ use rekeeper_shared::domain::place::{Place, ZkPath};
 use rekeeper_shared::domain::plan::{
     Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, RestartPolicy, SetIx, TableIx,
 };
-use rekeeper_shared::domain::settle::Unsettled;
 use rekeeper_shared::domain::step::{Done, Restored, StepKind, Target};
+use rekeeper_shared::domain::unsettled::Unsettled;
 
 use crate::progress::Intent;
 

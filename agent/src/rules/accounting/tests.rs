@@ -1,8 +1,10 @@
 //! Accounts of the reference, and of replicas that are equal to it.
 
+use rekeeper_shared::domain::part::PartName;
+
 use super::*;
 
-pub(in crate::domain::accounting) fn part(name: &str, rows: u64, hash: &str) -> ManifestPart {
+pub(in crate::rules::accounting) fn part(name: &str, rows: u64, hash: &str) -> ManifestPart {
     let partition_id = PartName::parse(name).unwrap().partition;
     ManifestPart {
         name: name.into(),
@@ -12,18 +14,18 @@ pub(in crate::domain::accounting) fn part(name: &str, rows: u64, hash: &str) -> 
     }
 }
 
-pub(in crate::domain::accounting) fn manifest(parts: Vec<ManifestPart>) -> Manifest {
+pub(in crate::rules::accounting) fn manifest(parts: Vec<ManifestPart>) -> Manifest {
     Manifest {
         migration: "m".parse().unwrap(),
         host: "h".parse().unwrap(),
-        table: crate::domain::ids::TableName::new("d", "t"),
+        table: rekeeper_shared::domain::ids::TableName::new("d", "t"),
         uuid: "u".into(),
         replica_name: "r1".into(),
         parts,
         detached_before: vec!["all_9_9_0".into()],
         checksums: std::collections::BTreeMap::new(),
         outdated: std::collections::BTreeMap::new(),
-        settings: crate::domain::document::FormerSettings::default(),
+        settings: rekeeper_shared::domain::document::FormerSettings::default(),
         version: 0,
     }
 }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Content, Evidence, content, order_of};
-use crate::domain::document::ManifestPart;
-use crate::domain::inventory::ActivePart;
-use crate::domain::part::PartName;
+use super::{Content, Evidence, content};
+use rekeeper_shared::domain::document::ManifestPart;
+use rekeeper_shared::domain::inventory::ActivePart;
+use rekeeper_shared::domain::part::{PartName, order_of};
 
 /// Whether an entry takes one part, not a range over a partition.
 #[must_use]
@@ -190,11 +190,12 @@ impl<'a> DroppedParts<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::account;
     use super::super::tests::{manifest, part};
-    use super::super::{Account, Fate, account};
     use super::*;
-    use crate::domain::document::Manifest;
-    use crate::domain::inventory::ActivePart;
+    use rekeeper_shared::domain::account::{Account, Fate};
+    use rekeeper_shared::domain::document::Manifest;
+    use rekeeper_shared::domain::inventory::ActivePart;
 
     fn four(partition: &str) -> Vec<ManifestPart> {
         // The reference had merged and lost blocks before: names that say nothing of the new ones.

@@ -1,7 +1,7 @@
 //! What a wave will cost: how long its tables are unavailable, and what is fetched again. The rates and where they come
 //! from stand here and nowhere else.
 
-use crate::domain::inventory::{PartsGroup, TableInventory};
+use rekeeper_shared::domain::inventory::{PartsGroup, TableInventory};
 
 /// Waiting for the replicas to catch up, and for what is written down between the steps, in milliseconds. Seen on the
 /// rig with 10 tables and nothing to catch up with: 1 to 3 s.
@@ -24,32 +24,32 @@ const REFERENCES: usize = 64;
 
 /// What one host of a wave has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct HostLoad {
+pub(super) struct HostLoad {
     /// Its table replicas in the wave.
-    pub tables: u64,
+    pub(super) tables: u64,
     /// Their active parts.
-    pub parts: u64,
+    pub(super) parts: u64,
     /// Bytes that its followers fetch.
-    pub fetch_bytes: u64,
+    pub(super) fetch_bytes: u64,
     /// Tables that its server starts with.
-    pub all_tables: u64,
+    pub(super) all_tables: u64,
     /// Whether it is restarted.
-    pub restart: bool,
+    pub(super) restart: bool,
 }
 
 /// How long the tables of a wave are unavailable, in whole seconds: as long as its slowest host needs.
 #[must_use]
-pub fn unavailable_seconds(hosts: &[HostLoad]) -> u64 {
+pub(super) fn unavailable_seconds(hosts: &[HostLoad]) -> u64 {
     seconds_at_pace(hosts, Pace::default())
 }
 
 /// How much slower than assumed hosts were: what they took, and what they were to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
+pub(super) struct Pace {
     /// In milliseconds.
-    pub took_ms: u64,
+    pub(super) took_ms: u64,
     /// In milliseconds.
-    pub assumed_ms: u64,
+    pub(super) assumed_ms: u64,
 }
 
 impl Default for Pace {
@@ -63,7 +63,7 @@ impl Default for Pace {
 
 /// The same for hosts whose pace was measured. The rate of fetches is the assumed one: nobody has measured it.
 #[must_use]
-pub fn seconds_at_pace(hosts: &[HostLoad], pace: Pace) -> u64 {
+pub(super) fn seconds_at_pace(hosts: &[HostLoad], pace: Pace) -> u64 {
     let of = |host: &HostLoad| {
         let restart = if host.restart {
             RESTART_MS + RESTART_TABLE_MS * host.all_tables
@@ -82,7 +82,7 @@ pub fn seconds_at_pace(hosts: &[HostLoad], pace: Pace) -> u64 {
 /// Bytes that each replica fetches, since it has no part of that content: at most, when the replica that makes the most
 /// work of it is restored first. In the order of `replicas`.
 #[must_use]
-pub fn fetched(replicas: &[&TableInventory]) -> Vec<u64> {
+pub(super) fn fetched(replicas: &[&TableInventory]) -> Vec<u64> {
     let with_reference = |reference: &TableInventory| -> Vec<u64> {
         let of = |replica: &&TableInventory| missing(&reference.contents, &replica.contents);
         replicas.iter().map(of).collect()

@@ -1,7 +1,7 @@
 //! When a set is settled, and what keeps it from being so.
 
 use super::*;
-use crate::domain::document::snapshots::{self, entry};
+use crate::rules::snapshots::{self, entry};
 
 const LOG_END: i64 = 4;
 

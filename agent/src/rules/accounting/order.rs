@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::{Content, content, order_of};
-use crate::domain::document::ManifestPart;
-use crate::domain::inventory::ActivePart;
-use crate::domain::part::PartName;
+use super::{Content, content};
+use rekeeper_shared::domain::document::ManifestPart;
+use rekeeper_shared::domain::inventory::ActivePart;
+use rekeeper_shared::domain::part::{PartName, order_of};
 
 type Partition<'a> = (Vec<&'a ManifestPart>, Vec<(PartName, &'a ActivePart)>);
 

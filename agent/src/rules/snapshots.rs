@@ -1,7 +1,7 @@
 //! Snapshots and queue entries for tests.
 
-use super::{PartNode, QueueEntry, QueueOrder, ReplicaSnapshot, SetSnapshot};
-use crate::domain::place::{Place, ZkPath};
+use rekeeper_shared::domain::document::{PartNode, QueueEntry, QueueOrder, ReplicaSnapshot, SetSnapshot};
+use rekeeper_shared::domain::place::{Place, ZkPath};
 
 /// A replica with these parts (name and digest), which has taken nothing of the log.
 pub(crate) fn replica(name: &str, parts: &[(&str, &str)]) -> ReplicaSnapshot {

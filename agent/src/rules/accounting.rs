@@ -7,104 +7,14 @@ mod order;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use serde::{Deserialize, Serialize};
-
-use crate::domain::document::{Manifest, ManifestPart};
-use crate::domain::inventory::ActivePart;
-use crate::domain::part::PartName;
+use rekeeper_shared::domain::account::{Account, Fate};
+use rekeeper_shared::domain::document::{Manifest, ManifestPart};
+use rekeeper_shared::domain::inventory::ActivePart;
 
 use dropped::DroppedParts;
 pub use dropped::{Dropped, attached_again, is_single, whole_partitions};
 pub use follower::{Before, FollowerEvidence, account_follower};
 pub use order::out_of_order;
-
-/// What became of one part of a manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "fate")]
-pub enum Fate {
-    /// It has no rows; such parts vanish.
-    Empty,
-    /// It is active under this name: same rows, same hash.
-    Active {
-        /// Its name now.
-        name: String,
-    },
-    /// Parts of a replica that was restored before have its rows: it was decided so when the set was recorded.
-    Covered {
-        /// Those parts, as their manifests name them.
-        by: String,
-    },
-    /// It was merged since, into this part.
-    Merged {
-        /// The active part that has its rows now.
-        into: String,
-    },
-    /// A user dropped or detached it since, says the log; or its replica had still to drop it when it was detached.
-    Dropped {
-        /// The range of the log's entry.
-        by: String,
-    },
-    /// It is gone from the reference as well, which had accounted for all of its parts: merged, mutated or dropped
-    /// since.
-    Gone,
-    /// It lies in `detached/` and is not active: to be attached.
-    Detached,
-    /// Nothing explains where it is.
-    Missing,
-}
-
-/// The whole account.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Account {
-    /// Name in the manifest and fate, in the manifest's order.
-    pub fates: Vec<(String, Fate)>,
-}
-
-impl Account {
-    /// The parts to attach, in the order (partition, min block) that keeps the order of inserts.
-    #[must_use]
-    pub fn to_attach(&self) -> Vec<String> {
-        let mut names: Vec<&String> = self
-            .fates
-            .iter()
-            .filter(|(_, fate)| *fate == Fate::Detached)
-            .map(|(name, _)| name)
-            .collect();
-        names.sort_by_key(|name| order_of(name));
-        names.into_iter().cloned().collect()
-    }
-
-    /// The parts that nothing explains.
-    #[must_use]
-    pub fn missing(&self) -> Vec<&str> {
-        self.fates
-            .iter()
-            .filter(|(_, fate)| *fate == Fate::Missing)
-            .map(|(name, _)| name.as_str())
-            .collect()
-    }
-
-    /// Whether every part is on record as active, merged, covered, dropped, gone or empty.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.fates
-            .iter()
-            .all(|(_, fate)| !matches!(fate, Fate::Detached | Fate::Missing))
-    }
-
-    /// How many parts have a fate for which `wanted` answers true.
-    #[must_use]
-    pub fn count(&self, wanted: impl Fn(&Fate) -> bool) -> u64 {
-        self.fates.iter().filter(|(_, fate)| wanted(fate)).count() as u64
-    }
-}
-
-fn order_of(name: &str) -> (String, i64, String) {
-    PartName::parse(name).map_or_else(
-        || (String::new(), 0, name.to_owned()),
-        |part| (part.partition, part.min_block, name.to_owned()),
-    )
-}
 
 /// What the account is made of.
 #[derive(Debug, Clone, Copy)]

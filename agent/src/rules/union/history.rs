@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::There;
-use crate::domain::document::{LogEntry, PartNode, QueueOrder, ReplicaSnapshot, SetSnapshot};
-use crate::domain::part::PartName;
-use crate::domain::settle::Unsettled;
+use rekeeper_shared::domain::document::{LogEntry, PartNode, QueueOrder, ReplicaSnapshot, SetSnapshot};
+use rekeeper_shared::domain::part::PartName;
+use rekeeper_shared::domain::unsettled::Unsettled;
 
 /// The level of the ranges that DROP and REPLACE PARTITION write (`MergeTreePartInfo::MAX_LEVEL`). A REPLACE_RANGE of a
 /// lower one drops nothing: it is an ATTACH or MOVE PARTITION from another table (measured on 26.9: `5_0_0_0`).

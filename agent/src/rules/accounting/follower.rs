@@ -3,10 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use super::dropped::{attached_again, whole_partitions};
-use super::{Account, Dropped, Evidence, Fate, account, order_of};
-use crate::domain::document::{Manifest, ManifestPart};
-use crate::domain::inventory::ActivePart;
-use crate::domain::union::{Share, Verdict};
+use super::{Dropped, Evidence, account};
+use rekeeper_shared::domain::account::{Account, Fate};
+use rekeeper_shared::domain::document::{Manifest, ManifestPart};
+use rekeeper_shared::domain::inventory::ActivePart;
+use rekeeper_shared::domain::part::order_of;
+use rekeeper_shared::domain::union::{Share, Verdict};
 
 /// The manifest of a replica that was restored before, and what it brought.
 #[derive(Debug, Clone, Copy)]

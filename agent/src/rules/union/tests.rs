@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::document::QueueOrder;
-use crate::domain::document::snapshots::{entry, replica, set};
+use crate::rules::snapshots::{entry, replica, set};
+use rekeeper_shared::domain::document::QueueOrder;
 
 fn queued(mut replica: ReplicaSnapshot, orders: Vec<QueueOrder>) -> ReplicaSnapshot {
     replica.queue = orders.into_iter().map(entry).collect();
