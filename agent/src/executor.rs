@@ -3,7 +3,6 @@
 //! Nothing here knows of connections: what runs goes on when the coordinator is lost, and is never cancelled.
 
 use std::collections::{HashMap, HashSet};
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
@@ -77,12 +76,6 @@ struct Classes {
     restart: Semaphore,
 }
 
-const SETS_AT_A_TIME: usize = 8;
-/// Mostly they wait, all by the same question.
-const CLEARS_AT_A_TIME: usize = 256;
-/// Steps on tables that run at a time for each of them that may burden the server (`parallel` of the configuration):
-/// the others look at their tables meanwhile, which costs little because they do it together.
-const STEPS_PER_TURN: usize = 8;
 /// Commands between the stream and the disk; more of them wait in the stream.
 const QUEUE: usize = 1024;
 
@@ -108,19 +101,21 @@ impl Executor {
     pub fn start(host: Arc<dyn Host>, state: State, parallel: Parallel) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
         let (is_ready, ready) = watch::channel(false);
-        let limit =
-            |n: NonZeroUsize| Semaphore::new(n.get().saturating_mul(STEPS_PER_TURN).min(Semaphore::MAX_PERMITS));
+        let limit = |class: Class| {
+            let at_a_time = class.at_a_time(parallel.detach.get(), parallel.restore.get());
+            Semaphore::new(at_a_time.min(Semaphore::MAX_PERMITS))
+        };
         let inner = Arc::new(Inner {
             host: Arc::clone(&host),
             state,
             outbox: Outbox::default(),
             board: Board::default(),
             classes: Classes {
-                tables: limit(parallel.detach),
-                restores: limit(parallel.restore),
-                clears: Semaphore::new(CLEARS_AT_A_TIME),
-                sets: Semaphore::new(SETS_AT_A_TIME),
-                restart: Semaphore::new(1),
+                tables: limit(Class::Tables),
+                restores: limit(Class::Restores),
+                clears: limit(Class::Clears),
+                sets: limit(Class::Sets),
+                restart: limit(Class::Server),
             },
             ready,
             taken: Mutex::default(),

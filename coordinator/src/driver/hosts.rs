@@ -12,13 +12,9 @@ use super::migration::Migration;
 use crate::agents::{Connected, ConnectionId};
 use crate::progress::next::Proposal;
 
-/// Steps on sets that one host does at a time.
-const SET_STEPS: usize = 16;
-/// They wait for statements of others, and must not keep another table from its steps.
-const CLEARS_AT_A_TIME: usize = 256;
-/// Steps on tables that are under way for each that may burden the server: the others look at their tables meanwhile, or
-/// are on their way, so that the agent never waits for the next command.
-const STEPS_PER_TURN: usize = 8;
+/// Steps on sets that are ordered for each that a host does at a time: they are short, and so the agent never waits for the
+/// next command.
+const SETS_AHEAD: usize = 2;
 
 /// The hosts that have been seen since the start.
 #[derive(Default)]
@@ -132,12 +128,11 @@ impl Hosts {
             let Some(known) = self.0.get(&migration.plan.hosts[host].name) else {
                 return false;
             };
-            let limit = match proposal.row.step.class() {
-                Class::Tables => known.hello.parallel_detach.saturating_mul(STEPS_PER_TURN),
-                Class::Restores => known.hello.parallel_restore.saturating_mul(STEPS_PER_TURN),
-                Class::Clears => CLEARS_AT_A_TIME,
-                Class::Sets => SET_STEPS,
-                Class::Server => 1,
+            let class = proposal.row.step.class();
+            let at_a_time = class.at_a_time(known.hello.parallel_detach, known.hello.parallel_restore);
+            let limit = match class {
+                Class::Sets => at_a_time * SETS_AHEAD,
+                Class::Tables | Class::Restores | Class::Clears | Class::Server => at_a_time,
             };
             self.connection(&migration.plan.hosts[host].name).is_some() && load.of(host, proposal.row.step) < limit
         };

@@ -34,6 +34,27 @@ pub enum Class {
     Server,
 }
 
+/// Steps on tables that are under way for each that may burden the server: the others look at their tables meanwhile,
+/// which costs little because they do it together, or are on their way.
+const STEPS_PER_TURN: usize = 8;
+
+impl Class {
+    /// How many steps of it one host does at a time, where so many tables may be detached or attached, and so many
+    /// restored, at once (`parallel` of the agent's configuration). Said here alone: the agent keeps to it, and the
+    /// coordinator orders by it.
+    #[must_use]
+    pub fn at_a_time(self, detach: usize, restore: usize) -> usize {
+        match self {
+            Self::Tables => detach.saturating_mul(STEPS_PER_TURN),
+            Self::Restores => restore.saturating_mul(STEPS_PER_TURN),
+            // Mostly they wait, all by the same question.
+            Self::Clears => 256,
+            Self::Sets => 8,
+            Self::Server => 1,
+        }
+    }
+}
+
 macro_rules! steps {
     ($($(#[$doc:meta])* $variant:ident $word:literal $scope:ident $class:ident $takes:literal $code:ident;)*) => {
         /// The smallest idempotent actions of an agent.
