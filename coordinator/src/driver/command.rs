@@ -8,7 +8,6 @@ use rekeeper_shared::domain::step::{Command, Failure, Order, Role, SetRef, StepK
 use rekeeper_shared::domain::unsettled::Allowed;
 
 use crate::agents::Subject;
-use crate::plan::{allowed, keep_order};
 use crate::progress::{Intent, Progress};
 use crate::store::Store;
 
@@ -209,7 +208,7 @@ fn order(
                 manifest: manifest.unwrap_or_else(|| only_digest("")),
                 witness: witness(plan, set),
                 merges_keep_rows: plan.tables[of_table?].merges_keep_rows(),
-                keep_order: keep_order(plan, of_table?),
+                keep_order: plan.keep_order(of_table?),
                 replicas: plan.replica_names(set),
             }
         }
@@ -255,7 +254,7 @@ fn set_ref(plan: &Plan, progress: &Progress, set: SetIx) -> SetRef {
         allowed: Allowed {
             // Only when nothing else helps.
             diverged: progress.sets[set].diverged,
-            ..allowed(plan, set)
+            ..plan.allowed(set)
         },
         recorded: progress.sets[set].record.is_some(),
     }

@@ -15,6 +15,7 @@ use rekeeper_proto::convert::parse;
 use rekeeper_proto::reason::Reason;
 use rekeeper_proto::v1::operator_server::{Operator, OperatorServer};
 use rekeeper_proto::v1::{self, Accepted, View};
+use rekeeper_shared::domain::allowances::Allowances;
 use rekeeper_shared::domain::ids::{HostName, MigrationName, TableName};
 use rekeeper_shared::domain::plan::{Mode, PlanRequest, RestartPolicy};
 use rekeeper_shared::people::view::{HostView, RefusalView, State, Until};
@@ -261,7 +262,7 @@ fn plan_request(wire: v1::PlanRequest) -> Result<(MigrationName, PlanRequest), S
         } else {
             RestartPolicy::Once
         },
-        allow: wire.allow,
+        allow: Allowances::parse(wire.allow).map_err(OperatorError::Invalid)?,
         mode: Mode::Rebuild,
     };
     Ok((migration_name(&wire.name)?, request))

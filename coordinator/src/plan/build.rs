@@ -12,7 +12,7 @@ use rekeeper_shared::domain::problem::{Code, Finding};
 use rekeeper_shared::people::view::{PlanView, PlannedReplicaView, PlannedSetView, WaveView};
 
 use super::around::{check_around, check_hooks, some_of};
-use super::check::{Allowances, Chosen, SetKey, check_restart, check_sets, check_tables, check_versions, set_key};
+use super::check::{Chosen, SetKey, check_restart, check_sets, check_tables, check_versions, set_key};
 use super::forecast::forecasts;
 use super::neighbours::check_writers;
 use super::pattern::Selection;
@@ -47,7 +47,7 @@ pub struct Draft {
 /// Makes a plan of what the agents reported.
 ///
 /// # Errors
-/// What is wrong with the request itself, for people: a bad pattern, one that matches nothing, a bad `--allow`.
+/// What is wrong with the request itself, for people: a bad pattern, or one that matches nothing.
 pub fn build(
     name: &MigrationName,
     request: &PlanRequest,
@@ -55,7 +55,6 @@ pub fn build(
     mut circumstances: Circumstances,
 ) -> Result<Draft, String> {
     let selection = Selection::parse(request)?;
-    let allowances = Allowances::parse(&request.allow)?;
     let every: Vec<_> = inventories.iter().flat_map(|i| &i.tables).collect();
     // What is too old to be inspected has no tables to choose from.
     let old = inventories.iter().any(|i| is_too_old(&i.clickhouse_version));
@@ -94,7 +93,7 @@ pub fn build(
     blockers.extend(check_writers(request, inventories, &planned));
     let (allowed, mut blockers): (Vec<_>, Vec<_>) = blockers
         .into_iter()
-        .partition(|finding| allowances.allows(finding.code, finding.table.as_deref()));
+        .partition(|finding| request.allow.allows(finding.code, finding.table.as_deref()));
     warnings.extend(allowed);
     if !chosen.is_empty() {
         warnings.push(Finding::new(

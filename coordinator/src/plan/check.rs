@@ -8,91 +8,10 @@ use rekeeper_shared::domain::inventory::{
 };
 use rekeeper_shared::domain::mutation::is_alter;
 use rekeeper_shared::domain::place::ZkPath;
-use rekeeper_shared::domain::plan::{Plan, PlanRequest, RestartPolicy, SetIx, TableIx};
+use rekeeper_shared::domain::plan::{PlanRequest, RestartPolicy};
 use rekeeper_shared::domain::problem::{Code, Finding};
-use rekeeper_shared::domain::unsettled::Allowed;
 
 use super::agree::disagreeing;
-
-/// Allowances that a plan may have.
-const ALLOWANCES: usize = 10_000;
-
-/// `--allow CODE[:db.table]`, parsed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Allowances(BTreeMap<Code, AllowedFor>);
-
-/// What a code is allowed for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct AllowedFor {
-    all: bool,
-    /// `db.table`.
-    tables: BTreeSet<String>,
-}
-
-impl Allowances {
-    /// Parses what was given with `--allow`.
-    ///
-    /// # Errors
-    /// What is wrong with the first bad one, for people.
-    pub fn parse(texts: &[String]) -> Result<Self, String> {
-        if texts.len() > ALLOWANCES {
-            return Err(format!("{} times --allow, and {ALLOWANCES} are possible", texts.len()));
-        }
-        let mut allowances = Self::default();
-        for text in texts {
-            let (code, table) = match text.split_once(':') {
-                Some((code, table)) => (code, Some(table.to_owned())),
-                None => (text.as_str(), None),
-            };
-            let code: Code = code.parse().map_err(|e| format!("--allow {text}: {e}"))?;
-            if !code.may_be_allowed() {
-                return Err(format!("--allow {text}: {code} cannot be allowed; {}", code.fix()));
-            }
-            let allowed = allowances.0.entry(code).or_default();
-            match table {
-                Some(table) => drop(allowed.tables.insert(table)),
-                None => allowed.all = true,
-            }
-        }
-        Ok(allowances)
-    }
-
-    /// Whether the code is allowed for the table (`db.table`).
-    #[must_use]
-    pub fn allows(&self, code: Code, table: Option<&str>) -> bool {
-        let allowed = self.0.get(&code);
-        allowed.is_some_and(|allowed| allowed.all || table.is_some_and(|table| allowed.tables.contains(table)))
-    }
-}
-
-/// What the plan lets a set differ in: what was allowed for one of its tables.
-#[must_use]
-pub fn allowed(plan: &Plan, set: SetIx) -> Allowed {
-    // It was checked when the plan was made.
-    let allowances = Allowances::parse(&plan.request.allow).unwrap_or_default();
-    let names: Vec<String> = plan.sets[set]
-        .tables
-        .iter()
-        .map(|&t| plan.tables[t].name.to_string())
-        .collect();
-    let allows = |code| names.iter().any(|name| allowances.allows(code, Some(name)));
-    Allowed {
-        lost_parts: allows(Code::LostParts),
-        mutations: allows(Code::MutationsUnfinished),
-        diverged: allows(Code::Diverged),
-        foreign_nodes: allows(Code::ForeignNodes),
-    }
-}
-
-/// Whether the parts of the table have to come in order: every engine but plain MergeTree may take the later part for
-/// the newer one.
-#[must_use]
-pub fn keep_order(plan: &Plan, table: TableIx) -> bool {
-    let planned = &plan.tables[table];
-    let allowances = Allowances::parse(&plan.request.allow).unwrap_or_default();
-    planned.engine != "ReplicatedMergeTree"
-        && !allowances.allows(Code::PartsOutOfOrder, Some(&planned.name.to_string()))
-}
 
 /// A table that was chosen, and its host.
 pub(super) type Chosen<'a> = (&'a HostName, &'a TableInventory);

@@ -15,5 +15,4 @@ mod user;
 mod waves;
 
 pub use build::{Circumstances, Draft, build};
-pub use check::{Allowances, allowed, keep_order};
 pub use pattern::{BadPattern, Pattern, Selection};

@@ -10,7 +10,6 @@ use rekeeper_shared::domain::unsettled::Unsettled;
 
 use super::guard::Guard;
 use super::modes::{Leaves, row};
-use crate::plan::{allowed, keep_order};
 
 use super::{Intent, MAX_FAILURES, MAX_ROUNDS, ManifestFacts, Progress, Record, TableAt};
 
@@ -132,7 +131,7 @@ impl Progress {
         }
         if let (StepKind::Sync, Target::Table(table)) = (intent.step, intent.target) {
             let set = plan.tables[table].set;
-            if allowed(plan, set).diverged {
+            if plan.allowed(set).diverged {
                 // It is judged as it is: no further round will bring more.
                 *failures = 0;
                 self.tables[table].synced = true;
@@ -302,7 +301,7 @@ impl Progress {
     }
 
     fn unsettled(&mut self, plan: &Plan, set: SetIx, reasons: &[Unsettled]) {
-        let may_diverge = allowed(plan, set).diverged;
+        let may_diverge = plan.allowed(set).diverged;
         let set = &mut self.sets[set];
         set.unsettled = reasons.to_vec();
         if reasons.is_empty() {
@@ -372,7 +371,7 @@ impl Progress {
 /// Parts that are brought to others count as newer there, which matters to some engines: such a set is not recorded.
 fn out_of_order(plan: &Plan, set: SetIx, one_by_one: bool) -> Option<Problem> {
     let mut tables = plan.sets[set].tables.iter();
-    let &table = tables.find(|&&table| one_by_one && keep_order(plan, table))?;
+    let &table = tables.find(|&&table| one_by_one && plan.keep_order(table))?;
     let text = format!(
         "parts of several replicas of {} have to be brought together, and then they count as newer than the others, which \
          matters to {}",

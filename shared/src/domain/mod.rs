@@ -2,6 +2,7 @@
 //! shown, and no rule that only one program needs.
 
 pub mod account;
+pub mod allowances;
 pub mod document;
 pub mod ids;
 pub mod inventory;

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::allowances::Allowances;
 use crate::domain::ids::{HostName, MigrationName, TableName};
 use crate::domain::place::{Place, ZkPath};
-use crate::domain::problem::Finding;
+use crate::domain::problem::{Code, Finding};
+use crate::domain::unsettled::Allowed;
 
 /// Index of a table replica in [`Plan::tables`].
 pub type TableIx = usize;
@@ -98,8 +100,8 @@ pub struct PlanRequest {
     pub hosts: Vec<HostName>,
     /// `--restart`.
     pub restart: RestartPolicy,
-    /// `--allow`, as given.
-    pub allow: Vec<String>,
+    /// `--allow`.
+    pub allow: Allowances,
     /// Which way the replica sets go; a plan of an older release knew one only.
     #[serde(default)]
     pub mode: Mode,
@@ -159,6 +161,10 @@ impl PlannedTable {
     /// deleted; every other engine may lower it.
     #[must_use]
     pub fn merges_keep_rows(&self) -> bool {
+        self.is_plain()
+    }
+
+    fn is_plain(&self) -> bool {
         self.engine == "ReplicatedMergeTree"
     }
 }
@@ -204,6 +210,29 @@ impl Plan {
     #[must_use]
     pub fn host_ix(&self, name: &HostName) -> Option<HostIx> {
         self.hosts.iter().position(|h| h.name == *name)
+    }
+
+    /// What the plan lets a set differ in: what was allowed for one of its tables.
+    #[must_use]
+    pub fn allowed(&self, set: SetIx) -> Allowed {
+        let tables = self.sets[set].tables.iter();
+        let names: Vec<String> = tables.map(|&t| self.tables[t].name.to_string()).collect();
+        let allows = |code| names.iter().any(|name| self.request.allow.allows(code, Some(name)));
+        Allowed {
+            lost_parts: allows(Code::LostParts),
+            mutations: allows(Code::MutationsUnfinished),
+            diverged: allows(Code::Diverged),
+            foreign_nodes: allows(Code::ForeignNodes),
+        }
+    }
+
+    /// Whether the parts of the table have to come in order: every engine but plain MergeTree may take the later part for
+    /// the newer one.
+    #[must_use]
+    pub fn keep_order(&self, table: TableIx) -> bool {
+        let planned = &self.tables[table];
+        let name = planned.name.to_string();
+        !planned.is_plain() && !self.request.allow.allows(Code::PartsOutOfOrder, Some(&name))
     }
 
     /// The names of the set's replicas, as they must stand under `<path>/replicas`.

@@ -48,7 +48,7 @@ pub(in crate::progress) fn plan(restart: RestartPolicy) -> Plan {
         created_by: String::new(),
         request: PlanRequest {
             restart,
-            allow: vec![format!("DIVERGED:d.t{MAY_DIVERGE}")],
+            allow: vec![format!("DIVERGED:d.t{MAY_DIVERGE}")].into(),
             ..PlanRequest::default()
         },
         hosts: (0..5)
