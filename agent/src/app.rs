@@ -219,7 +219,7 @@ impl ThisHost {
         .await
         .map_err(|failure| failure.problem.message)?;
         inventory.around.has_hook = !self.hooks.before_restart.is_empty();
-        // On disk before the coordinator can order anything about what it is told here.
+        // On disk before the coordinator can command anything about what it is told here.
         self.known.add(&inventory).map_err(|e| {
             let remedy = e.remedy().map(|remedy| format!("; {remedy}")).unwrap_or_default();
             format!(

@@ -88,7 +88,7 @@ enum Key {
     Host,
 }
 
-/// One step at a time, and none that is older than another that was ordered for the same target.
+/// One step at a time, and none that is older than another that was commanded for the same target.
 #[derive(Debug, Default)]
 struct Target {
     turn: tokio::sync::Mutex<()>,
@@ -203,7 +203,7 @@ async fn take(inner: Arc<Inner>, mut queue: mpsc::Receiver<Command>) {
             Ok(Err(error)) => Some(cannot(state_failed(Code::CommandRefused)(error))),
             Err(error) => Some(cannot(Failure::passing(Code::CommandRefused, error.to_string()))),
         };
-        // In the order of the coordinator, so that of two commands for one target the newer one is known as such.
+        // In the sequence of the coordinator, so that of two commands for one target the newer one is known as such.
         for command in batch.drain(..) {
             match &problem {
                 None => inner.begin(command),

@@ -1,4 +1,4 @@
-//! The tables that this host's own ClickHouse has ever reported, and where: nothing else is touched, whoever orders it
+//! The tables that this host's own ClickHouse has ever told of, and where: nothing else is touched, whoever commands it
 //! (invariant 12). On disk, since the server tells little of a table that is detached; a list that was lost is learned
 //! again.
 
@@ -28,7 +28,7 @@ const FILE: &str = "known-tables.json";
 const AWAY: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(300);
 
-/// The known tables.
+/// The tables that the server has told of: no other one is touched.
 #[derive(Debug)]
 pub struct Known {
     state_dir: PathBuf,
@@ -38,7 +38,7 @@ pub struct Known {
     learning: tokio::sync::Mutex<()>,
 }
 
-/// One table replica, as it was reported once. What changes is kept beside what it was: a migration may be about
+/// One table replica, as it was told once. What changes is kept beside what it was: a migration may be about
 /// either, and the steps find out which is true.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,7 +71,7 @@ impl Known {
     /// # Errors
     /// When the disk refuses; then nothing is added.
     pub fn add(&self, inventory: &HostInventory) -> Result<(), StateError> {
-        // A path that is not usable gets a blocker, not an order.
+        // A path that is not usable gets a blocker, not a command.
         let found = inventory.tables.iter().filter_map(|table| {
             Some(KnownTable {
                 name: table.name.clone(),
@@ -146,7 +146,7 @@ impl Known {
         self.check(order).map_err(|unknown| refused(unknown, &unread))
     }
 
-    /// Whether an order is about a table of this host.
+    /// Whether a command is about a table of this host.
     ///
     /// # Errors
     /// Why it is not, for people.
@@ -181,7 +181,7 @@ impl Known {
     }
 }
 
-/// The refusal of an order, `unread` being the detached tables of which the agent cannot tell: one of them may be it.
+/// The refusal of a command, `unread` being the detached tables of which the agent cannot tell: one of them may be it.
 fn refused(unknown: String, unread: &[String]) -> Failure {
     let (why, fix) = match unread {
         [] => (

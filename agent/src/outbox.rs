@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 /// How many events of one connection may wait for their acknowledgement.
 pub const WINDOW: u64 = 64;
 
-/// Events in the order in which they came to be.
+/// Events in the sequence in which they came to be.
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: Mutex<Queue>,

@@ -74,7 +74,7 @@ enum Lost {
     Empty,
 }
 
-/// The stream.
+/// Keeps a connection to the coordinator for as long as the agent lives.
 pub struct Stream {
     options: Options,
     executor: Executor,
@@ -241,8 +241,9 @@ impl Stream {
         loop {
             match next(incoming).await {
                 Ok(from_coordinator::Kind::Command(command)) => {
-                    // On disk before anything is obeyed: an agent that forgets it could be ordered around by an older
-                    // one. Not before the first command: one that knows too little to order anything locks nobody out.
+                    // On disk before anything is obeyed: an agent that forgets it could be commanded around by an older
+                    // one. Not before the first command: one that knows too little to command anything locks nobody
+                    // out.
                     if let Err(refusal) = self.state.obey(token) {
                         return Lost::Refused(refusal);
                     }
@@ -308,7 +309,7 @@ impl Stream {
     }
 
     /// Sends what there is to send; fine only when the agent was stopped and the goodbye is on its way. What came of
-    /// orders is for the coordinator that is obeyed.
+    /// commands is for the coordinator that is obeyed.
     async fn send(
         &self,
         (outgoing, most): (&mpsc::Sender<FromAgent>, usize),
@@ -383,7 +384,7 @@ fn too_large(event: v1::Event, why: String) -> v1::Event {
                 document: None,
             },
         ),
-        // No order had such a name.
+        // No command had such a name.
         Err(_) => event,
     }
 }

@@ -21,5 +21,5 @@ pub fn size(message: &v1::FromAgent) -> usize {
     prost::Message::encoded_len(message)
 }
 
-/// Largest message, in bytes, that either side takes: a manifest or a part set of record of a million parts fits.
+/// Largest message, in bytes, that either side takes: a manifest or a record of a million parts fits.
 pub const MAX_MESSAGE_BYTES: usize = 256 << 20;

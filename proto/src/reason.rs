@@ -6,7 +6,7 @@ use tonic::metadata::MetadataValue;
 /// Name of the metadata of a status that has the reason.
 const REASON: &str = "rekeeper-reason";
 
-/// A reason.
+/// What exit codes are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// There is no such migration.

@@ -15,7 +15,7 @@ const DATABASES: &str =
 /// A row of `system.detached_tables`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detached {
-    /// Its name.
+    /// Database and name that ATTACH takes.
     pub table: TableName,
     /// Its UUID; zeros in an Ordinary database.
     pub uuid: String,

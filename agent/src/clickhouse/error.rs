@@ -184,7 +184,7 @@ impl Error {
         }
     }
 
-    /// What a step that cannot go on reports: the cause where that is known, else `code`.
+    /// What a step that cannot go on tells: the cause where that is known, else `code`.
     #[must_use]
     pub fn into_failure(self, code: Code) -> Failure {
         let code = self.cause().unwrap_or(code);

@@ -50,9 +50,9 @@ pub struct Access {
     pub url: String,
     /// By whom a server is believed to be the right one, with `https://`.
     pub trust: Option<Trust>,
-    /// The user.
+    /// `clickhouse.user` of agent.yaml.
     pub user: String,
-    /// Their password.
+    /// Content of `clickhouse.password_file`.
     pub password: Option<String>,
 }
 

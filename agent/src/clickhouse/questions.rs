@@ -16,7 +16,7 @@ pub(super) struct Question {
     pub(super) from: &'static str,
     /// The column that has the table's name.
     pub(super) name: &'static str,
-    /// What else the rows have to be, and their order.
+    /// What else the rows have to be, and their sequence.
     pub(super) more: &'static str,
 }
 

@@ -70,7 +70,7 @@ pub enum DetachedTable {
     NotTold,
     /// It is detached.
     Is {
-        /// Its UUID.
+        /// By which it is known again.
         uuid: String,
         /// Also over a restart.
         permanently: bool,
@@ -82,7 +82,7 @@ pub enum DetachedTable {
 pub struct Part {
     /// Name, rows and hash.
     pub part: ActivePart,
-    /// Its folder.
+    /// On the disk that has it; absolute.
     pub folder: PathBuf,
     /// Otherwise it is outdated, and still on the disk.
     pub active: bool,
@@ -93,6 +93,6 @@ pub struct Part {
 pub struct DetachedPart {
     /// The folder's name.
     pub name: String,
-    /// The folder.
+    /// On the disk that has it; absolute.
     pub path: PathBuf,
 }

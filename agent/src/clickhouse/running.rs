@@ -11,9 +11,9 @@ use super::{ClickHouse, Error, TAG_PREFIX};
 /// A statement that the server runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
-    /// Its id.
+    /// By which the server knows it.
     pub query_id: String,
-    /// Its text.
+    /// The text, as far as the server keeps it.
     pub query: String,
     /// For how long already.
     pub elapsed: Duration,

@@ -15,7 +15,7 @@ pub enum Statement<'a> {
     AttachTable(&'a TableName),
     /// No merges and mutations from now on, until the table is started anew.
     StopMerges(&'a TableName),
-    /// The reverse.
+    /// SYSTEM START MERGES.
     StartMerges(&'a TableName),
     /// Make the metadata anew from the parts on the disk.
     RestoreReplica(&'a TableName),
@@ -78,7 +78,7 @@ impl Cache {
 }
 
 impl Statement<'_> {
-    /// Its text.
+    /// What is sent to the server.
     #[must_use]
     pub fn sql(&self) -> String {
         match self {

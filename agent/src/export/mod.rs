@@ -139,10 +139,10 @@ impl From<ZNode> for Listed {
 /// Why an export was not written, or cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The disk refuses.
+    /// The file cannot be written or read.
     #[error("{} cannot be {what}", .file.display())]
     Disk {
-        /// The file.
+        /// The file with the nodes.
         file: PathBuf,
         /// `read` or `written`.
         what: &'static str,
@@ -160,13 +160,13 @@ pub enum ExportError {
         nodes: u64,
         /// What the file would take.
         size: u64,
-        /// The limit.
+        /// `znodes_export_limit_bytes` of agent.yaml.
         limit: u64,
     },
     /// It is not what was written.
     #[error("{} is no whole export of znodes: {problem}", .file.display())]
     Damaged {
-        /// The file.
+        /// The file with the nodes.
         file: PathBuf,
         /// What is wrong.
         problem: String,

@@ -32,7 +32,7 @@ const OF_ALL: [&str; 5] = [
     "SYSTEM FLUSH ASYNC INSERT QUEUE",
 ];
 
-/// What a question of the inspection that the server did not answer is reported as.
+/// What a question of the inspection that the server did not answer is told as.
 pub(super) fn failed(error: Error) -> Failure {
     let refused = matches!(
         error.code(),

@@ -24,7 +24,7 @@ pub(super) async fn learn(clickhouse: &ClickHouse, config: &Path) -> Result<Lear
     let place = |ensemble: &str| ensembles.as_ref().and_then(|all| all.place(ensemble));
     let mut learned = BTreeSet::new();
     for (database, table, uuid, ensemble, path, replica_name) in attached(clickhouse).await? {
-        // A path that is not usable gets a blocker, not an order.
+        // A path that is not usable gets a blocker, not a command.
         if let Ok(path) = ZkPath::parse(&path) {
             learned.insert(KnownTable {
                 name: TableName::new(database, table),

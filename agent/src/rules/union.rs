@@ -49,8 +49,9 @@ pub fn decide(snapshot: &SetSnapshot, log: &[LogEntry]) -> Result<Union, Vec<Uns
     best.map(|(_, union)| union).ok_or_else(|| open.unwrap_or_default())
 }
 
-/// Decides it for replicas that are restored in this order: of a settled set, when the one that was to be first was left
-/// out since. The others have the same rows, but what becomes of their parts was decided by those of the former first.
+/// Decides it for replicas that are restored in this sequence: of a settled set, when the one that was to be first was
+/// left out since. The others have the same rows, but what becomes of their parts was decided by those of the former
+/// first.
 ///
 /// # Errors
 /// What cannot be decided, or no replica of such a name.
@@ -83,7 +84,7 @@ impl<'a> Replica<'a> {
     }
 }
 
-/// Decides with that order of the replicas.
+/// Decides with that sequence of the replicas.
 fn decide_in(order: &[&Replica<'_>], history: &History<'_>) -> Result<Union, Vec<Unsettled>> {
     let Some((reference, followers)) = order.split_first() else {
         return Ok(Union::default());

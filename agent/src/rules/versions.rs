@@ -12,7 +12,7 @@
 /// A replica as ZooKeeper has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaVersion {
-    /// Its name.
+    /// Below `replicas` of the path.
     pub name: String,
     /// Its node `metadata_version`.
     pub version: i32,
@@ -42,7 +42,7 @@ pub enum Next {
     Coming,
     /// The table's node has to have this version.
     Table {
-        /// The version.
+        /// The version that the node is to have.
         version: i32,
         /// So does the replica's node, in the same request: what the others cannot know they would take back. Not before
         /// the table's node, since an ALTER that another replica may still order has to be above all of them.

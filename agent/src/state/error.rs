@@ -12,7 +12,7 @@ pub enum StateError {
     /// Another agent has it.
     #[error("another agent uses the state folder {0}")]
     Taken(PathBuf),
-    /// The disk refuses.
+    /// A file of `state_dir` cannot be written, read or synced.
     #[error("{0} cannot be read or written")]
     Disk(PathBuf, #[source] io::Error),
     /// There is no room on the disk; [`StateError::remedy`] says where.

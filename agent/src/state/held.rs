@@ -23,7 +23,7 @@ pub(super) type AllHeld = BTreeMap<(MigrationName, String), Option<TableRef>>;
 /// A table of which merges are to stay stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    /// The migration.
+    /// Which migration holds them.
     pub migration: MigrationName,
     /// What the table's files are called: its UUID, where it has one.
     pub stem: String,

@@ -4,17 +4,17 @@
 //! lock                                  held while an agent runs
 //! coordinator.json                      highest fencing token and attempts seen
 //! reserve                               room for these two (`room`)
-//! known-tables.json                     every table that the server has reported (`known`)
+//! known-tables.json                     every table that the server has told of (`known`)
 //! migrations/<migration>/               of each migration:
 //!     <table>.manifest                  packed manifest of a table replica, written once
-//!     <table>.attested                  which part set of record it has attested
+//!     <table>.attested                  which record it has attested
 //!     <table>.restore                   how far its restore has come
 //!     <table>.account                   packed account of its parts, once all of them are accounted for
 //!     <table>.held                      merges of it are to stay stopped
 //!     <table>.reserve                   room for the files above (`room`)
-//!     <attempt>.record                  packed part set of record of a replica set
+//!     <attempt>.record                  packed record of a replica set
 //!     <path>.<digest>.znodes            everything that was under a table's path before it was deleted
-//!     <attempt>.restart                 when a restart was ordered
+//!     <attempt>.restart                 when a restart was commanded
 //!     <attempt>.<what>.output           what a hook or restart command printed
 //! ```
 //!
@@ -183,7 +183,7 @@ impl State {
         self.write(&self.account_file(migration, table), &account.bytes)
     }
 
-    /// The part set of record that this agent saved in that attempt.
+    /// The record that this agent saved in that attempt.
     ///
     /// # Errors
     /// When it cannot be read or is damaged.
@@ -192,7 +192,7 @@ impl State {
         read(&file)?.map(|bytes| repack(&file, bytes)).transpose()
     }
 
-    /// Saves a part set of record, once per attempt.
+    /// Saves a record, once per attempt.
     ///
     /// # Errors
     /// When one with another content exists, or the disk refuses.

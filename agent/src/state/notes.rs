@@ -17,7 +17,7 @@ use super::{State, StateError, file_stem, read_note};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RestartNote {
-    /// When the order was first received, by this host's clock.
+    /// When the command was first received, by this host's clock.
     pub ordered_at: SystemTime,
     /// When the hooks had run: only a server that started later has what they changed.
     pub ready_at: Option<SystemTime>,
@@ -84,16 +84,16 @@ pub struct Accounted {
     pub account: String,
 }
 
-/// The part set of record that the agent has found to be what it read itself.
+/// The record that the agent has found to be what it read itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttestedNote {
-    /// Its digest.
+    /// Digest of the record that was found true.
     pub record: String,
 }
 
 impl State {
-    /// Which part set of record the agent has attested last for a table; none when it has not, or the note is lost.
+    /// Which record the agent has attested last for a table; none when it has not, or the note is lost.
     ///
     /// # Errors
     /// When the note cannot be read.
@@ -101,7 +101,7 @@ impl State {
         read_note(&self.attested_file(migration, table))
     }
 
-    /// Notes that the agent has attested a part set of record.
+    /// Notes that the agent has attested a record.
     ///
     /// # Errors
     /// When the note cannot be written.
@@ -120,7 +120,7 @@ impl State {
             .join(format!("{}.attested", file_stem(table)))
     }
 
-    /// When the restart of that attempt was ordered: noted at the first call, and the same ever after.
+    /// When the restart of that attempt was commanded: noted at the first call, and the same ever after.
     ///
     /// # Errors
     /// When the note cannot be read or written.

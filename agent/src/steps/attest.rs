@@ -19,7 +19,7 @@ use crate::zookeeper::{Marker, ZkError, ZooKeeper};
 
 const CODE: Code = Code::RecordFailed;
 
-/// Compares the part set of record with what this agent reads, and notes that it is the same.
+/// Compares the record with what this agent reads, and notes that it is the same.
 ///
 /// # Errors
 /// RECORD_DISPUTED, RECORD_FAILED, STORED_DOCUMENT_LOST.

@@ -20,8 +20,8 @@
 //! | Clear | `clear` | nobody reads by the former names of its parts |
 //! | Finish | `finish` | merges run, and it takes ALTERs |
 //!
-//! Every step begins by looking at what is really there, so that it may be ordered any number of times. Which one is ordered
-//! when is the coordinator's business. Beside them: `rehearse` tells in advance what a step would change,
+//! Every step begins by looking at what is really there, so that it may be commanded any number of times. Which one is
+//! commanded when is the coordinator's business. Beside them: `rehearse` tells in advance what a step would change,
 //! `cause` afterwards why one failed, and `shared` is what several need.
 
 mod attach;

@@ -15,20 +15,20 @@ use crate::state::State;
 use crate::words::in_full;
 use crate::zookeeper::{ZkError, ZooKeeper};
 
-/// What the configuration of the agent adds to an order.
+/// What the configuration of the agent adds to a command.
 #[derive(Debug, Clone, Copy)]
 pub struct Configured<'a> {
     /// ZooKeeper, as the server is configured for it now.
     pub places: &'a ServerPlaces,
-    /// The restart command.
+    /// `restart.command` of agent.yaml.
     pub restart: Option<&'a RestartCommand>,
-    /// The hooks.
+    /// `hooks` of agent.yaml.
     pub hooks: &'a Hooks,
     /// The state folder, where exports lie.
     pub state: &'a State,
 }
 
-/// What an order would change, in order. Reads nodes, and nothing else.
+/// What a command would change, in sequence. Reads nodes, and nothing else.
 ///
 /// # Errors
 /// When the nodes cannot be read.

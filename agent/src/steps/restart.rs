@@ -22,7 +22,7 @@ pub struct RestartCommand {
     pub timeout: Duration,
 }
 
-/// What is run before the restart, in order; may be run more than once.
+/// What is run before the restart, in sequence; may be run more than once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hooks {
     /// Programs and their arguments, no shell.

@@ -1,7 +1,7 @@
-//! Deleting a table's nodes under the attempt's marker, in ClickHouse's own order (invariants 3, 4 and 5). Whether they may be
-//! deleted is decided by `may_delete`.
+//! Deleting a table's nodes under the attempt's marker, in ClickHouse's own sequence (invariants 3, 4 and 5). Whether
+//! they may be deleted is decided by `may_delete`.
 //!
-//! The order makes a deletion that was cut off heal: whoever creates the table later finishes it. Per replica its
+//! The sequence makes a deletion that was cut off heal: whoever creates the table later finishes it. Per replica its
 //! `metadata` first, then the rest of it; when no replica is left, one multi replaces `replicas` by `dropped` and its
 //! lock; then all the rest; last one multi takes away lock, `dropped`, the marker and the path itself.
 

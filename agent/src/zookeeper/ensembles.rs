@@ -26,7 +26,7 @@ pub enum BadEnsembles {
         .file.display()
     )]
     Read {
-        /// The file.
+        /// `clickhouse.config` of agent.yaml.
         file: PathBuf,
         /// Why.
         #[source]
@@ -35,7 +35,7 @@ pub enum BadEnsembles {
     /// It is no XML.
     #[error("{} is no well-formed XML", .file.display())]
     Xml {
-        /// The file.
+        /// `clickhouse.config` of agent.yaml.
         file: PathBuf,
         /// Why.
         #[source]
@@ -44,9 +44,9 @@ pub enum BadEnsembles {
     /// A part of it cannot be used.
     #[error("{}: <{section}>: {problem}", .file.display())]
     Section {
-        /// The file.
+        /// `clickhouse.config` of agent.yaml.
         file: PathBuf,
-        /// The element.
+        /// The XML element that cannot be used.
         section: String,
         /// What is wrong, and what to do.
         problem: String,

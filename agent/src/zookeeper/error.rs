@@ -37,7 +37,7 @@ pub enum ZkError {
          before the servers start, or correct <root>"
     )]
     NoChroot {
-        /// The root.
+        /// `<root>` of the configuration.
         chroot: String,
         /// Nodes of the ensemble.
         nodes: String,
@@ -51,7 +51,7 @@ pub enum ZkError {
     NoAuth {
         /// What was tried.
         operation: &'static str,
-        /// The node.
+        /// The node that the request was about.
         path: String,
     },
     /// ZooKeeper refused it; nothing was changed.
@@ -59,7 +59,7 @@ pub enum ZkError {
     Refused {
         /// What was tried.
         operation: &'static str,
-        /// The node.
+        /// The node that the request was about.
         path: String,
         /// Why.
         #[source]
@@ -72,7 +72,7 @@ pub enum ZkError {
         place: String,
         /// What was to be done.
         operation: &'static str,
-        /// The node.
+        /// The node that the request was about.
         path: String,
     },
     /// The answer never came.
@@ -80,18 +80,18 @@ pub enum ZkError {
     Lost {
         /// What was tried.
         operation: &'static str,
-        /// The node.
+        /// The node that the request was about.
         path: String,
         /// Why.
         #[source]
         source: Option<ClientError>,
     },
-    /// The session ended.
+    /// The session is over: a new one has to be made.
     #[error("the ZooKeeper session ended before the answer to {operation} {path}")]
     Ended {
         /// What was tried.
         operation: &'static str,
-        /// The node.
+        /// The node that the request was about.
         path: String,
         /// Why.
         #[source]
@@ -100,7 +100,7 @@ pub enum ZkError {
     /// The path is there, but it is no replicated table.
     #[error("{path} exists, but is no replicated table: it has no node {missing}")]
     NotATable {
-        /// The path.
+        /// The path that was asked for.
         path: String,
         /// The first node that is missing.
         missing: &'static str,
@@ -108,7 +108,7 @@ pub enum ZkError {
     /// A node says something that cannot be understood.
     #[error("{path} holds {content:?}, which is no {expected}")]
     Unreadable {
-        /// The node.
+        /// The node that the request was about.
         path: String,
         /// What it holds.
         content: String,
@@ -187,7 +187,7 @@ impl ZkError {
         }
     }
 
-    /// What a step that cannot go on reports: the cause where that is known, else `code`.
+    /// What a step that cannot go on tells: the cause where that is known, else `code`.
     #[must_use]
     pub fn into_failure(self, code: Code) -> Failure {
         let text = in_full(&self);
@@ -222,7 +222,7 @@ pub enum CleanError {
     FenceLost {
         /// The table's path.
         path: String,
-        /// The marker.
+        /// The marker of this attempt.
         marker: String,
     },
     /// A newer attempt holds the path.
@@ -230,7 +230,7 @@ pub enum CleanError {
     Superseded {
         /// The table's path.
         path: String,
-        /// The newer marker.
+        /// Name of the marker that is there.
         marker: String,
     },
     /// Another migration holds the path.
@@ -238,7 +238,7 @@ pub enum CleanError {
     Foreign {
         /// The table's path.
         path: String,
-        /// Its marker.
+        /// Name of the marker that is there.
         marker: String,
     },
     /// A server has the table attached.
@@ -246,7 +246,7 @@ pub enum CleanError {
     Active {
         /// The table's path.
         path: String,
-        /// The replica.
+        /// Its name below `replicas` of the path.
         replica: String,
     },
     /// Somebody else put a persistent `is_active` there.
@@ -257,7 +257,7 @@ pub enum CleanError {
     ForeignHold {
         /// The table's path.
         path: String,
-        /// The replica.
+        /// Its name below `replicas` of the path.
         replica: String,
         /// What it holds.
         content: String,
@@ -278,7 +278,7 @@ pub enum CleanError {
         /// The table's path.
         path: String,
     },
-    /// The part set of record is not saved.
+    /// The record is not saved.
     #[error("the part set of record of {path} is not saved: nothing is deleted before it is")]
     NotRecorded {
         /// The table's path.
@@ -302,7 +302,7 @@ pub enum CleanError {
     /// The path does not look like a table.
     #[error("{path} does not look like a replicated table (it has no {missing}): nothing there was touched")]
     NotTableShaped {
-        /// The path.
+        /// The path that was asked for.
         path: String,
         /// What is missing.
         missing: String,
@@ -328,7 +328,7 @@ pub enum CleanError {
     Appeared {
         /// The table's path.
         path: String,
-        /// The replica.
+        /// Its name below `replicas` of the path.
         replica: String,
     },
     /// ClickHouse itself is deleting the leftovers.
@@ -352,13 +352,13 @@ pub enum CleanError {
          identity (<zookeeper><identity>)"
     )]
     NotFrozen {
-        /// The log.
+        /// The `log` node of the table.
         path: String,
     },
     /// Nodes appear as fast as they are deleted.
     #[error("nodes below {path} keep changing while they are deleted")]
     Busy {
-        /// The node.
+        /// The node that others change all the time.
         path: String,
     },
 }

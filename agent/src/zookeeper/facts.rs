@@ -99,7 +99,7 @@ impl ZooKeeper {
         Ok(())
     }
 
-    /// The same for many paths, in their order, many at a time.
+    /// The same for many paths, in their sequence, many at a time.
     pub async fn facts_of_paths(&self, paths: &[ZkPath]) -> Vec<Result<Option<PathFacts>, ZkError>> {
         stream::iter(paths.to_vec())
             .map(|path| async move { self.path_facts(&path).await })

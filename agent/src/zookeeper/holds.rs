@@ -63,7 +63,7 @@ impl Markers {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Hold {
     Nothing,
-    /// A server.
+    /// A living server has the replica.
     Server,
     /// A hold of this migration.
     Ours,

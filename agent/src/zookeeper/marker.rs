@@ -12,9 +12,9 @@ pub(super) const NOTE: &str = "frozen-by-rekeeper";
 /// content of the `is_active` nodes that it put under the replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marker {
-    /// The migration.
+    /// Who made the marker.
     pub migration: MigrationName,
-    /// The attempt.
+    /// Which attempt made it: the highest one holds the path.
     pub attempt: u64,
 }
 

@@ -17,7 +17,7 @@ use super::stage::Stage;
 /// What was read right before nodes are deleted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts<'a> {
-    /// The set, as it is ordered.
+    /// The set, as it is commanded.
     pub(super) set: &'a SetRef,
     /// The attempt's own marker.
     pub(super) mine: &'a Marker,

@@ -1,4 +1,4 @@
-//! Which nodes the steps on ZooKeeper would change, in their order, as they are now. Only reads.
+//! Which nodes the steps on ZooKeeper would change, in their sequence, as they are now. Only reads.
 
 use std::collections::HashMap;
 
@@ -60,7 +60,7 @@ impl ZooKeeper {
         Ok(actions)
     }
 
-    /// What deleting the table's nodes changes: every node that is there now, in the order of [`Self::delete`]. The
+    /// What deleting the table's nodes changes: every node that is there now, in the sequence of [`Self::delete`]. The
     /// `is_active` of a replica is Rekeeper's own by then.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::snapshot::{log_end, number};
 /// One replica, after its restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoredReplica {
-    /// Its name.
+    /// Below `replicas` of the path.
     pub name: String,
     /// A server has the table attached.
     pub active: bool,

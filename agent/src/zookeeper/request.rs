@@ -137,7 +137,7 @@ impl ZooKeeper {
         absent_is_none("list", path, answer)
     }
 
-    /// Content and stat of many nodes, in their order.
+    /// Content and stat of many nodes, in their sequence.
     pub(super) async fn many_data(&self, paths: Vec<String>) -> Result<Vec<Option<(Vec<u8>, Stat)>>, ZkError> {
         let found = self.read_many(paths, Read::Data).await?;
         Ok(found
@@ -149,7 +149,7 @@ impl ZooKeeper {
             .collect())
     }
 
-    /// Names of the children of many nodes, in their order.
+    /// Names of the children of many nodes, in their sequence.
     pub(super) async fn many_children(&self, paths: Vec<String>) -> Result<Vec<Option<Vec<String>>>, ZkError> {
         let found = self.read_many(paths, Read::Children).await?;
         Ok(found

@@ -1,4 +1,4 @@
-//! All that settling and the part set of record need of a table's nodes, read in one go.
+//! All that settling and the record need of a table's nodes, read in one go.
 
 use rekeeper_shared::domain::document::{LogEntry, Node, PartNode, QueueEntry, ReplicaSnapshot, SetSnapshot};
 use rekeeper_shared::domain::place::ZkPath;
@@ -152,7 +152,7 @@ impl ZooKeeper {
         Ok(self.stat(&path.child(&marker.to_string())).await?.is_some())
     }
 
-    /// The entries of a table's log that are still there, in their order.
+    /// The entries of a table's log that are still there, in their sequence.
     ///
     /// # Errors
     /// ZooKeeper's failure.
@@ -204,7 +204,7 @@ impl ZooKeeper {
         })
     }
 
-    /// The entries of a replica's queue, in their order.
+    /// The entries of a replica's queue, in their sequence.
     pub(super) async fn queue(&self, replica: &str) -> Result<Vec<QueueEntry>, ZkError> {
         let folder = format!("{replica}/queue");
         let mut names = self.children(&folder).await?.unwrap_or_default();

@@ -134,7 +134,7 @@ impl Sweep<'_> {
         })
     }
 
-    /// Deletes nodes in the order given, up to the first multi that is refused; gives back what is left.
+    /// Deletes nodes in the sequence given, up to the first multi that is refused; gives back what is left.
     async fn delete_in_order(&self, nodes: Vec<String>) -> Result<Vec<String>, CleanError> {
         let mut rest = batches(nodes).into_iter();
         while let Some(batch) = rest.next() {

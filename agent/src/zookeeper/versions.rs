@@ -17,7 +17,7 @@ const OPERATION_BYTES: usize = 64;
 /// The versions of a table as they were read, with all that a change of them depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DefinitionNodes {
-    /// The versions.
+    /// Those of the nodes that a change is decided by.
     pub versions: Versions,
     /// The content of `<path>/metadata`.
     content: String,

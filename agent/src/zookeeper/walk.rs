@@ -25,7 +25,7 @@ pub(crate) enum WalkError {
          clickhouse.config of agent.yaml names is that of the servers, or give it the right to"
     )]
     NoDelete {
-        /// The node.
+        /// The node whose ACL forbids it.
         path: String,
     },
     /// ZooKeeper failed.
@@ -38,7 +38,7 @@ pub(crate) enum WalkError {
 pub struct ZNode {
     /// Its path, below the chroot.
     pub path: String,
-    /// Its content.
+    /// What the node holds.
     pub data: Vec<u8>,
     /// Who may do what: `scheme:id:` and the letters of `cdrwa` (create and delete children, read, write, administer).
     pub acl: Vec<String>,

@@ -16,7 +16,7 @@ pub enum WitnessFound {
     Absent,
     /// Something else is there.
     Differs {
-        /// Its content.
+        /// What the node holds.
         found: String,
     },
 }

@@ -13,7 +13,7 @@ pub enum Fate {
     Empty,
     /// It is active under this name: same rows, same hash.
     Active {
-        /// Its name now.
+        /// The name under which its rows are active now: RESTORE gives other block numbers.
         name: String,
     },
     /// Parts of a replica that was restored before have its rows: it was decided so when the set was recorded.
@@ -40,15 +40,15 @@ pub enum Fate {
     Missing,
 }
 
-/// The whole account.
+/// What became of every part of a manifest, and of what lies in `detached/`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Account {
-    /// Name in the manifest and fate, in the manifest's order.
+    /// Name in the manifest and fate, in the manifest's sequence.
     pub fates: Vec<(String, Fate)>,
 }
 
 impl Account {
-    /// The parts to attach, in the order (partition, min block) that keeps the order of inserts.
+    /// The parts to attach, in the sequence (partition, min block) that keeps the sequence of inserts.
     #[must_use]
     pub fn to_attach(&self) -> Vec<String> {
         let mut names: Vec<&String> = self
@@ -91,7 +91,7 @@ impl Account {
 pub struct RestoreAccount {
     /// The migration that made it.
     pub migration: MigrationName,
-    /// The host.
+    /// The host whose agent accounted for it.
     pub host: HostName,
     /// Digest of the manifest that it accounts for.
     pub manifest: String,
@@ -114,7 +114,7 @@ pub struct RestoreAccount {
 /// A folder under `detached/`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Folder {
-    /// Its name.
+    /// Below `detached/` of the table.
     pub name: String,
     /// The part of the manifest that it holds a copy of, by its name or by its `checksums.txt`.
     pub copy_of: Option<String>,

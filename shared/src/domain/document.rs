@@ -1,4 +1,4 @@
-//! The documents that outlive a step: the part set of record of a replica set and the manifest of a table replica.
+//! The documents that outlive a step: the record of a replica set and the manifest of a table replica.
 //!
 //! Both are written once, packed, and named by their digest, so that a lost or a different one is noticed.
 
@@ -13,7 +13,7 @@ use crate::domain::ids::{HostName, MigrationName, TableName};
 use crate::domain::place::{Place, ZkPath};
 use crate::domain::union::Union;
 
-/// What the nodes of a replica set said, read in one go. Under the marker it is the part set of record.
+/// What the nodes of a replica set said, read in one go. Under the marker it is the record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetSnapshot {
     /// Where it was read.
@@ -67,7 +67,7 @@ pub struct ReplicaSnapshot {
 pub struct Node {
     /// Last component of its path.
     pub name: String,
-    /// Its content.
+    /// What the node held, as text.
     pub content: String,
 }
 
@@ -111,7 +111,7 @@ pub enum QueueOrder {
     },
     /// A part to fetch or to attach (`get`, `attach`).
     Bring {
-        /// The part.
+        /// The part that the replica is to get.
         part: String,
     },
     /// DROP or DETACH of a part or a partition: all parts within the range go (`drop`, `detach`).
@@ -158,7 +158,7 @@ pub struct PartNode {
     pub hash: Option<String>,
 }
 
-/// The part set of record: a settled replica set's nodes, saved before the first of them is deleted.
+/// The record: a settled replica set's nodes, saved before the first of them is deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartSetOfRecord {
     /// The migration that saved it.
@@ -178,7 +178,7 @@ pub struct Manifest {
     pub migration: MigrationName,
     /// The host that holds the parts.
     pub host: HostName,
-    /// The table.
+    /// Its name when the manifest was written: the UUID tells it also after a RENAME.
     pub table: TableName,
     /// The table's UUID.
     pub uuid: String,
@@ -223,9 +223,9 @@ impl Manifest {
 pub struct ManifestPart {
     /// The part's name.
     pub name: String,
-    /// Its partition id.
+    /// As in `system.parts`: the beginning of the part's name, which a restore keeps.
     pub partition_id: String,
-    /// Its rows.
+    /// Its rows as `system.parts` has them.
     pub rows: u64,
     /// `hash_of_all_files`, which does not change when a part is renamed.
     pub hash: String,
@@ -257,7 +257,7 @@ pub enum BadDocument {
     /// The JSON text is not of the expected form.
     #[error("it is not of the expected form")]
     Form(#[source] serde_json::Error),
-    /// The digest differs.
+    /// The text is whole, but is not the document that was asked for.
     #[error("its digest is {found}, and {expected} was written down")]
     Digest {
         /// What was written down.

@@ -117,9 +117,9 @@ fn check_plain(what: &'static str, value: String) -> Result<String, InvalidName>
 /// A table within a server: database and table, any Unicode text, as ClickHouse allows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TableName {
-    /// The database.
+    /// The database, without quotes.
     pub database: String,
-    /// The table.
+    /// The table, without quotes.
     pub table: String,
 }
 

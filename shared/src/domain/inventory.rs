@@ -1,4 +1,4 @@
-//! What an agent reports of its host when a plan is made.
+//! What an agent tells of its host when a plan is made.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::domain::place::Place;
 /// One host, inspected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostInventory {
-    /// The host.
+    /// The host by the name in agent.yaml.
     pub host: HostName,
     /// `version()` of its server.
     pub clickhouse_version: String,
@@ -24,7 +24,7 @@ pub struct HostInventory {
 /// What is on a host beside its replicated tables.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Around {
-    /// The disks.
+    /// The disks of `system.disks`.
     pub disks: Vec<Disk>,
     /// Distributed tables with blocks that are not sent yet, and how many.
     pub distributed_pending: Vec<(TableName, u64)>,
@@ -58,7 +58,7 @@ pub struct Around {
 /// A statement that has run for long already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LongStatement {
-    /// Its id.
+    /// By which KILL QUERY ends it.
     pub query_id: String,
     /// For how many seconds it has run.
     pub seconds: u64,
@@ -169,7 +169,7 @@ pub enum CarelessSetting {
 /// A disk of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
-    /// Its name.
+    /// As storage policies call it.
     pub name: String,
     /// Free bytes.
     pub free: u64,
@@ -197,11 +197,11 @@ pub fn is_too_old(text: &str) -> bool {
 /// One table replica, inspected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableInventory {
-    /// The table.
+    /// Database and name on this host.
     pub name: TableName,
     /// Its UUID, as text; all zeros in a database that gives none.
     pub uuid: String,
-    /// Its engine.
+    /// As `system.tables` has it, such as `ReplicatedMergeTree`.
     pub engine: String,
     /// Engine of its database.
     pub database_engine: String,
@@ -209,7 +209,7 @@ pub struct TableInventory {
     pub place: Option<Place>,
     /// Its ZooKeeper path as `system.replicas` has it, macros expanded.
     pub zookeeper_path: String,
-    /// Its replica name.
+    /// Under which ZooKeeper has it below `replicas`.
     pub replica_name: String,
     /// `is_readonly`.
     pub readonly: bool,
@@ -256,7 +256,7 @@ pub struct TableInventory {
 /// replicas whose groups of a number have the same hash have the same content there, whatever the parts are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartsGroup {
-    /// The group.
+    /// By the hash of the parts' content: the same on every replica.
     pub number: u16,
     /// Sum of the hashes of its parts.
     pub hash: u64,
@@ -285,7 +285,7 @@ pub struct PathFacts {
     pub ctime: i64,
     /// Digest of the table's `metadata` and `columns`.
     pub definition: String,
-    /// The replicas.
+    /// Every replica that ZooKeeper knows, of any host.
     pub replicas: Vec<ReplicaFacts>,
     /// Nodes below which the agent's identity may not delete or create.
     pub forbidden: Vec<String>,
@@ -302,7 +302,7 @@ pub struct PathFacts {
 /// One replica's nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaFacts {
-    /// Its name.
+    /// Below `replicas` of the path.
     pub name: String,
     /// Whether `is_active` is there.
     pub active: bool,

@@ -67,7 +67,7 @@ impl fmt::Display for PartName {
     }
 }
 
-/// By what parts are sorted so that they are attached in the order of their inserts: partition, first block, name.
+/// By what parts are sorted so that they are attached in the sequence of their inserts: partition, first block, name.
 #[must_use]
 pub fn order_of(name: &str) -> (String, i64, String) {
     PartName::parse(name).map_or_else(

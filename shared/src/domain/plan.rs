@@ -34,14 +34,14 @@ pub struct Plan {
     pub tables: Vec<PlannedTable>,
     /// The replica sets, sorted by path.
     pub sets: Vec<PlannedSet>,
-    /// Hosts that share replica sets, in the order in which the waves run.
+    /// Hosts that share replica sets, in the sequence in which the waves run.
     pub waves: Vec<Vec<HostIx>>,
     /// What was warned of when it was made.
     pub warnings: Vec<Finding>,
     /// What each wave was expected to cost when it was made; empty in a plan of an older release.
     #[serde(default)]
     pub forecasts: Vec<WaveForecast>,
-    /// The agent of each replica attests the part set of record before anything is deleted; not in a plan of an older
+    /// The agent of each replica attests the record before anything is deleted; not in a plan of an older
     /// release, whose log has no such step.
     #[serde(default)]
     pub attested: bool,
@@ -71,7 +71,7 @@ pub struct WaveForecast {
 /// What a wave of an earlier migration took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeasuredWave {
-    /// The migration.
+    /// The earlier migration of one of the hosts that had this pace.
     pub migration: MigrationName,
     /// When its plan was made, RFC 3339 UTC.
     pub created: String,
@@ -107,7 +107,7 @@ pub struct PlanRequest {
     pub mode: Mode,
 }
 
-/// Which way the replica sets of a plan go: which steps, in which order (coordinator, progress/modes).
+/// Which way the replica sets of a plan go: which steps, in which sequence (coordinator, progress/modes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
@@ -130,7 +130,7 @@ pub enum RestartPolicy {
 /// A host of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedHost {
-    /// Its name.
+    /// As in agent.yaml; the same in every migration.
     pub name: HostName,
     /// Version of its server when the plan was made.
     pub clickhouse_version: String,
@@ -142,17 +142,17 @@ pub struct PlannedHost {
 /// A table replica of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedTable {
-    /// Its host.
+    /// The host that has this replica.
     pub host: HostIx,
-    /// Its name.
+    /// Its name when the plan was made.
     pub name: TableName,
-    /// Its UUID.
+    /// By which a step knows the table again: another one under its name is TABLE_CHANGED.
     pub uuid: String,
-    /// Its engine.
+    /// Decides whether the sequence of parts matters, and whether merges keep the rows.
     pub engine: String,
-    /// Its replica set.
+    /// The set with which it is cleaned.
     pub set: SetIx,
-    /// Its replica name.
+    /// Under which ZooKeeper has it below `replicas`.
     pub replica_name: String,
 }
 
@@ -176,14 +176,14 @@ pub struct PlannedSet {
     pub place: Place,
     /// The table's path.
     pub path: ZkPath,
-    /// Its table replicas.
+    /// One for each replica that ZooKeeper knows.
     pub tables: Vec<TableIx>,
     /// Index into [`Plan::waves`].
     pub wave: usize,
 }
 
 impl Plan {
-    /// The hosts of a set, each once, in the set's order.
+    /// The hosts of a set, each once, in the set's sequence.
     #[must_use]
     pub fn set_hosts(&self, set: SetIx) -> Vec<HostIx> {
         let mut seen = BTreeSet::new();
@@ -226,8 +226,8 @@ impl Plan {
         }
     }
 
-    /// Whether the parts of the table have to come in order: every engine but plain MergeTree may take the later part for
-    /// the newer one.
+    /// Whether the parts of the table have to come in sequence: every engine but plain MergeTree may take the later
+    /// part for the newer one.
     #[must_use]
     pub fn keep_order(&self, table: TableIx) -> bool {
         let planned = &self.tables[table];

@@ -19,7 +19,7 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// Every code, in the order of the list.
+            /// Every code, in the sequence of the list.
             pub const ALL: &'static [Code] = &[$(Code::$variant),*];
 
             /// The code as people write it.

@@ -1,4 +1,4 @@
-//! The steps of a migration: what a coordinator orders, and what an agent answers.
+//! The steps of a migration: what a coordinator commands, and what an agent answers.
 
 mod kind;
 
@@ -17,11 +17,11 @@ use crate::domain::unsettled::{Allowed, Unsettled};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
-    /// A table replica.
+    /// Steps on the server: each replica for itself.
     Table(TableIx),
-    /// A replica set.
+    /// Steps on ZooKeeper: once for all replicas of a path.
     Set(SetIx),
-    /// A host.
+    /// The restart: once for all tables of a server.
     Host(HostIx),
 }
 
@@ -37,10 +37,10 @@ impl Target {
     }
 }
 
-/// An order to one agent.
+/// A command to one agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// The migration.
+    /// Whose plan it is of; with the attempt it names the command.
     pub migration: MigrationName,
     /// Number of the intent; grows with every intent of a migration.
     pub attempt: u64,
@@ -65,11 +65,11 @@ pub enum Order {
     Record(SetRef),
     /// See [`StepKind::Attest`].
     Attest {
-        /// The table.
+        /// The replica whose agent compares.
         table: TableRef,
-        /// Its set.
+        /// Where its nodes are.
         set: SetRef,
-        /// The packed part set of record.
+        /// The packed record.
         record: Packed,
     },
     /// See [`StepKind::Clean`].
@@ -82,18 +82,18 @@ pub enum Order {
     Witness(Witness),
     /// See [`StepKind::Attach`].
     Attach {
-        /// The table.
+        /// The replica, by its UUID: what has only its name is refused.
         table: TableRef,
         /// What must be readable at the server's place.
         witness: Witness,
-        /// The packed part set of record.
+        /// The packed record.
         record: Packed,
         /// The manifest when it was written already; without bytes when only its digest is known.
         manifest: Option<Packed>,
     },
     /// See [`StepKind::Restore`].
     Restore {
-        /// The table.
+        /// The replica, by its UUID: what has only its name is refused.
         table: TableRef,
         /// First and alone, or after the reference.
         role: Role,
@@ -103,7 +103,7 @@ pub enum Order {
         witness: Witness,
         /// Whether merges of the engine keep the number of rows.
         merges_keep_rows: bool,
-        /// Whether the order of parts matters: the engine takes the later one for the newer.
+        /// Whether the sequence of parts matters: the engine takes the later one for the newer.
         keep_order: bool,
         /// The names of all replicas of the set.
         replicas: Vec<String>,
@@ -115,7 +115,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// The step that is ordered.
+    /// The step that is commanded.
     #[must_use]
     pub fn kind(&self) -> StepKind {
         match self {
@@ -173,20 +173,20 @@ pub enum About<'a> {
         /// The table's path.
         path: &'a ZkPath,
     },
-    /// Its server.
+    /// The server of that host, with all its tables.
     Host,
 }
 
 /// A table replica as an agent finds it: by UUID, path and replica name, not by name alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableRef {
-    /// Its name.
+    /// As the plan has it; a table that was renamed is known by its UUID.
     pub name: TableName,
-    /// Its UUID.
+    /// As `system.tables` has it; other on each host.
     pub uuid: String,
-    /// Its ZooKeeper path.
+    /// The path that it was made with, macros filled in.
     pub path: ZkPath,
-    /// Its replica name.
+    /// The replica that it was made as, macros filled in.
     pub replica_name: String,
 }
 
@@ -201,7 +201,7 @@ pub struct SetRef {
     pub replicas: Vec<String>,
     /// What the plan allows.
     pub allowed: Allowed,
-    /// A marker of this migration was created on it before, and its part set of record is saved: a path that is not
+    /// A marker of this migration was created on it before, and its record is saved: a path that is not
     /// there any more counts as cleaned.
     pub recorded: bool,
 }
@@ -215,7 +215,7 @@ pub struct Witness {
     pub path: ZkPath,
     /// Name of the node, directly under the chroot.
     pub node: String,
-    /// Its content.
+    /// Drawn at random, so that no older witness proves anything.
     pub content: String,
     /// The plan's replicas, each with the UUID of its table: what somebody restores by hand is told by them from what
     /// others have made at the path.
@@ -229,7 +229,7 @@ pub enum Role {
     Reference,
     /// After the reference.
     Follower {
-        /// The packed part set of record, which says what becomes of the replica's parts.
+        /// The packed record, which says what becomes of the replica's parts.
         record: Packed,
         /// The packed manifests of the reference and then of those that were restored before it and brought parts.
         before: Vec<Packed>,
@@ -242,7 +242,7 @@ pub enum Role {
 pub enum Outcome {
     /// The step is done: it was done now, or found done.
     Done(Done),
-    /// The step failed.
+    /// The step was not done, or not whole; the failure tells whether it may pass.
     Failed(Failure),
 }
 
@@ -254,14 +254,14 @@ pub enum Done {
     Plain,
     /// Settle: what keeps the set from being settled, if anything.
     Settled(Vec<Unsettled>),
-    /// Record: under the marker the set was still settled, or its union could be decided, and its part set of record is
+    /// Record: under the marker the set was still settled, or its union could be decided, and its record is
     /// saved; or not, and the marker is gone again.
     Recorded {
         /// Digest of the document; none when nothing was saved.
         digest: Option<String>,
         /// What keeps the set from being settled.
         unsettled: Vec<Unsettled>,
-        /// The names of the replicas in the order in which they are to be restored; empty when nothing was saved.
+        /// The names of the replicas in the sequence in which they are to be restored; empty when nothing was saved.
         order: Vec<String>,
         /// A replica after the first brings parts of its own, so that they are restored one after another.
         one_by_one: bool,
@@ -288,7 +288,7 @@ pub enum Done {
         digest: String,
         /// Active parts.
         parts: u64,
-        /// Their rows.
+        /// Rows of these parts.
         rows: u64,
     },
     /// Restore: every part is accounted for.
@@ -307,7 +307,7 @@ pub struct Exported {
     pub file: String,
     /// How many nodes are in it.
     pub nodes: u64,
-    /// Its size.
+    /// Size of the file on disk, packed.
     pub bytes: u64,
     /// SHA-256 of its lines, as `rekeeper-agent znodes --verify` prints it; empty for one of an older agent.
     #[serde(default)]
@@ -376,13 +376,13 @@ impl Failure {
 /// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The migration.
+    /// Whose attempt it was.
     pub migration: MigrationName,
     /// The command's attempt.
     pub attempt: u64,
     /// What came of it.
     pub outcome: Outcome,
-    /// The document that a step made: part set of record, manifest or account.
+    /// The document that a step made: record, manifest or account.
     pub document: Option<Packed>,
 }
 
@@ -391,9 +391,9 @@ pub struct Event {
 pub struct Hello {
     /// [`crate::PROTOCOL_VERSION`] of the agent.
     pub protocol: u32,
-    /// Its release.
+    /// Release of the agent, as Cargo has it.
     pub agent_version: String,
-    /// Its host.
+    /// The name in agent.yaml; with TLS one of its certificate.
     pub host: HostName,
     /// What tells its ClickHouse server from others: two agents of one server have the same.
     pub server_id: String,

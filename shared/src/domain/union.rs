@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 /// How a set is restored.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Union {
-    /// The names of the replicas in the order in which they are restored: the reference first.
+    /// The names of the replicas in the sequence in which they are restored: the reference first.
     pub order: Vec<String>,
-    /// For each replica after the reference, in that order, the parts that the reference has not under the same name
+    /// For each replica after the reference, in that sequence, the parts that the reference has not under the same name
     /// and with the same content.
     pub shares: Vec<Share>,
 }
@@ -16,7 +16,7 @@ pub struct Union {
 /// What becomes of the parts of one replica that the ones before it have not.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Share {
-    /// The replica.
+    /// Its name below `replicas` of the path.
     pub replica: String,
     /// Name and verdict; a part that is not here is the same on a replica before it.
     pub parts: Vec<(String, Verdict)>,
@@ -28,7 +28,7 @@ pub struct Share {
 pub enum Verdict {
     /// Its rows are in these parts of replicas before it: the log or a queue has the merges between them.
     Covered {
-        /// Their names.
+        /// Names of parts of replicas that are restored before this one.
         by: Vec<String>,
     },
     /// Nobody before it has its rows: it is attached again on its replica, and the others fetch it.

@@ -18,19 +18,19 @@ pub enum Unsettled {
     /// A server has the table attached.
     #[error("replica {replica} is active: a server has the table attached")]
     Active {
-        /// The replica.
+        /// The replica that has a live `is_active`.
         replica: String,
     },
     /// ClickHouse marked the replica as lost.
     #[error("replica {replica} is marked as lost (is_lost)")]
     Lost {
-        /// The replica.
+        /// The replica with `is_lost`.
         replica: String,
     },
     /// The replica has entries to execute that are no merges.
     #[error("replica {replica} has {entries} queue entries that are no merges (first: {first})")]
     Queue {
-        /// The replica.
+        /// The replica that has still to execute them.
         replica: String,
         /// How many.
         entries: usize,
@@ -40,7 +40,7 @@ pub enum Unsettled {
     /// The replica has not taken all log entries.
     #[error("replica {replica} has taken the log up to {pointer}, and the log ends at {end}")]
     Log {
-        /// The replica.
+        /// The replica that has not read them.
         replica: String,
         /// Its `log_pointer`.
         pointer: i64,
@@ -50,7 +50,7 @@ pub enum Unsettled {
     /// The replica's definition is not the table's.
     #[error("replica {replica} has other {what} than the table (an ALTER that it has not applied)")]
     Definition {
-        /// The replica.
+        /// The replica that differs from the path.
         replica: String,
         /// `metadata` or `columns`.
         what: String,
@@ -58,7 +58,7 @@ pub enum Unsettled {
     /// The replica gave up parts.
     #[error("replica {replica} has lost {count} parts (lost_part_count)")]
     LostParts {
-        /// The replica.
+        /// The replica that gave them up.
         replica: String,
         /// How many.
         count: u64,
@@ -80,9 +80,9 @@ pub enum Unsettled {
     Content {
         /// One replica.
         one: String,
-        /// The other.
+        /// The replica whose part has other content.
         other: String,
-        /// The part.
+        /// The name that both have.
         part: String,
     },
     /// The replica has patch parts (lightweight UPDATE), which do not apply any more once part names have shifted.
@@ -91,7 +91,7 @@ pub enum Unsettled {
          APPLY PATCHES, and wait until system.parts has no active part with a partition_id of patch-..."
     )]
     PatchParts {
-        /// The replica.
+        /// The replica that has them.
         replica: String,
         /// How many.
         count: usize,
@@ -104,9 +104,9 @@ pub enum Unsettled {
          SYSTEM START MERGES, and let it finish"
     )]
     Mutation {
-        /// The replica.
+        /// The replica on which a part is not mutated yet.
         replica: String,
-        /// The mutation.
+        /// Its node below `mutations`.
         mutation: String,
         /// The first of them.
         part: String,
@@ -116,9 +116,9 @@ pub enum Unsettled {
     /// What a replica has and the others have not, and nothing proves what to do with it.
     #[error("part {part} of replica {replica}: {why}")]
     Undecided {
-        /// The replica.
+        /// The replica that has the part.
         replica: String,
-        /// The part.
+        /// Whose rows nothing in ZooKeeper tells.
         part: String,
         /// Why it cannot be decided.
         why: String,

@@ -12,7 +12,7 @@ pub struct Item {
     pub code: Code,
     /// The table, as `db.table`.
     pub table: Option<String>,
-    /// The host.
+    /// The host on which it was found; none if it concerns the plan as a whole.
     pub host: Option<String>,
     /// What was found.
     pub message: String,
@@ -74,7 +74,7 @@ impl From<&Finding> for Item {
 /// Items that have one code and one remedy, and of which an agent says the same has to be done.
 #[derive(Debug)]
 pub struct Block<'a> {
-    /// The causes, in the order in which they came.
+    /// The causes, in the sequence in which they came.
     pub causes: Vec<Cause<'a>>,
 }
 

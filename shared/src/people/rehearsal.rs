@@ -1,4 +1,5 @@
-//! What a step would do if it were ordered now: `rekeeper start --dry-run`. Its JSON is a contract, like that of `view`.
+//! What a step would do if it were commanded now: `rekeeper start --dry-run`. Its JSON is a contract, like that of
+//! `view`.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,20 +30,20 @@ pub struct RehearsedStep {
     pub host: HostName,
     /// The attempt that it would be, if nothing fails.
     pub attempt: u64,
-    /// The step.
+    /// As in `events`, such as `detach`.
     pub step: String,
     /// The table as `db.table`, the path of a set, or the host.
     pub target: String,
     /// The ensemble and chroot of the plan, for steps on ZooKeeper.
     pub place: Option<String>,
-    /// What it would change, in order; empty for a step that only reads.
+    /// What it would change, in sequence; empty for a step that only reads.
     pub actions: Vec<Action>,
 }
 
-/// `rekeeper start NAME --dry-run`: the steps of each host, in the order in which they would be ordered.
+/// `rekeeper start NAME --dry-run`: the steps of each host, in the sequence in which they would be commanded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DryRunView {
-    /// The migration.
+    /// The name of the plan.
     pub name: String,
     /// Host by host.
     pub hosts: Vec<RehearsedHost>,
@@ -51,8 +52,8 @@ pub struct DryRunView {
 /// The steps of one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RehearsedHost {
-    /// The host.
+    /// Whose agent was asked.
     pub host: HostName,
-    /// Its steps.
+    /// In the sequence in which they would be sent.
     pub steps: Vec<RehearsedStep>,
 }

@@ -14,9 +14,9 @@ use crate::people::view::{ExportStatus, State, TableStatus};
 /// `rekeeper report NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportView {
-    /// The migration.
+    /// The name of its plan.
     pub name: MigrationName,
-    /// Its state.
+    /// As `status` shows it.
     pub state: State,
     /// Where what was in ZooKeeper is exported to, one for each path that is recorded.
     #[serde(default)]
@@ -30,7 +30,7 @@ pub struct ReportView {
 pub struct ExportReport {
     /// The table's path.
     pub zookeeper_path: String,
-    /// The file.
+    /// Where the file is, and its digest.
     #[serde(flatten)]
     pub export: ExportStatus,
 }
@@ -38,17 +38,17 @@ pub struct ExportReport {
 /// A table replica in a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableReport {
-    /// Its host.
+    /// The host that has this replica.
     pub host: HostName,
-    /// Its database.
+    /// The database, without quotes.
     pub database: String,
-    /// Its table.
+    /// The table, without its database and without quotes.
     pub table: String,
-    /// Its path.
+    /// The path that it shares with the other replicas of its set.
     pub zookeeper_path: String,
-    /// Its replica name.
+    /// Its name below `replicas` of the path.
     pub replica_name: String,
-    /// Its status.
+    /// INIT, DETACHED, ZK_CLEANED or RESTORED.
     pub status: TableStatus,
     /// How it is restored; none before that is known.
     pub role: Option<ReplicaRole>,
@@ -77,7 +77,7 @@ pub enum ReplicaRole {
 pub struct PartReport {
     /// Its name in the manifest.
     pub name: String,
-    /// Its rows.
+    /// Rows of the manifest, not read anew.
     pub rows: u64,
     /// What became of it.
     pub fate: PartFate,
@@ -139,7 +139,7 @@ impl PartFate {
 /// A folder under `detached/` in a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FolderReport {
-    /// Its name.
+    /// Below `detached/` of the table.
     pub name: String,
     /// Why it is there.
     pub why: Why,

@@ -8,7 +8,7 @@ use crate::domain::problem::{Code, Finding, Problem};
 /// One host, of `rekeeper hosts`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostView {
-    /// Its name.
+    /// The name in agent.yaml.
     pub host: HostName,
     /// Whether its agent is connected.
     pub connected: bool,
@@ -42,7 +42,7 @@ pub struct RefusalView {
 /// A plan, of `rekeeper plan`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanView {
-    /// Its name.
+    /// As it was given to `rekeeper plan`; a migration is called like its plan.
     pub name: MigrationName,
     /// With one of these nothing is saved.
     pub blockers: Vec<Finding>,
@@ -53,14 +53,14 @@ pub struct PlanView {
     /// What each of them takes along, and is expected to cost.
     #[serde(default)]
     pub forecast: Vec<WaveView>,
-    /// The replica sets.
+    /// One for each ZooKeeper path.
     pub replica_sets: Vec<PlannedSetView>,
 }
 
 /// A wave of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaveView {
-    /// Its hosts.
+    /// They move together, since they share tables.
     pub hosts: Vec<HostName>,
     /// How many replica sets it moves.
     pub replica_sets: u64,
@@ -86,20 +86,20 @@ pub struct WaveView {
 pub struct PlannedSetView {
     /// The table's path.
     pub zookeeper_path: String,
-    /// Its replicas.
+    /// One for each replica that ZooKeeper knows.
     pub replicas: Vec<PlannedReplicaView>,
 }
 
 /// A table replica of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedReplicaView {
-    /// Its host.
+    /// The host that has this replica.
     pub host: HostName,
-    /// Its database.
+    /// The database, without quotes.
     pub database: String,
-    /// Its table.
+    /// The table, without its database and without quotes.
     pub table: String,
-    /// Its replica name.
+    /// Its name below `replicas` of the path.
     pub replica_name: String,
 }
 
@@ -247,13 +247,13 @@ impl Counts {
 /// One line of `rekeeper status` without a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigrationLine {
-    /// Its name.
+    /// As it was given to `rekeeper plan`; a migration is called like its plan.
     pub name: MigrationName,
-    /// Its state.
+    /// Whether something goes on, and how it ended.
     pub state: State,
-    /// Its phase.
+    /// That of the table that is furthest behind.
     pub phase: Phase,
-    /// Its tables.
+    /// How many table replicas have each status.
     pub counts: Counts,
     /// When its plan was made, RFC 3339 UTC.
     pub created: String,
@@ -262,11 +262,11 @@ pub struct MigrationLine {
 /// `rekeeper status NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusView {
-    /// Its name.
+    /// As it was given to `rekeeper plan`; a migration is called like its plan.
     pub name: MigrationName,
-    /// Its state.
+    /// Whether something goes on, and how it ended.
     pub state: State,
-    /// Its phase.
+    /// That of the table that is furthest behind.
     pub phase: Phase,
     /// The barrier at which it will pause, or paused.
     pub until: Option<Until>,
@@ -280,21 +280,21 @@ pub struct StatusView {
     pub retries: Vec<RetryStatus>,
     /// All tables.
     pub counts: Counts,
-    /// The waves, in their order.
+    /// The waves, in their sequence.
     #[serde(default)]
     pub waves: Vec<WaveStatus>,
-    /// The hosts.
+    /// By name.
     pub hosts: Vec<HostStatus>,
-    /// The replica sets.
+    /// One for each ZooKeeper path of the plan.
     pub replica_sets: Vec<SetStatus>,
-    /// The table replicas.
+    /// One for each table and host.
     pub tables: Vec<TableStatusView>,
 }
 
 /// A wave in a status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaveStatus {
-    /// Its hosts.
+    /// They move together, since they share tables.
     pub hosts: Vec<HostName>,
     /// Its tables by status.
     pub counts: Counts,
@@ -311,15 +311,15 @@ pub struct WaveStatus {
 /// A step under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningStep {
-    /// The attempt.
+    /// As `events` has it; grows with every command of the migration.
     pub attempt: u64,
-    /// The step.
+    /// As in `events`, such as `detach`.
     pub step: String,
     /// The host that does it.
     pub host: HostName,
     /// The table as `db.table`, the path of a set, or the host.
     pub target: String,
-    /// Whole seconds since it was ordered, or since the coordinator started.
+    /// Whole seconds since it was commanded, or since the coordinator started.
     pub seconds: u64,
     /// What the agent says of it.
     pub doing: Option<String>,
@@ -342,14 +342,14 @@ pub struct RetryStatus {
     pub code: Code,
     /// Why it failed the last time.
     pub reason: String,
-    /// Whole seconds until it is tried again, 0 as soon as it can be ordered; none while that is under way.
+    /// Whole seconds until it is tried again, 0 as soon as it can be commanded; none while that is under way.
     pub next_seconds: Option<u64>,
 }
 
 /// A host in a status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostStatus {
-    /// Its name.
+    /// The name in agent.yaml.
     pub host: HostName,
     /// Whether its agent is connected.
     pub connected: bool,
@@ -357,7 +357,7 @@ pub struct HostStatus {
     pub version: String,
     /// When its server was restarted for this migration, RFC 3339 UTC.
     pub restarted_at: Option<String>,
-    /// Its tables.
+    /// How many of its table replicas have each status.
     pub counts: Counts,
     /// It was left out with `skip --host`.
     #[serde(default)]
@@ -390,11 +390,11 @@ pub struct SetStatus {
 pub struct ExportStatus {
     /// The host that has it.
     pub host: HostName,
-    /// The file there.
+    /// Its path on that host.
     pub file: String,
     /// Nodes in it.
     pub nodes: u64,
-    /// Its size.
+    /// Size of the file on disk, packed.
     pub bytes: u64,
     /// SHA-256 of its lines, as `rekeeper-agent znodes --verify` prints it; empty for one of an older agent.
     #[serde(default)]
@@ -404,19 +404,19 @@ pub struct ExportStatus {
 /// A table replica in a status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableStatusView {
-    /// Its host.
+    /// The host that has this replica.
     pub host: HostName,
-    /// Its database.
+    /// The database, without quotes.
     pub database: String,
-    /// Its table.
+    /// The table, without its database and without quotes.
     pub table: String,
-    /// Its UUID.
+    /// Its UUID on that host.
     pub uuid: String,
-    /// Its path.
+    /// The path that it shares with the other replicas of its set.
     pub zookeeper_path: String,
-    /// Its replica name.
+    /// Its name below `replicas` of the path.
     pub replica_name: String,
-    /// Its status.
+    /// INIT, DETACHED, ZK_CLEANED or RESTORED.
     pub status: TableStatus,
     /// How many commands were sent for it.
     pub attempts: u64,
@@ -448,7 +448,7 @@ pub struct EventView {
     pub kind: String,
     /// The attempt, for intents and their outcomes.
     pub attempt: Option<u64>,
-    /// The step.
+    /// As in `events`, such as `detach`.
     pub step: Option<String>,
     /// The host that does it.
     pub host: Option<HostName>,

@@ -14,7 +14,7 @@ mod tree;
 /// A configuration that cannot be used: every problem that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadConfig {
-    /// The file.
+    /// The configuration file, as it was named on the command line.
     pub file: PathBuf,
     /// What is wrong with it, one line each.
     pub problems: Vec<String>,

@@ -176,7 +176,7 @@ pub enum Unfit {
     Roles {
         /// Whose it is.
         subject: String,
-        /// The units.
+        /// The organizational units (OU) that its subject has.
         units: String,
     },
     /// Nobody could tell later who ordered something.

@@ -13,7 +13,7 @@ use rekeeper_shared::domain::union::{Share, Verdict};
 /// The manifest of a replica that was restored before, and what it brought.
 #[derive(Debug, Clone, Copy)]
 pub struct Before<'a> {
-    /// Its manifest.
+    /// The parts with which it was attached.
     pub manifest: &'a Manifest,
     /// Its share; none for the reference, of which everything counts.
     pub share: Option<&'a Share>,
@@ -22,11 +22,11 @@ pub struct Before<'a> {
 /// What the account of a follower is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct FollowerEvidence<'a> {
-    /// Its own manifest.
+    /// The parts with which the follower itself was attached.
     pub manifest: &'a Manifest,
     /// What was decided of its parts.
     pub share: &'a Share,
-    /// The reference, and those that brought parts, in the order in which they were restored.
+    /// The reference, and those that brought parts, in the sequence in which they were restored.
     pub before: &'a [Before<'a>],
     /// The active parts now.
     pub active: &'a [ActivePart],
@@ -41,13 +41,13 @@ pub struct FollowerEvidence<'a> {
     pub merges_keep_rows: bool,
 }
 
-/// Replica (its place in the order) and name of a part that has to be there.
+/// Replica (its place in the sequence) and name of a part that has to be there.
 type Origin<'a> = (usize, &'a str);
 
 /// Accounts for every part of a follower's manifest, and for what it has to hold of the replicas before it.
 ///
 /// What has to be active are the parts of the reference, those that others brought, and its own that it had to bring and
-/// that do not lie in `detached/` any more: in this order they got their blocks.
+/// that do not lie in `detached/` any more: in this sequence they got their blocks.
 #[must_use]
 pub fn account_follower(evidence: FollowerEvidence<'_>) -> Account {
     let own = evidence.before.len();
@@ -154,8 +154,8 @@ fn same<'a>(
     origins.find(|origin| content.get(origin).is_some_and(|other| is_same(other, part)))
 }
 
-/// Where each of the expected parts is now, by the rule for the reference: they got their blocks in this order, so under
-/// names that say it they are accounted for like the parts of one replica.
+/// Where each of the expected parts is now, by the rule for the reference: they got their blocks in this sequence, so
+/// under names that say it they are accounted for like the parts of one replica.
 fn fates_now<'a>(
     evidence: FollowerEvidence<'_>,
     expected: &[(Origin<'a>, &ManifestPart)],

@@ -47,8 +47,8 @@ pub(super) fn merged_since<'a>(evidence: Evidence<'a>) -> HashMap<Content<'a>, V
     merged
 }
 
-/// Parts are attached in order, and merges are of neighbours: so the active parts, in order, are the parts of the
-/// manifest, in order, either themselves or exactly so many of them as have the rows of a merged one. None when that
+/// Parts are attached in sequence, and merges are of neighbours: so the active parts, in sequence, are the parts of the
+/// manifest, in sequence, either themselves or exactly so many of them as have the rows of a merged one. None when that
 /// does not come out even for the whole partition.
 ///
 /// This holds also where blocks have gaps: a part that was cut off while it was attached has used up a block.

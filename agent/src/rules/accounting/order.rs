@@ -1,4 +1,4 @@
-//! Engines other than MergeTree take the later part of two for the newer one: is the order of inserts kept? Pure.
+//! Engines other than MergeTree take the later part of two for the newer one: is the sequence of inserts kept? Pure.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -9,11 +9,12 @@ use rekeeper_shared::domain::part::{PartName, order_of};
 
 type Partition<'a> = (Vec<&'a ManifestPart>, Vec<(PartName, &'a ActivePart)>);
 
-/// The active parts that have to be detached and attached again, in this order, so that in every partition the parts of
-/// the manifest stand in the order of their inserts, and what users wrote since comes after them. None when they do.
+/// The active parts that have to be detached and attached again, in this sequence, so that in every partition the parts
+/// of the manifest stand in the sequence of their inserts, and what users wrote since comes after them. None when they
+/// do.
 ///
-/// `RESTORE` attaches in order; what was left of one that was cut is attached after what is active already, and after
-/// what users wrote in between.
+/// `RESTORE` attaches in sequence; what was left of one that was cut is attached after what is active already, and
+/// after what users wrote in between.
 #[must_use]
 pub fn out_of_order(manifest: &[ManifestPart], active: &[ActivePart]) -> Vec<String> {
     let mut partitions: BTreeMap<&str, Partition<'_>> = BTreeMap::new();
@@ -36,8 +37,8 @@ pub fn out_of_order(manifest: &[ManifestPart], active: &[ActivePart]) -> Vec<Str
     partitions.into_values().flat_map(of_partition).collect()
 }
 
-/// The active parts of a partition in the order in which they should stand; what was merged of the first parts of the
-/// manifest alone is left out, since it stands well.
+/// The active parts of a partition in the sequence in which they should stand; what was merged of the first parts of
+/// the manifest alone is left out, since it stands well.
 fn wanted<'a>(parts: &[&'a ManifestPart], actives: &'a [(PartName, &'a ActivePart)]) -> Vec<&'a PartName> {
     let mut positions: HashMap<Content<'_>, VecDeque<i64>> = HashMap::new();
     for (position, part) in (0..).zip(parts) {

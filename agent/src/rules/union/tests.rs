@@ -141,7 +141,7 @@ fn what_a_laggard_had_still_to_drop_does_not_come_back() {
             .iter()
             .all(|(_, v)| matches!(v, Verdict::Dropped { .. }))
     );
-    // The order is in the log only.
+    // The sequence is in the log only.
     let log = [LogEntry {
         number: 0,
         order: drop_all(),

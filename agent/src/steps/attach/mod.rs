@@ -154,7 +154,7 @@ fn finished(known: Known) -> Finished {
     }
 }
 
-/// The part set of record, and this replica in it.
+/// The record, and this replica in it.
 fn recorded_replica(table: &TableRef, record: &Packed) -> Result<(PartSetOfRecord, ReplicaSnapshot), Failure> {
     let lost = |text: String| Failure::lasting(Code::StoredDocumentLost, text);
     let record: PartSetOfRecord = unpack(&record.bytes, Some(&record.digest))

@@ -68,7 +68,7 @@ fn not_as_recorded(record: &PartSetOfRecord, manifest: &Manifest) -> Option<Stri
 }
 
 impl Following {
-    /// Reads what came with the order. What the others are said to have has to be what is on record of them.
+    /// Reads what came with the command. What the others are said to have has to be what is on record of them.
     pub(super) fn read(
         context: &Context,
         table: &TableRef,

@@ -1,5 +1,5 @@
-//! What an interrupted restore left in `detached/` of the reference, attached again: in order, each once, and nothing
-//! that is not on the manifest.
+//! What an interrupted restore left in `detached/` of the reference, attached again: in sequence, each once, and
+//! nothing that is not on the manifest.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;

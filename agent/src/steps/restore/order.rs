@@ -1,4 +1,4 @@
-//! The order of parts, where the engine takes the later one for the newer.
+//! The sequence of parts, where the engine takes the later one for the newer.
 
 use crate::rules::accounting::out_of_order;
 use rekeeper_shared::domain::ids::quote_literal;
@@ -10,7 +10,7 @@ use crate::steps::failed;
 use crate::steps::shared::names::kept_name;
 
 impl Work<'_> {
-    /// Where the order of parts matters, it has to be that of the manifest, with what users wrote since at the end.
+    /// Where the sequence of parts matters, it has to be that of the manifest, with what users wrote since at the end.
     pub(super) async fn check_order(&self) -> Result<(), Failure> {
         if !self.order.keep_order || self.following.is_some() {
             return Ok(()); // A follower has its parts of the reference, under the same names.

@@ -24,7 +24,8 @@ impl Work<'_> {
     /// On the reference: it is alone at its path and has made it, or what it was given by a stranger is gone again.
     pub(super) async fn alone(&self) -> Result<(), Failure> {
         if self.restore_note()?.by_hand {
-            // Its content was looked at, and in which order somebody has restored equal replicas makes no difference.
+            // Its content was looked at, and in which sequence somebody has restored equal replicas makes no
+            // difference.
             at_path(self.context, self.order.witness, Some(self.table)).await?;
             return Ok(());
         }

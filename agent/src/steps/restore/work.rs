@@ -23,10 +23,10 @@ pub(super) const BY_ITSELF: Duration = Duration::from_secs(10);
 /// What is told where nothing more special is known.
 pub(super) const CODE: Code = Code::RestoreFailed;
 
-/// What is ordered.
+/// What is commanded.
 #[derive(Debug, Clone)]
 pub struct Restore<'a> {
-    /// The table.
+    /// The replica that is restored.
     pub table: &'a TableRef,
     /// First and alone, or after the reference.
     pub role: &'a Role,
@@ -36,7 +36,7 @@ pub struct Restore<'a> {
     pub witness: &'a Witness,
     /// Whether merges of the engine keep the number of rows.
     pub merges_keep_rows: bool,
-    /// Whether the order of parts matters: the engine takes the later one for the newer.
+    /// Whether the sequence of parts matters: the engine takes the later one for the newer.
     pub keep_order: bool,
     /// The names of all replicas of the set.
     pub replicas: &'a [String],

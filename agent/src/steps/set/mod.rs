@@ -1,8 +1,8 @@
 //! The steps on a replica set's nodes in ZooKeeper: freeze, settle, record, clean, release,
 //! witness.
 //!
-//! What may be done to the nodes, and in which order, is decided in `zookeeper`; whether a set is settled by the rule
-//! that all programs share. Here the two are put together, and what went wrong is told.
+//! What may be done to the nodes, and in which sequence, is decided in `zookeeper`; whether a set is settled by the
+//! rule that all programs share. Here the two are put together, and what went wrong is told.
 
 mod clean;
 mod export;

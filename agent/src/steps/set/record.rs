@@ -14,8 +14,8 @@ use crate::steps::{Context, Finished, StepResult, state_failed};
 use crate::words::in_full;
 use crate::zookeeper::{CleanError, ZooKeeper};
 
-/// Fences the set for this attempt, saves its part set of record and exports its nodes; a set that is not settled any more, or cannot be
-/// recorded, is let go again.
+/// Fences the set for this attempt, saves its record and exports its nodes; a set that is not settled any more, or
+/// cannot be recorded, is let go again.
 ///
 /// # Errors
 /// RECORD_FAILED, FOREIGN_NODES, EXPORT_FAILED, EXPORT_TOO_LARGE, ACL_DENIED, RELEASE_FAILED.

@@ -1,4 +1,4 @@
-//! Which part set of record this agent has found true itself.
+//! Which record this agent has found true itself.
 
 use rekeeper_shared::domain::document::Packed;
 use rekeeper_shared::domain::problem::Code;
@@ -6,7 +6,7 @@ use rekeeper_shared::domain::step::{Failure, TableRef};
 
 use crate::steps::{Context, state_failed};
 
-/// The record that is ordered is the one that this agent has attested; false when its note of that is lost.
+/// The record that is commanded is the one that this agent has attested; false when its note of that is lost.
 ///
 /// # Errors
 /// RECORD_DISPUTED when it is another one.
@@ -22,7 +22,7 @@ pub(in crate::steps) fn is_attested(context: &Context, table: &TableRef, record:
     }
 }
 
-/// Another record is ordered than this agent has found true.
+/// Another record is commanded than this agent has found true.
 pub(in crate::steps) fn disputed(context: &Context, table: &TableRef, record: &Packed, what: &str) -> Failure {
     let text = format!(
         "the agent of {} is told that the record {} has the parts of {}, and that is not so: {what}",

@@ -24,9 +24,9 @@ pub struct Context {
     pub state: State,
     /// The agent's host.
     pub host: HostName,
-    /// The migration.
+    /// Whose command it is.
     pub migration: MigrationName,
-    /// The attempt.
+    /// The number of the command: markers and query ids have it.
     pub attempt: u64,
     /// How many bytes the export of a set's nodes may take.
     pub export_limit: u64,

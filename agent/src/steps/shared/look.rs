@@ -68,7 +68,7 @@ pub(in crate::steps) enum Renaming {
     Table,
     /// Another table has its name now.
     Swap,
-    /// Its database was.
+    /// The whole database has another name.
     Database,
 }
 

@@ -19,7 +19,7 @@ pub(in crate::steps) struct Known {
 }
 
 /// The manifest that the coordinator has on record, from the agent's state folder. If that has lost it or holds another
-/// one, it is put back from the copy that came with the order: RESTORE may have begun, so none can be made.
+/// one, it is put back from the copy that came with the command: RESTORE may have begun, so none can be made.
 pub(in crate::steps) fn on_record(context: &Context, table: &TableRef, expected: &Packed) -> Result<Known, Failure> {
     let (state, migration) = (&context.state, &context.migration);
     let file = state.manifest_file(migration, table);
@@ -92,8 +92,8 @@ fn lost(context: &Context, table: &TableRef, why: &str) -> Failure {
     Failure { problem, retry: false }
 }
 
-/// The manifest that an earlier attempt wrote and of which the coordinator was not told, so that it cannot have ordered
-/// RESTORE. One that is damaged is set aside: another can be made.
+/// The manifest that an earlier attempt wrote and of which the coordinator was not told, so that it cannot have
+/// commanded RESTORE. One that is damaged is set aside: another can be made.
 pub(in crate::steps) fn not_on_record(context: &Context, table: &TableRef) -> Result<Option<Known>, Failure> {
     let (state, migration) = (&context.state, &context.migration);
     match state.manifest(migration, table) {

@@ -1,5 +1,5 @@
 //! The kinds of steps, a row each: what a step is about, what it counts against, and what people are told of it. Which
-//! of them a migration goes through, in which order and under which guards, is said by its mode (coordinator,
+//! of them a migration goes through, in which sequence and under which guards, is said by its mode (coordinator,
 //! progress/modes).
 
 use std::fmt;
@@ -11,11 +11,11 @@ use crate::domain::problem::Code;
 /// What a step is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// A table replica.
+    /// On the server: each replica for itself.
     Table,
-    /// A replica set.
+    /// On ZooKeeper: once for all replicas of a path.
     Set,
-    /// A host.
+    /// Once for all tables of a server.
     Host,
 }
 
@@ -110,9 +110,9 @@ steps! {
     Reattach "reattach" Table Tables "1 min at most" AttachFailed;
     /// Read the nodes, judge; changes nothing.
     Settle "settle" Set Sets "no limit" RecordFailed;
-    /// Marker, judge again under it, part set of record.
+    /// Marker, judge again under it, record.
     Record "record" Set Sets "no limit" RecordFailed;
-    /// Its own agent compares the part set of record with what it reads itself, under the marker of the record.
+    /// Its own agent compares the record with what it reads itself, under the marker of the record.
     Attest "attest" Table Sets "no limit" RecordFailed;
     /// Delete the nodes, under the attempt's own marker.
     Clean "clean" Set Sets "no limit" CleanFailed;

@@ -11,7 +11,7 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, V
 use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 use serde_saphyr::Spanned;
 
-/// A document.
+/// A YAML text whose values know where they are written.
 #[derive(Debug)]
 pub(super) struct Tree<'t> {
     text: &'t str,
