@@ -253,7 +253,7 @@ fn set_ref(plan: &Plan, progress: &Progress, set: SetIx) -> SetRef {
         replicas: plan.replica_names(set),
         allowed: Allowed {
             // Only when nothing else helps.
-            diverged: progress.sets[set].diverged,
+            diverged: progress.sets[set].is_diverged(),
             ..plan.allowed(set)
         },
         recorded: progress.sets[set].record.is_some(),

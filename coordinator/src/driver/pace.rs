@@ -154,7 +154,7 @@ mod tests {
         let expected = |pace: &Pace, progress: &Progress| pace.expected(&plan, progress, 1, at(500));
         assert_eq!(pace.measured(0, at(0)), None);
         progress.in_flight.insert(1, step(StepKind::Detach));
-        progress.tables[0].maybe_detached = true;
+        progress.tables[0].at = TableAt::Detaching;
         pace.look(&plan, &progress, at(0));
         assert_eq!(pace.measured(0, at(3)), Some(Duration::from_secs(3)));
         progress.in_flight.clear();

@@ -239,7 +239,7 @@ fn host_left(migration: &Migration, host: &HostName) -> Result<String, OperatorE
     let (forward, back): (Vec<usize>, Vec<usize>) = plan
         .sets_on(ix)
         .filter(|&set| !progress.is_over(plan, set))
-        .partition(|&set| progress.sets[set].irreversible);
+        .partition(|&set| progress.sets[set].is_irreversible());
     Ok(format!(
         "{host} is left out for good; without its replicas {} go on, and {} go back into service; its own tables stay as \
          they are, and `rekeeper problems {}` says how they come back",
@@ -271,7 +271,7 @@ fn replica_left(migration: &Migration, table: &TableName, host: &HostName) -> Re
 fn abort_notice(migration: &Migration) -> String {
     let (plan, progress) = (&migration.plan, &migration.progress);
     let forward: Vec<usize> = (0..plan.sets.len())
-        .filter(|&s| progress.sets[s].irreversible)
+        .filter(|&s| progress.sets[s].is_irreversible())
         .collect();
     if forward.is_empty() {
         return "every table is put back into service on its old metadata".to_owned();

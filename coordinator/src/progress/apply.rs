@@ -1,17 +1,16 @@
 //! The one place where a record changes the progress of a migration: intents and events here, what people order in
-//! [`ordered`].
+//! [`ordered`], what is found of a set in [`judged`].
 
+mod judged;
 mod ordered;
 
 use rekeeper_shared::domain::plan::{HostIx, Plan, SetIx, TableIx};
 use rekeeper_shared::domain::problem::{Code, Problem};
 use rekeeper_shared::domain::step::{Done, Exported, Failure, Outcome, StepKind, Target};
-use rekeeper_shared::domain::unsettled::Unsettled;
 
 use super::guard::Guard;
 use super::modes::{Leaves, row};
-
-use super::{Intent, MAX_FAILURES, MAX_ROUNDS, ManifestFacts, Progress, Record, TableAt};
+use super::{Fence, Intent, MAX_FAILURES, ManifestFacts, Progress, Record, SetAt, TableAt, WayBack};
 
 /// A record that cannot follow what is there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,11 +98,29 @@ impl Progress {
         };
         match leaves {
             Leaves::Nothing => {}
-            Leaves::Detached => tables.into_iter().for_each(|t| self.tables[t].maybe_detached = true),
-            Leaves::Reattached => tables.into_iter().for_each(|t| self.tables[t].maybe_attached = true),
-            Leaves::Fence => sets.into_iter().for_each(|s| self.sets[s].fenced = true),
-            Leaves::NoRecord => sets.into_iter().for_each(|s| self.forget_record(plan, s)),
-            Leaves::Deletion => sets.into_iter().for_each(|s| self.sets[s].irreversible = true),
+            Leaves::Detached => {
+                for table in tables {
+                    self.tables[table].at = self.tables[table].at.max(TableAt::Detaching);
+                }
+            }
+            Leaves::Reattached => {
+                for table in tables {
+                    self.tables[table].way_back = WayBack::Begun;
+                }
+            }
+            Leaves::Fence => {
+                for set in sets {
+                    if self.sets[set].fence == Fence::Absent {
+                        self.sets[set].fence = Fence::Possible;
+                    }
+                }
+            }
+            Leaves::NoRecord => sets.into_iter().for_each(|set| self.forget_record(plan, set)),
+            Leaves::Deletion => {
+                for set in sets {
+                    self.sets[set].at = self.sets[set].at.max(SetAt::Cleaning);
+                }
+            }
         }
     }
 
@@ -134,7 +151,7 @@ impl Progress {
             if plan.allowed(set).diverged {
                 // It is judged as it is: no further round will bring more.
                 *failures = 0;
-                self.tables[table].synced = true;
+                self.synced(table);
                 self.sets[set].gave_up_sync = true;
                 return;
             }
@@ -146,7 +163,7 @@ impl Progress {
             self.sets[set].release_failed = is_release;
         }
         if let (StepKind::Reattach, Target::Table(table)) = (intent.step, intent.target) {
-            self.tables[table].stuck = true;
+            self.tables[table].way_back = WayBack::Failed;
         }
     }
 
@@ -155,7 +172,7 @@ impl Progress {
         match (done, intent.step, intent.target) {
             (Done::Plain, step, target) => self.done_plainly(plan, step, target).ok_or(wrong)?,
             (Done::Settled(reasons), StepKind::Settle, Target::Set(set)) => {
-                self.sets[set].settled = reasons.is_empty();
+                self.sets[set].judged(reasons.is_empty());
                 self.unsettled(plan, set, reasons);
             }
             (
@@ -170,8 +187,8 @@ impl Progress {
                 Target::Set(set),
             ) => {
                 self.exported(set, intent.host, export.as_ref());
-                self.sets[set].settled = unsettled.is_empty();
-                if let Some(problem) = out_of_order(plan, set, *one_by_one) {
+                self.sets[set].judged(unsettled.is_empty());
+                if let Some(problem) = judged::out_of_order(plan, set, *one_by_one) {
                     self.sets[set].problem = Some(problem);
                     return Ok(());
                 }
@@ -181,8 +198,7 @@ impl Progress {
             (Done::Cleaned { znodes, export }, StepKind::Clean, Target::Set(set)) => {
                 self.exported(set, intent.host, export.as_ref());
                 let set = &mut self.sets[set];
-                set.cleaned = true;
-                (set.fenced, set.frozen) = (false, false);
+                (set.at, set.fence) = (SetAt::Cleaned, Fence::Absent);
                 set.znodes += znodes;
             }
             (Done::Restarted { at }, StepKind::Restart, Target::Host(host)) => {
@@ -218,28 +234,27 @@ impl Progress {
             Target::Host(_) => (None, None),
         };
         match step {
-            StepKind::Sync => self.tables[table?].synced = true,
+            StepKind::Sync => self.synced(table?),
             StepKind::Freeze => {
-                self.sets[set?].frozen = true;
+                self.sets[set?].fence = Fence::Frozen;
                 // What came in between has to be caught up with too; from now on nothing comes.
-                for &table in &plan.sets[set?].tables {
-                    self.tables[table].synced = false;
-                }
+                self.lag_again(plan, set?);
             }
             StepKind::Detach => self.tables[table?].at = TableAt::Detached,
             StepKind::Reattach => {
                 let (table, set) = (&mut self.tables[table?], &mut self.sets[set?]);
-                (table.at, table.synced) = (TableAt::InService, false);
-                (table.maybe_detached, table.maybe_attached) = (false, false);
-                (set.settled, set.diverged) = (false, false);
+                (table.at, table.way_back) = (TableAt::InService, WayBack::NotBegun);
+                if set.at == SetAt::Judged {
+                    set.at = SetAt::Gathering;
+                }
             }
             StepKind::Attest => self.tables[table?].attested.clone_from(&self.sets[set?].record),
             StepKind::Release => {
-                (self.sets[set?].fenced, self.sets[set?].frozen) = (false, false);
+                self.sets[set?].fence = Fence::Absent;
                 self.forget_record(plan, set?);
                 self.sets[set?].export = None;
             }
-            StepKind::Witness => self.sets[set?].witnessed = true,
+            StepKind::Witness => self.sets[set?].at = SetAt::Witnessed,
             StepKind::Clear => self.tables[table?].at = TableAt::Restored,
             StepKind::Finish => self.tables[table?].at = TableAt::Finished,
             StepKind::Settle
@@ -250,30 +265,6 @@ impl Progress {
             | StepKind::Restore => return None,
         }
         Some(())
-    }
-
-    /// Whoever judged it under the marker saved nothing where the union is not decided.
-    fn recorded(
-        &mut self,
-        plan: &Plan,
-        set: SetIx,
-        digest: Option<&String>,
-        unsettled: &[Unsettled],
-        names: &[String],
-    ) {
-        let decided = unsettled.is_empty() || self.sets[set].diverged;
-        match digest.filter(|_| decided).zip(replicas_named(plan, set, names)) {
-            Some((digest, order)) => {
-                let set = &mut self.sets[set];
-                (set.record, set.order) = (Some(digest.clone()), order);
-                set.unsettled = unsettled.to_vec();
-            }
-            None if unsettled.is_empty() => {
-                let text = format!("what was saved names the replicas {}", names.join(", "));
-                self.sets[set].problem = Some(Problem::new(Code::RecordFailed, text));
-            }
-            None => self.unsettled(plan, set, unsettled),
-        }
     }
 
     fn trouble_of(&mut self, target: Target) -> (&mut u32, &mut Option<Problem>) {
@@ -300,35 +291,6 @@ impl Progress {
         }
     }
 
-    fn unsettled(&mut self, plan: &Plan, set: SetIx, reasons: &[Unsettled]) {
-        let may_diverge = plan.allowed(set).diverged;
-        let set = &mut self.sets[set];
-        set.unsettled = reasons.to_vec();
-        if reasons.is_empty() {
-            return;
-        }
-        if set.rounds + 1 < MAX_ROUNDS && !set.gave_up_sync && reasons.iter().all(Unsettled::may_catch_up) {
-            set.returning = true;
-            return;
-        }
-        if may_diverge && reasons.iter().all(Unsettled::may_diverge) {
-            set.diverged = true;
-            return;
-        }
-        const SHOWN: usize = 10;
-        let mut found: Vec<String> = reasons.iter().take(SHOWN).map(ToString::to_string).collect();
-        if reasons.len() > SHOWN {
-            found.push(format!("and {} more", reasons.len() - SHOWN));
-        }
-        let undecided = |reason| matches!(reason, &Unsettled::Undecided { .. });
-        let code = if reasons.iter().all(undecided) {
-            Code::Diverged
-        } else {
-            Code::NotSettled
-        };
-        set.problem = Some(Problem::new(code, found.join("; ")));
-    }
-
     fn attached(&mut self, table: TableIx, manifest: ManifestFacts) {
         let table = &mut self.tables[table];
         if let Some(known) = &table.manifest
@@ -347,6 +309,20 @@ impl Progress {
         table.manifest = Some(manifest);
     }
 
+    fn synced(&mut self, table: TableIx) {
+        let at = &mut self.tables[table].at;
+        *at = (*at).max(TableAt::Synced);
+    }
+
+    /// More has come in, or may have: the replicas that are in service have to catch up again.
+    fn lag_again(&mut self, plan: &Plan, set: SetIx) {
+        for &table in &plan.sets[set].tables {
+            if self.tables[table].at == TableAt::Synced {
+                self.tables[table].at = TableAt::InService;
+            }
+        }
+    }
+
     /// What follows for the set once the step is off its tables.
     fn after(&mut self, plan: &Plan, intent: Intent) {
         let set = match intent.target {
@@ -354,37 +330,14 @@ impl Progress {
             Target::Set(set) => set,
             Target::Host(_) => return,
         };
-        if self.sets[set].returning && self.is_in_service(plan, set) {
-            self.sets[set].returning = false;
+        if self.sets[set].at == SetAt::Returning && self.is_in_service(plan, set) {
+            self.sets[set].at = SetAt::Gathering;
             self.sets[set].rounds += 1;
-            for &table in &plan.sets[set].tables {
-                self.tables[table].synced = false;
-            }
+            self.lag_again(plan, set);
         }
         if self.sets[set].skipped && self.is_over(plan, set) {
             // What failed on the way that it does not go any more is nobody's problem.
             self.forget_problems_of_set(plan, set);
         }
     }
-}
-
-/// Parts that are brought to others count as newer there, which matters to some engines: such a set is not recorded.
-fn out_of_order(plan: &Plan, set: SetIx, one_by_one: bool) -> Option<Problem> {
-    let mut tables = plan.sets[set].tables.iter();
-    let &table = tables.find(|&&table| one_by_one && plan.keep_order(table))?;
-    let text = format!(
-        "parts of several replicas of {} have to be brought together, and then they count as newer than the others, which \
-         matters to {}",
-        plan.tables[table].name, plan.tables[table].engine
-    );
-    Some(Problem::new(Code::PartsOutOfOrder, text))
-}
-
-/// The set's table replicas in the order of these replica names; none when they are not exactly the set's.
-fn replicas_named(plan: &Plan, set: SetIx, names: &[String]) -> Option<Vec<TableIx>> {
-    let tables = &plan.sets[set].tables;
-    let named = |name: &String| tables.iter().copied().find(|&t| plan.tables[t].replica_name == *name);
-    let order: Vec<TableIx> = names.iter().filter_map(named).collect();
-    let every = order.len() == names.len() && tables.iter().all(|table| order.contains(table));
-    (every && order.len() == tables.len()).then_some(order)
 }

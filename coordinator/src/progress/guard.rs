@@ -8,7 +8,7 @@ use rekeeper_shared::domain::plan::{HostIx, Plan, SetIx, TableIx};
 use rekeeper_shared::domain::step::{StepKind, Target};
 
 use super::modes::{Row, row};
-use super::{Direction, Progress, SetProgress, TableAt};
+use super::{Direction, Fence, Progress, SetAt, SetProgress, TableAt, WayBack};
 
 /// A precondition that does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -146,19 +146,19 @@ impl Progress {
             Guard::Barrier => self.until.is_none_or(|until| row.leads_to <= until),
             Guard::Target => row.step.scope() == target.scope() && exists(plan, target),
             Guard::Exclusive => self.is_exclusive(plan, target),
-            Guard::Reversible => of_set(&|set| !set.irreversible),
+            Guard::Reversible => of_set(&|set| !set.is_irreversible()),
             Guard::Forward => set.is_some_and(|set| self.direction(plan, set) == Direction::Forward),
-            Guard::AllSynced => tables(&|t| self.tables[t].synced || self.tables[t].at == TableAt::Detached),
+            Guard::AllSynced => tables(&|t| self.tables[t].at >= TableAt::Synced),
             Guard::AllDetached => tables(&|t| self.tables[t].at == TableAt::Detached),
-            Guard::Settled => of_set(&|set| set.settled || set.diverged),
-            Guard::Fenced => of_set(&|set| !set.fenced),
+            Guard::Settled => of_set(&|set| set.at >= SetAt::Judged),
+            Guard::Fenced => of_set(&|set| set.fence == Fence::Absent),
             Guard::NoneForward => tables(&|t| !self.goes_forward(plan, Target::Table(t))),
-            Guard::Recorded => of_set(&|set| set.record.is_some()),
+            Guard::Recorded => of_set(&|set| set.at >= SetAt::Recorded),
             Guard::Attested => set.is_some_and(|set| self.is_attested(plan, set)),
             Guard::HostCleaned => host.is_some_and(|host| self.host_is_cleaned(plan, host)),
-            Guard::Cleaned => of_set(&|set| set.cleaned),
+            Guard::Cleaned => of_set(&|set| set.at >= SetAt::Cleaned),
             Guard::HostsReady => set.is_some_and(|set| self.hosts_are_ready(plan, set)),
-            Guard::Witnessed => of_set(&|set| set.witnessed),
+            Guard::Witnessed => of_set(&|set| set.at == SetAt::Witnessed),
             Guard::Manifests => set.is_some_and(|set| self.has_manifests(plan, set)),
             Guard::ReferenceFirst => table.is_some_and(|table| self.is_its_turn(plan, table)),
             Guard::Accounted => table.is_some_and(|table| self.tables[table].at >= TableAt::Accounted),
@@ -184,7 +184,7 @@ impl Progress {
 
     fn host_is_cleaned(&self, plan: &Plan, host: HostIx) -> bool {
         plan.sets_on(host)
-            .all(|set| self.sets[set].cleaned || self.is_left(plan, set))
+            .all(|set| self.sets[set].at >= SetAt::Cleaned || self.is_left(plan, set))
     }
 
     fn hosts_are_ready(&self, plan: &Plan, set: SetIx) -> bool {
@@ -210,18 +210,21 @@ impl Progress {
     /// Whether the set cannot be cleaned any more without `retry`: in service, or held with a problem.
     #[must_use]
     pub fn is_left(&self, plan: &Plan, set: SetIx) -> bool {
-        if self.sets[set].cleaned || self.set_is_busy(plan, set) {
+        if self.sets[set].at >= SetAt::Cleaned || self.set_is_busy(plan, set) {
             return false;
         }
         let given_up = self.aborting || self.sets[set].skipped || self.set_has_problem(plan, set);
-        let rests = self.sets[set].irreversible || self.is_in_service(plan, set) || self.is_stuck_back(plan, set);
+        let rests = self.sets[set].is_irreversible() || self.is_in_service(plan, set) || self.is_stuck_back(plan, set);
         given_up && rests
     }
 
     /// Whether the way back into service failed.
     fn is_stuck_back(&self, plan: &Plan, set: SetIx) -> bool {
-        plan.sets[set].tables.iter().any(|&t| self.tables[t].stuck)
-            || (self.sets[set].fenced && self.sets[set].failures > 0)
+        plan.sets[set]
+            .tables
+            .iter()
+            .any(|&t| self.tables[t].way_back == WayBack::Failed)
+            || (self.sets[set].fence != Fence::Absent && self.sets[set].failures > 0)
     }
 
     /// Whether the agents of all replicas have attested the part set of record that there is now.
@@ -254,11 +257,7 @@ mod tests {
         let tables = plan.sets[set].tables.clone();
         let mut progress = Progress::new(&plan);
         progress.started = true;
-        (
-            progress.sets[set].cleaned,
-            progress.sets[set].irreversible,
-            progress.sets[set].witnessed,
-        ) = (true, true, true);
+        progress.sets[set].at = SetAt::Witnessed;
         progress.sets[set].order = tables.clone();
         for &table in &tables {
             progress.tables[table].at = TableAt::Attached;

@@ -1,8 +1,8 @@
 //! How far a migration is: derived from its records, and what may be ordered next. No I/O, no clock.
 //!
 //! [`Progress::apply`] is the one place where a record changes something; [`modes`] has the steps, a table per mode;
-//! [`guard`] every precondition of a step; [`next`] says which steps are wanted now; [`orders`] what is answered to people;
-//! [`view`] is what they see of it.
+//! [`stages`] where tables and sets are on their way; [`guard`] every precondition of a step; [`next`] says which steps are
+//! wanted now; [`orders`] what is answered to people; [`view`] is what they see of it.
 
 mod apply;
 pub mod guard;
@@ -14,6 +14,7 @@ mod rehearsal;
 pub mod report;
 #[cfg(test)]
 mod simulation;
+pub mod stages;
 pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +28,7 @@ use rekeeper_shared::people::view::Until;
 pub use apply::IllegalTransition;
 pub use record::{Intent, OperatorOrder, Record};
 pub use rehearsal::rehearse;
+pub use stages::{Fence, SetAt, TableAt, Verdict, WayBack};
 
 /// A step that failed this often in a row gets a problem.
 pub const MAX_FAILURES: u32 = 4;
@@ -59,35 +61,13 @@ pub struct Progress {
     busy: HashMap<Target, u64>,
 }
 
-/// Where a table replica is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum TableAt {
-    /// Attached on its old metadata.
-    #[default]
-    InService,
-    /// Detached, permanently.
-    Detached,
-    /// Attached read-only, its manifest written.
-    Attached,
-    /// Restored and accounted for; what it answers may still come from caches that know its parts by former names.
-    Accounted,
-    /// Accounted for, and no answer is wrong.
-    Restored,
-    /// Merges run again: nothing is left to do.
-    Finished,
-}
-
 /// How far a table replica is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TableProgress {
     /// Where it is, by events.
     pub at: TableAt,
-    /// It caught up, and was not attached anew since.
-    pub synced: bool,
-    /// A detach was ordered since it was last known to be in service.
-    pub maybe_detached: bool,
-    /// Putting it back into service was ordered, and is not known to be done.
-    pub maybe_attached: bool,
+    /// Its way back into service, which may begin at [`TableAt::Detaching`] and at [`TableAt::Detached`].
+    pub way_back: WayBack,
     /// Digest of the part set of record that its own agent has attested.
     pub attested: Option<String>,
     /// Its manifest.
@@ -100,13 +80,18 @@ pub struct TableProgress {
     pub attempts: u64,
     /// Failures in a row.
     pub failures: u32,
-    /// It could not be put back into service: not tried again before `retry`.
-    pub stuck: bool,
     /// Its problem.
     pub problem: Option<Problem>,
     /// It was left out for good, as it is not what was planned any more: what people are told of it. Nothing is ordered of
     /// it, and nothing waits for it.
     pub left: Option<Problem>,
+}
+
+impl TableProgress {
+    /// Whether it answers no query now, or refuses inserts.
+    fn is_unavailable(&self) -> bool {
+        (TableAt::Detaching..TableAt::Accounted).contains(&self.at)
+    }
 }
 
 /// What is known of a manifest.
@@ -123,36 +108,28 @@ pub struct ManifestFacts {
 /// How far a replica set is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SetProgress {
+    /// Where it is, by events.
+    pub at: SetAt,
+    /// What was found when its nodes were read last.
+    pub verdict: Verdict,
+    /// What may hold its path. Beside the stage, since it is frozen before it is detached, and a step that failed may leave
+    /// a marker at any stage before the deletion.
+    pub fence: Fence,
     /// How often it was attached again to catch up.
     pub rounds: u32,
-    /// It is being attached again to catch up.
-    pub returning: bool,
-    /// Its nodes were read while all its tables were detached, and it was settled.
-    pub settled: bool,
     /// What kept it from being settled, when it was read last.
     pub unsettled: Vec<Unsettled>,
-    /// A marker, a held `is_active` or a frozen log may be on its path.
-    pub fenced: bool,
-    /// Its log is frozen.
-    pub frozen: bool,
     /// Digest of its part set of record.
     pub record: Option<String>,
-    /// A deletion was ordered: from here on, forward is the only way.
-    pub irreversible: bool,
-    /// It is left out from here on, and goes back into service.
+    /// It is left out from here on, and goes back into service. Beside the stage, since people may order it at any before
+    /// the deletion.
     pub skipped: bool,
-    /// Its path is gone.
-    pub cleaned: bool,
     /// Nodes deleted.
     pub znodes: u64,
     /// The host that has all of its nodes in a file, and which.
     pub export: Option<(HostIx, Exported)>,
-    /// Its witness node is written.
-    pub witnessed: bool,
-    /// A replica did not catch up, and the plan allows that.
+    /// A replica did not catch up, and the plan allows that: no further round is made.
     pub gave_up_sync: bool,
-    /// It is not settled, cannot be, and the plan allows that: what its replicas have between them is brought together.
-    pub diverged: bool,
     /// The table replicas in the order in which they are restored, the reference first; empty before the record.
     pub order: Vec<TableIx>,
     /// They are restored one after another, since one of them brings parts of its own.
@@ -166,6 +143,24 @@ pub struct SetProgress {
 }
 
 impl SetProgress {
+    /// Whether its nodes were read, and its replicas found equal in the end.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.at >= SetAt::Judged && self.verdict != Verdict::Diverged
+    }
+
+    /// Whether its nodes were read, and its replicas found to differ for good, at first or to the end.
+    #[must_use]
+    pub fn is_diverged(&self) -> bool {
+        self.at >= SetAt::Judged && self.verdict != Verdict::Settled
+    }
+
+    /// Whether a deletion was ordered.
+    #[must_use]
+    pub fn is_irreversible(&self) -> bool {
+        self.at >= SetAt::Cleaning
+    }
+
     /// Whether taking its marker away failed as often as it may.
     fn is_release_given_up(&self) -> bool {
         self.problem.is_some() && self.failures > 0 && self.release_failed
@@ -237,7 +232,7 @@ impl Progress {
     #[must_use]
     pub fn problem_of<'a>(&'a self, plan: &Plan, table: TableIx) -> Option<&'a Problem> {
         let set = plan.tables[table].set;
-        let waits_for_host = self.sets[set].cleaned && self.tables[table].at < TableAt::Attached;
+        let waits_for_host = self.sets[set].at >= SetAt::Cleaned && self.tables[table].at < TableAt::Attached;
         let of_host = || {
             self.hosts[plan.tables[table].host]
                 .problem
@@ -258,7 +253,7 @@ impl Progress {
         let left = left.or(self.hosts[plan.tables[table].host].left.as_ref());
         let (at, set) = (&self.tables[table], &self.sets[plan.tables[table].set]);
         // One that was never detached is in service as before.
-        let needs_a_person = at.at != TableAt::Finished && (at.maybe_detached || set.irreversible);
+        let needs_a_person = at.at != TableAt::Finished && (at.at >= TableAt::Detaching || set.is_irreversible());
         self.problem_of(plan, table).or_else(|| left.filter(|_| needs_a_person))
     }
 
@@ -301,7 +296,7 @@ impl Progress {
     pub fn may_not_be_left(&self, plan: &Plan, host: HostIx) -> Option<SetIx> {
         plan.sets_on(host).find(|&set| {
             let progress = &self.sets[set];
-            progress.irreversible && !progress.settled && !self.is_over(plan, set)
+            progress.is_irreversible() && !progress.is_settled() && !self.is_over(plan, set)
         })
     }
 
@@ -319,11 +314,11 @@ impl Progress {
         let is_missed = matches!(self.tables[table].at, TableAt::Accounted | TableAt::Restored)
             && self.restore_order(plan, ix).first() == Some(&table)
             && self.with_hosts(plan, ix).any(misses_it);
-        if !set.irreversible {
+        if !set.is_irreversible() {
             Err("none of its nodes was deleted yet: leave the table out on all hosts, with --table alone")
         } else if code(table) != Some(Code::TableChanged) && !is_missed {
             Err("only a replica that is not what was planned any more (TABLE_CHANGED) can be left out by itself")
-        } else if !set.settled {
+        } else if !set.is_settled() {
             Err("the replicas of its set were not equal, and it may have what no other has")
         } else {
             Ok(())
@@ -339,14 +334,18 @@ impl Progress {
     #[must_use]
     pub fn wants_back(&self, plan: &Plan, set: SetIx) -> bool {
         // A way back that was begun is gone to its end, or what is attached would be taken for detached.
-        let begun = plan.sets[set].tables.iter().any(|&t| self.tables[t].maybe_attached);
-        self.aborting || self.sets[set].skipped || self.sets[set].returning || begun || self.set_has_problem(plan, set)
+        let begun = plan.sets[set]
+            .tables
+            .iter()
+            .any(|&t| self.tables[t].way_back != WayBack::NotBegun);
+        let returns = self.sets[set].skipped || self.sets[set].at == SetAt::Returning;
+        self.aborting || returns || begun || self.set_has_problem(plan, set)
     }
 
     /// Which way the set goes: after the first deletion, forward is the only one.
     #[must_use]
     pub fn direction(&self, plan: &Plan, set: SetIx) -> Direction {
-        if self.wants_back(plan, set) && !self.sets[set].irreversible {
+        if self.wants_back(plan, set) && !self.sets[set].is_irreversible() {
             Direction::Back
         } else {
             Direction::Forward
@@ -356,7 +355,10 @@ impl Progress {
     /// Whether the set is in service on its old metadata, with nothing of ours left in ZooKeeper.
     #[must_use]
     pub fn is_in_service(&self, plan: &Plan, set: SetIx) -> bool {
-        !self.sets[set].fenced && self.with_hosts(plan, set).all(|t| !self.tables[t].maybe_detached)
+        self.sets[set].fence == Fence::Absent
+            && self
+                .with_hosts(plan, set)
+                .all(|t| self.tables[t].at < TableAt::Detaching)
     }
 
     /// Whether nothing is left to do for the set: all of it is restored, or it is skipped and in service.
@@ -369,7 +371,7 @@ impl Progress {
     /// Whether the set can still be left out: until its deletion is ordered.
     #[must_use]
     pub fn may_be_skipped(&self, set: SetIx) -> bool {
-        !self.sets[set].irreversible
+        !self.sets[set].is_irreversible()
     }
 
     /// Whether the host was restarted, or need not be.

@@ -4,7 +4,7 @@ use rekeeper_shared::domain::plan::{HostIx, Plan, RestartPolicy, SetIx, TableIx}
 use rekeeper_shared::domain::step::{Scope, StepKind, Target};
 
 use super::modes::{Row, rows};
-use super::{Direction, Progress, SetProgress, TableAt, TableProgress};
+use super::{Direction, Fence, Progress, SetAt, SetProgress, TableAt, TableProgress, WayBack};
 
 /// Steps that go out together or not at all: the detaching of a set's replicas, so that little can be written to one
 /// between the detaching of the others; otherwise one step.
@@ -121,17 +121,21 @@ impl Progress {
             Target::Table(_) | Target::Host(_) => false,
         };
         match step {
-            StepKind::Sync => of_table(&|table, _| table.at == TableAt::InService && !table.synced),
+            StepKind::Sync => of_table(&|table, _| table.at == TableAt::InService),
             StepKind::Freeze => of_set(&|_, ix| self.wants_freeze(plan, ix)),
-            StepKind::Detach => of_table(&|table, set| table.at == TableAt::InService && !self.wants_freeze(plan, set)),
-            StepKind::Reattach => of_table(&|table, _| table.maybe_detached && !table.stuck),
-            StepKind::Settle => of_set(&|set, _| !set.settled && !set.diverged),
-            StepKind::Record => of_set(&|set, _| set.record.is_none()),
+            StepKind::Detach => of_table(&|table, set| table.at < TableAt::Detached && !self.wants_freeze(plan, set)),
+            StepKind::Reattach => {
+                of_table(&|table, _| table.at >= TableAt::Detaching && table.way_back != WayBack::Failed)
+            }
+            StepKind::Settle => of_set(&|set, _| set.at < SetAt::Judged),
+            StepKind::Record => of_set(&|set, _| set.at < SetAt::Recorded),
             StepKind::Attest => of_table(&|table, set| plan.attested && table.attested != self.sets[set].record),
-            StepKind::Clean => of_set(&|set, _| !set.cleaned),
-            StepKind::Release => of_set(&|set, _| set.fenced && !set.is_release_given_up()),
+            StepKind::Clean => of_set(&|set, _| set.at < SetAt::Cleaned),
+            StepKind::Release => of_set(&|set, _| set.fence != Fence::Absent && !set.is_release_given_up()),
             StepKind::Restart => self.wants_restart(plan, target),
-            StepKind::Witness => of_set(&|set, ix| !set.witnessed && !self.all_at_least(plan, ix, TableAt::Accounted)),
+            StepKind::Witness => {
+                of_set(&|set, ix| set.at < SetAt::Witnessed && !self.all_at_least(plan, ix, TableAt::Accounted))
+            }
             StepKind::Attach => of_table(&|table, _| table.at == TableAt::Detached),
             StepKind::Restore => of_table(&|table, _| table.at == TableAt::Attached),
             StepKind::Clear => of_table(&|table, _| matches!(table.at, TableAt::Attached | TableAt::Accounted)),
@@ -148,14 +152,14 @@ impl Progress {
             RestartPolicy::Once => of_host.restarted_at.is_none() && of_host.left.is_none(),
             RestartPolicy::Never => false,
         };
-        is_due && plan.sets_on(host).any(|set| self.sets[set].cleaned)
+        is_due && plan.sets_on(host).any(|set| self.sets[set].at >= SetAt::Cleaned)
     }
 
     /// A set that did not settle at once is written to faster than its replicas can be detached: the next time its log
     /// is frozen first.
     fn wants_freeze(&self, plan: &Plan, set: SetIx) -> bool {
         let progress = &self.sets[set];
-        let in_service = |&t: &TableIx| self.tables[t].at == TableAt::InService;
-        progress.rounds > 0 && !progress.frozen && plan.sets[set].tables.iter().all(in_service)
+        let in_service = |&t: &TableIx| self.tables[t].at < TableAt::Detached;
+        progress.rounds > 0 && progress.fence != Fence::Frozen && plan.sets[set].tables.iter().all(in_service)
     }
 }

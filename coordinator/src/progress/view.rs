@@ -6,7 +6,7 @@ use rekeeper_shared::people::view::{
     Counts, ExportStatus, HostStatus, Phase, SetStatus, State, StatusView, TableStatus, TableStatusView,
 };
 
-use super::{Direction, Progress, TableAt};
+use super::{Direction, Progress, SetAt, TableAt};
 
 impl Progress {
     /// The status of a table replica, one of the four that people know.
@@ -14,8 +14,8 @@ impl Progress {
     pub fn status_of(&self, plan: &Plan, table: TableIx) -> TableStatus {
         match self.tables[table].at {
             TableAt::Restored | TableAt::Finished => TableStatus::Restored,
-            _ if self.sets[plan.tables[table].set].cleaned => TableStatus::ZkCleaned,
-            TableAt::InService => TableStatus::Init,
+            _ if self.sets[plan.tables[table].set].at >= SetAt::Cleaned => TableStatus::ZkCleaned,
+            TableAt::InService | TableAt::Synced | TableAt::Detaching => TableStatus::Init,
             TableAt::Detached | TableAt::Attached | TableAt::Accounted => TableStatus::Detached,
         }
     }
@@ -91,11 +91,11 @@ impl Progress {
             Phase::Done
         } else if self.all_at_least(plan, set, TableAt::Attached) {
             Phase::Restore
-        } else if progress.cleaned && ready {
+        } else if progress.at >= SetAt::Cleaned && ready {
             Phase::Attach
-        } else if progress.cleaned {
+        } else if progress.at >= SetAt::Cleaned {
             Phase::Restart
-        } else if progress.irreversible || progress.settled {
+        } else if progress.is_irreversible() || progress.is_settled() {
             Phase::Clean
         } else if self.all_at_least(plan, set, TableAt::Detached) && self.direction(plan, set) == Direction::Forward {
             Phase::Settle
@@ -130,8 +130,9 @@ impl Progress {
     #[must_use]
     pub fn wave_is_unavailable(&self, plan: &Plan, wave: usize) -> bool {
         let of_wave = |ix: &usize| plan.sets[plan.tables[*ix].set].wave == wave;
-        let unavailable = |ix: usize| self.tables[ix].maybe_detached && self.tables[ix].at < TableAt::Accounted;
-        (0..plan.tables.len()).filter(of_wave).any(unavailable)
+        (0..plan.tables.len())
+            .filter(of_wave)
+            .any(|ix| self.tables[ix].is_unavailable())
     }
 
     /// Whether nothing is left to do for any set of the wave.
@@ -145,10 +146,7 @@ impl Progress {
     /// How many tables answer no query now, or refuse inserts.
     #[must_use]
     pub fn unavailable(&self) -> usize {
-        self.tables
-            .iter()
-            .filter(|t| t.maybe_detached && t.at < TableAt::Accounted)
-            .count()
+        self.tables.iter().filter(|table| table.is_unavailable()).count()
     }
 
     /// The status document, without what only the driver knows: what is under way for how long, and what is waited for.
@@ -187,10 +185,10 @@ impl Progress {
 
     fn set_status(&self, plan: &Plan, set: SetIx) -> SetStatus {
         let progress = &self.sets[set];
-        let settled = (progress.settled || progress.irreversible) && !progress.diverged;
+        let settled = (progress.is_settled() || progress.is_irreversible()) && !progress.is_diverged();
         let differences: Vec<String> = progress.unsettled.iter().map(ToString::to_string).collect();
         let differences = differences.join("; ");
-        let reason = match (progress.order.is_empty(), progress.diverged) {
+        let reason = match (progress.order.is_empty(), progress.is_diverged()) {
             (false, false) => {
                 Some("settled: it holds the part set of record, with the fewest merges still to run".into())
             }

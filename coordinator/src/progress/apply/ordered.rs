@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rekeeper_shared::domain::plan::{HostIx, Plan, SetIx, TableIx};
 use rekeeper_shared::domain::problem::{Code, Problem};
 
-use crate::progress::{Intent, OperatorOrder, Progress, TableAt};
+use crate::progress::{Intent, OperatorOrder, Progress, SetAt, TableAt, TableProgress, WayBack};
 
 impl Progress {
     pub(super) fn apply_order(&mut self, plan: &Plan, order: &OperatorOrder) {
@@ -87,7 +87,7 @@ impl Progress {
                 .filter(|&t| plan.tables[t].host == host)
             {
                 let table = &mut self.tables[table];
-                (table.problem, table.failures, table.stuck) = (None, 0, false);
+                table.forget_problem();
             }
             if self.may_be_skipped(set) {
                 self.sets[set].skipped = true;
@@ -113,7 +113,9 @@ impl Progress {
                 problem.is_some_and(|problem| problem.code == Code::PlaceDiffers)
             };
             let absent = self.with_hosts(plan, set).any(is_absent);
-            self.sets[set].witnessed &= !absent;
+            if absent && self.sets[set].at == SetAt::Witnessed {
+                self.sets[set].at = SetAt::Cleaned;
+            }
             self.forget_problems_of_set(plan, set);
         }
         let mut problem = Problem::new(
@@ -128,7 +130,11 @@ impl Progress {
     }
 
     pub(super) fn forget_record(&mut self, plan: &Plan, set: SetIx) {
-        (self.sets[set].record, self.sets[set].order) = (None, Vec::new());
+        let of_set = &mut self.sets[set];
+        (of_set.record, of_set.order) = (None, Vec::new());
+        if of_set.at == SetAt::Recorded {
+            of_set.at = SetAt::Judged;
+        }
         for &table in &plan.sets[set].tables {
             self.tables[table].attested = None;
         }
@@ -136,7 +142,7 @@ impl Progress {
 
     fn forget_problems(&mut self, set: SetIx, table: TableIx, host: usize) {
         let (table, set, host) = (&mut self.tables[table], &mut self.sets[set], &mut self.hosts[host]);
-        (table.problem, table.failures, table.stuck) = (None, 0, false);
+        table.forget_problem();
         (set.problem, set.failures, set.rounds, set.gave_up_sync) = (None, 0, 0, false);
         set.release_failed = false;
         (host.problem, host.failures) = (None, 0);
@@ -144,10 +150,18 @@ impl Progress {
 
     pub(super) fn forget_problems_of_set(&mut self, plan: &Plan, set: SetIx) {
         for &table in &plan.sets[set].tables {
-            let table = &mut self.tables[table];
-            (table.problem, table.failures, table.stuck) = (None, 0, false);
+            self.tables[table].forget_problem();
         }
         let set = &mut self.sets[set];
         (set.problem, set.failures, set.release_failed) = (None, 0, false);
+    }
+}
+
+impl TableProgress {
+    fn forget_problem(&mut self) {
+        (self.problem, self.failures) = (None, 0);
+        if self.way_back == WayBack::Failed {
+            self.way_back = WayBack::Begun;
+        }
     }
 }

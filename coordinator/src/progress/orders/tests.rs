@@ -152,7 +152,7 @@ fn a_barrier_is_held_or_refused_with_a_step_that_is_beyond_it_wherever_it_is_giv
                     let facts = progress.facts(plan);
                     assert_eq!((facts.standing, facts.until), (Standing::AtBarrier, Some(barrier)));
                     assert_eq!(facts.beyond(barrier), None);
-                    let deleted = progress.sets.iter().any(|set| set.irreversible);
+                    let deleted = progress.sets.iter().any(|set| set.is_irreversible());
                     assert!(barrier > Until::Detached || !deleted);
                     held += 1;
                 }
@@ -178,7 +178,7 @@ fn a_record_alone_is_not_beyond_the_barrier_before_the_delete() {
     give(&mut progress, &plan, &start(Some(Until::Detached)));
     go(&mut progress, &plan, |_| ());
     assert!(progress.sets.iter().any(|set| set.record.is_some()));
-    assert!(progress.sets.iter().all(|set| !set.irreversible));
+    assert!(progress.sets.iter().all(|set| !set.is_irreversible()));
 }
 
 #[test]

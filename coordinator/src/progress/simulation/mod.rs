@@ -3,6 +3,8 @@
 //!
 //! Each guard is taken out in turn, and the same check has to turn red: a guard that nothing needs is no guard.
 
+mod ways;
+mod wild;
 pub(super) mod world;
 
 use std::cell::{Cell, RefCell};
@@ -73,7 +75,9 @@ impl Simulation {
     }
 
     fn write(&mut self, record: Record) -> Result<(), String> {
+        let before = ways::stages(&self.progress);
         self.progress.apply(&self.plan, &record).map_err(|e| e.to_string())?;
+        ways::note(&before, &self.progress)?;
         self.log.push(record);
         let has_problem = (0..self.plan.tables.len()).any(|t| self.progress.problem_of(&self.plan, t).is_some());
         if self.progress.state(&self.plan) == State::Failed && !has_problem {
@@ -83,12 +87,12 @@ impl Simulation {
             .progress
             .sets
             .iter()
-            .position(|set| set.skipped && set.irreversible)
+            .position(|set| set.skipped && set.is_irreversible())
         {
             return Err(format!("set {set} is deleted although it is skipped"));
         }
         let irreversible: BTreeSet<SetIx> = (0..self.plan.sets.len())
-            .filter(|&s| self.progress.sets[s].irreversible)
+            .filter(|&s| self.progress.sets[s].is_irreversible())
             .collect();
         for table in 0..self.plan.tables.len() {
             let now = self.progress.status_of(&self.plan, table);
@@ -377,6 +381,15 @@ fn run(restart: RestartPolicy, choices: &[u16]) -> Result<(), String> {
 }
 
 fn check(cases: u32) -> Result<(), String> {
+    let input = (
+        prop_oneof![Just(RestartPolicy::Once), Just(RestartPolicy::Never)],
+        proptest::collection::vec(any::<u16>(), 0..600),
+    );
+    explore(cases, &input, |(restart, choices)| run(restart, &choices))
+}
+
+/// Tells so many histories, the same ones each time.
+fn explore<S: Strategy>(cases: u32, input: &S, history: impl Fn(S::Value) -> Result<(), String>) -> Result<(), String> {
     let config = Config {
         cases,
         failure_persistence: None,
@@ -384,14 +397,8 @@ fn check(cases: u32) -> Result<(), String> {
         ..Config::default()
     };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    let input = (
-        prop_oneof![Just(RestartPolicy::Once), Just(RestartPolicy::Never)],
-        proptest::collection::vec(any::<u16>(), 0..600),
-    );
     runner
-        .run(&input, |(restart, choices)| {
-            run(restart, &choices).map_err(TestCaseError::fail)
-        })
+        .run(input, |choices| history(choices).map_err(TestCaseError::fail))
         .map_err(|e| match e {
             TestError::Fail(reason, _) => reason.message().to_owned(),
             TestError::Abort(reason) => format!("aborted: {reason}"),
