@@ -6,6 +6,7 @@ pub mod config;
 pub mod driver;
 pub mod grpc;
 pub mod limits;
+pub mod operations;
 pub mod plan;
 pub mod progress;
 pub mod store;

@@ -1,10 +1,6 @@
 //! The operator's service: decode, call the handle, map the error, and no more.
 
 mod access;
-mod dry_run;
-mod events;
-mod planning;
-mod report;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,6 +21,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::agents::AgentsHandle;
 use crate::driver::{DriverHandle, OperatorError};
+use crate::operations::{dry_run, events, planning, report};
 use crate::progress::OperatorOrder;
 use crate::store::Store;
 
@@ -298,7 +295,7 @@ fn view(document: &impl Serialize) -> Result<Response<View>, Status> {
     Ok(Response::new(view))
 }
 
-fn json(document: &impl Serialize) -> serde_json::Result<View> {
+pub(crate) fn json(document: &impl Serialize) -> serde_json::Result<View> {
     let json = serde_json::to_string(document)?;
     Ok(View { json })
 }

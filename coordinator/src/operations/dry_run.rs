@@ -26,7 +26,7 @@ const ASKED: usize = 16;
 ///
 /// # Errors
 /// As `start`: what is unknown, or blocked by a check.
-pub(super) async fn stream(
+pub(crate) async fn stream(
     driver: &DriverHandle,
     agents: &AgentsHandle,
     name: &MigrationName,

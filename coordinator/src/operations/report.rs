@@ -21,7 +21,7 @@ use crate::store::Store;
 const AHEAD: usize = 4;
 
 /// The head without tables, then one view for each table; the reader puts them together.
-pub(super) fn stream<S: Store>(
+pub(crate) fn stream<S: Store>(
     store: Arc<S>,
     plan: &Plan,
     progress: &Progress,

@@ -35,7 +35,7 @@ struct Pace {
 }
 
 /// Every event after a number; with `follow` also those to come, until the migration has ended.
-pub(super) fn stream<S: Store>(
+pub(crate) fn stream<S: Store>(
     store: Arc<S>,
     driver: DriverHandle,
     plan: Arc<Plan>,

@@ -14,9 +14,9 @@ use rekeeper_shared::domain::plan::{MeasuredWave, Plan, PlanRequest};
 use rekeeper_shared::domain::problem::{Code, Finding};
 use rekeeper_shared::people::causes::{Cause, Item, grouped};
 
-use super::json;
 use crate::agents::{AgentsHandle, NotInspected};
 use crate::driver::{DriverHandle, OperatorError};
+use crate::grpc::json;
 use crate::plan::{Circumstances, Draft, build};
 use crate::progress::Progress;
 
@@ -29,7 +29,7 @@ const SHOWN: usize = 20;
 const NAMED: usize = 3;
 
 /// Makes a plan and saves it, unless something blocks it.
-pub(super) async fn plan(
+pub(crate) async fn plan(
     driver: &DriverHandle,
     agents: &AgentsHandle,
     name: &MigrationName,
@@ -85,7 +85,7 @@ async fn behind(driver: &DriverHandle, name: &MigrationName) -> Result<Vec<HostN
 }
 
 /// Makes every check of a plan again, before it is started. What is found of a table that is skipped stops nothing.
-pub(super) async fn check_again(
+pub(crate) async fn check_again(
     driver: &DriverHandle,
     agents: &AgentsHandle,
     plan: &Arc<Plan>,
