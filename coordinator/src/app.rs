@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::driver::Driver;
 use crate::grpc::{Guarded, OperatorService};
 use crate::limits::{Budget, Calls, Measured};
+use crate::operations::Operations;
 use crate::store::SqliteStore;
 
 /// Serves on a bound listener until `shutdown` resolves.
@@ -36,7 +37,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     let (operator, requests) = driver.handle();
     let driver = driver.run(heard, requests);
     let refusals = Refusals::default();
-    let service_of_people = OperatorService::new(operator, handle.clone(), store, refusals.clone());
+    let service_of_people = OperatorService::new(Operations::new(operator, handle.clone(), store), refusals.clone());
     let budget = service.budget();
     let server = agents::server_builder()
         .add_service(service.into_server())

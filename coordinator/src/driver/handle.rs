@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use rekeeper_shared::domain::document::Packed;
-use rekeeper_shared::domain::ids::{HostName, MigrationName};
-use rekeeper_shared::domain::plan::{MeasuredWave, Plan};
-use rekeeper_shared::domain::problem::Finding;
+use rekeeper_shared::domain::ids::MigrationName;
+use rekeeper_shared::domain::plan::Plan;
 use rekeeper_shared::people::view::{HostView, MigrationLine, State, StatusView};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::snapshot::Snapshot;
 use crate::progress::{OperatorOrder, Progress};
 
 /// Why an operator does not get what was asked for.
@@ -46,10 +46,8 @@ pub enum Request {
     Plan(MigrationName, oneshot::Sender<Option<(Arc<Plan>, State)>>),
     /// The plan of a migration, and how far it is.
     Progress(MigrationName, oneshot::Sender<Option<(Arc<Plan>, Box<Progress>)>>),
-    /// What stops a plan of that name on these hosts: another migration under way on one of them.
-    Overlaps(MigrationName, Vec<HostName>, oneshot::Sender<Vec<Finding>>),
-    /// What the waves of all migrations took that are through.
-    Measured(oneshot::Sender<Vec<MeasuredWave>>),
+    /// All that a plan of that name rests on.
+    Snapshot(MigrationName, oneshot::Sender<Box<Snapshot>>),
     /// Save a plan, which is packed already: that takes a while, and everybody would wait.
     Save(Box<Plan>, Packed, oneshot::Sender<Result<(), OperatorError>>),
     /// Order something of a migration; the answer is for people.
@@ -136,20 +134,12 @@ impl DriverHandle {
             .ok_or_else(|| OperatorError::Unknown(name.clone()))
     }
 
-    /// What stops a plan of that name on these hosts: another migration under way on one of them.
+    /// All that a plan of that name, or its start, rests on, as it is at one moment.
     ///
     /// # Errors
     /// [`OperatorError::Stopping`].
-    pub async fn overlaps(&self, name: &MigrationName, hosts: Vec<HostName>) -> Result<Vec<Finding>, OperatorError> {
-        self.ask(|answer| Request::Overlaps(name.clone(), hosts, answer)).await
-    }
-
-    /// What the waves of all migrations took that are through, by which later ones are forecast.
-    ///
-    /// # Errors
-    /// [`OperatorError::Stopping`].
-    pub async fn measured(&self) -> Result<Vec<MeasuredWave>, OperatorError> {
-        self.ask(Request::Measured).await
+    pub async fn snapshot(&self, name: &MigrationName) -> Result<Box<Snapshot>, OperatorError> {
+        self.ask(|answer| Request::Snapshot(name.clone(), answer)).await
     }
 
     /// Saves a plan, as it is and packed.

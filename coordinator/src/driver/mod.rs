@@ -13,6 +13,7 @@ mod loads;
 mod migration;
 mod orders;
 mod pace;
+mod snapshot;
 mod told;
 mod waiting;
 
@@ -35,12 +36,12 @@ use crate::store::{Append, Store, StoreError};
 pub use command::build_without_documents;
 use command::{Documents, Wanted};
 use ended::{Refused, ended, truncated};
-use handle::Request;
-pub use handle::{DriverHandle, OperatorError};
+pub use handle::{DriverHandle, OperatorError, Request};
 use hosts::{Hosts, Load};
 use loads::{Loaded, Loads};
 use migration::Migration;
 pub use migration::name_of;
+pub use snapshot::{Overlaps, Snapshot};
 
 /// How many messages are taken in one turn at most; they share one fsync.
 const TURN: usize = 1_024;

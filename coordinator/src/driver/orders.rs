@@ -1,8 +1,8 @@
 //! What people ask of the driver, and what it answers.
 
 use rekeeper_shared::domain::ids::{HostName, MigrationName};
-use rekeeper_shared::domain::problem::{Code, Finding};
-use rekeeper_shared::people::view::{HostView, MigrationLine, State};
+use rekeeper_shared::domain::problem::Code;
+use rekeeper_shared::people::view::{HostView, MigrationLine};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -53,10 +53,7 @@ impl<S: Store> Driver<S> {
                 let migration = self.migrations.get(&name);
                 drop(answer.send(migration.map(|m| (m.plan.clone(), Box::new(m.progress.clone())))));
             }
-            Request::Overlaps(name, hosts, answer) => drop(answer.send(self.overlaps(&name, &hosts))),
-            Request::Measured(answer) => {
-                drop(answer.send(self.migrations.values().flat_map(Migration::measured).collect()));
-            }
+            Request::Snapshot(name, answer) => drop(answer.send(Box::new(self.snapshot(&name)))),
             Request::Save(plan, packed, answer) => {
                 let saved = match self.store.save_plan(&plan, packed).await {
                     Ok(()) => {
@@ -94,7 +91,7 @@ impl<S: Store> Driver<S> {
                 let hosts = migration.plan.hosts.iter().zip(&migration.progress.hosts);
                 let with = hosts.filter(|(_, progress)| progress.left.is_none());
                 let hosts: Vec<HostName> = with.map(|(host, _)| host.name.clone()).collect();
-                self.overlaps(name, &hosts)
+                self.overlaps(name).on(&hosts)
             }
             None => return Err(OperatorError::Unknown(name.clone())),
         };
@@ -133,27 +130,6 @@ impl<S: Store> Driver<S> {
             document: None,
         });
         Ok(notice)
-    }
-
-    /// Other migrations than `name` under way on one of the hosts, and hosts whose agents have seen more than this
-    /// coordinator knows.
-    fn overlaps(&self, name: &MigrationName, hosts: &[HostName]) -> Vec<Finding> {
-        let blocked = hosts.iter().filter_map(|name| {
-            let reason = self.hosts.get(name)?.blocked.as_ref()?;
-            Some(Finding::new(Code::CoordinatorBehind, reason.clone()).on(name))
-        });
-        let mut found: Vec<Finding> = blocked.collect();
-        for (other, migration) in self.migrations.iter().filter(|(other, _)| *other != name) {
-            let state = migration.progress.state(&migration.plan);
-            if state.is_final() || state == State::Planned {
-                continue;
-            }
-            for host in migration.plan.hosts.iter().filter(|host| hosts.contains(&host.name)) {
-                let message = format!("migration {other} is not ended ({})", state.as_str());
-                found.push(Finding::new(Code::MigrationOverlap, message).on(&host.name));
-            }
-        }
-        found
     }
 
     fn lines(&self) -> Vec<MigrationLine> {

@@ -2,59 +2,46 @@
 //! down, nothing is ordered.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt as _, stream};
-use rekeeper_proto::v1::View;
+use futures::{StreamExt as _, stream};
 use rekeeper_shared::domain::ids::{HostName, MigrationName};
 use rekeeper_shared::domain::plan::{Plan, SetIx};
 use rekeeper_shared::domain::step::{Command, StepKind, Target};
 use rekeeper_shared::people::rehearsal::{Action, RehearsedStep};
-use rekeeper_shared::people::view::{State, Until};
-use tonic::Status;
+use rekeeper_shared::people::view::Until;
 
-use super::planning;
-use crate::agents::AgentsHandle;
-use crate::driver::{DriverHandle, OperatorError, build_without_documents, name_of};
+use super::{AskAgents, Error, Operations, Pieces, beside};
+use crate::driver::{build_without_documents, name_of};
 use crate::progress::{Intent, Progress, rehearse};
 
 /// Questions to agents that are open at a time.
 const ASKED: usize = 16;
 
-/// The steps of a migration from here on, host by host, each in the order in which it would be ordered.
-///
-/// # Errors
-/// As `start`: what is unknown, or blocked by a check.
-pub(crate) async fn stream(
-    driver: &DriverHandle,
-    agents: &AgentsHandle,
-    name: &MigrationName,
-    until: Option<Until>,
-) -> Result<Pin<Box<dyn Stream<Item = Result<View, Status>> + Send>>, OperatorError> {
-    let (plan, progress) = driver.progress(name).await?;
-    if progress.state(&plan) == State::Planned {
-        planning::check_again(driver, agents, &plan, &progress).await?;
+impl<S, A: AskAgents> Operations<S, A> {
+    /// The steps of a migration from here on, host by host, each in the order in which it would be ordered.
+    ///
+    /// # Errors
+    /// As `start`: what is unknown, or blocked by a check.
+    pub async fn dry_run(&self, name: &MigrationName, until: Option<Until>) -> Result<Pieces<RehearsedStep>, Error> {
+        let (plan, progress) = self.checked(name).await?;
+        let connected = self.agents.connected();
+        let for_steps = Arc::clone(&plan);
+        let steps = beside(move || steps(*progress, &for_steps, until, &connected)).await?;
+        let agents = self.agents.clone();
+        // The agents answer in any order, and are listened to in that of the steps.
+        let asked = stream::iter(steps).map(move |(intent, command)| {
+            let (plan, agents) = (Arc::clone(&plan), agents.clone());
+            async move { ask(&plan, &agents, intent, command).await.map(|step| (intent, step)) }
+        });
+        let mut markers = Markers::default();
+        let told = asked.buffered(ASKED).map(move |answer| {
+            let (intent, mut step) = answer?;
+            markers.hand_over(intent, &mut step.actions);
+            Ok(step)
+        });
+        Ok(told.boxed())
     }
-    let connected: Vec<HostName> = agents.connected().into_iter().map(|c| c.hello.host).collect();
-    let for_steps = Arc::clone(&plan);
-    let steps = tokio::task::spawn_blocking(move || steps(*progress, &for_steps, until, &connected))
-        .await
-        .map_err(|_| OperatorError::Stopping)?;
-    let agents = agents.clone();
-    // The agents answer in any order, and are listened to in that of the steps.
-    let asked = stream::iter(steps).map(move |(intent, command)| {
-        let (plan, agents) = (Arc::clone(&plan), agents.clone());
-        async move { ask(&plan, &agents, intent, command).await.map(|step| (intent, step)) }
-    });
-    let mut markers = Markers::default();
-    let told = asked.buffered(ASKED).map(move |answer| {
-        let (intent, mut step) = answer?;
-        markers.hand_over(intent, &mut step.actions);
-        let json = serde_json::to_string(&step).map_err(|e| Status::internal(e.to_string()))?;
-        Ok(View { json })
-    });
-    Ok(told.boxed())
 }
 
 /// A step on the way and what its agent is asked, or why it cannot be.
@@ -74,13 +61,13 @@ fn steps(progress: Progress, plan: &Plan, until: Option<Until>, connected: &[Hos
 
 async fn ask(
     plan: &Plan,
-    agents: &AgentsHandle,
+    agents: &impl AskAgents,
     intent: Intent,
     command: Result<Command, String>,
-) -> Result<RehearsedStep, Status> {
+) -> Result<RehearsedStep, Error> {
     let host = &plan.hosts[intent.host].name;
     let target = name_of(plan, intent.target);
-    let failed = |why: String| Status::failed_precondition(format!("{} of {target} on {host}: {why}", intent.step));
+    let failed = |why: String| Error::NotRehearsed(format!("{} of {target} on {host}: {why}", intent.step));
     let command = command.map_err(failed)?;
     let actions = agents
         .rehearse(host, command)

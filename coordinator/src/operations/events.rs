@@ -1,20 +1,19 @@
 //! The events of a migration, as people see them.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
-use rekeeper_proto::v1::View;
+use futures::StreamExt as _;
+use rekeeper_shared::domain::ids::MigrationName;
 use rekeeper_shared::domain::plan::Plan;
 use rekeeper_shared::domain::step::{Done, Exported, Outcome};
 use rekeeper_shared::people::view::EventView;
 use tokio::sync::mpsc::{self, error::SendTimeoutError};
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 
-use crate::driver::{DriverHandle, name_of};
+use super::{AskAgents, Error, Operations, Pieces};
+use crate::driver::{OperatorError, name_of};
 use crate::progress::{Intent, OperatorOrder, Record};
 use crate::store::{Store, Stored};
 
@@ -34,21 +33,21 @@ struct Pace {
     patience: Duration,
 }
 
-/// Every event after a number; with `follow` also those to come, until the migration has ended.
-pub(crate) fn stream<S: Store>(
-    store: Arc<S>,
-    driver: DriverHandle,
-    plan: Arc<Plan>,
-    after: u64,
-    follow: bool,
-) -> Pin<Box<dyn Stream<Item = Result<View, Status>> + Send>> {
-    let changed = driver.changed();
-    let name = plan.name.clone();
-    let has_ended = move || {
-        let (driver, name) = (driver.clone(), name.clone());
-        async move { !matches!(driver.plan(&name).await, Ok(Some((_, state))) if !state.is_final()) }
-    };
-    paced(store, has_ended, changed, plan, (after, follow), PACE)
+impl<S: Store, A: AskAgents> Operations<S, A> {
+    /// Every event after a number; with `follow` also those to come, until the migration has ended.
+    ///
+    /// # Errors
+    /// There is no such migration.
+    pub async fn events(&self, name: &MigrationName, after: u64, follow: bool) -> Result<Pieces<EventView>, Error> {
+        let (plan, _) = (self.driver.plan(name).await?).ok_or_else(|| OperatorError::Unknown(name.clone()))?;
+        let (store, driver) = (Arc::clone(&self.store), self.driver.clone());
+        let (changed, name) = (driver.changed(), name.clone());
+        let has_ended = move || {
+            let (driver, name) = (driver.clone(), name.clone());
+            async move { !matches!(driver.plan(&name).await, Ok(Some((_, state))) if !state.is_final()) }
+        };
+        Ok(paced(store, has_ended, changed, plan, (after, follow), PACE))
+    }
 }
 
 fn paced<S: Store, F: Future<Output = bool> + Send>(
@@ -58,7 +57,7 @@ fn paced<S: Store, F: Future<Output = bool> + Send>(
     plan: Arc<Plan>,
     (after, follow): (u64, bool),
     pace: Pace,
-) -> Pin<Box<dyn Stream<Item = Result<View, Status>> + Send>> {
+) -> Pieces<EventView> {
     let (sender, receiver) = mpsc::channel(PAGE);
     let (tell_end, end) = oneshot::channel();
     tokio::spawn(async move {
@@ -70,10 +69,8 @@ fn paced<S: Store, F: Future<Output = bool> + Send>(
             // A caller that has gone closes the channel: nobody is left to tell.
             Ok(()) | Err(NotTaken::Gone) => {}
             Err(NotTaken::Stalled) => {
-                let within = pace.patience.as_secs();
-                let why =
-                    format!("no event was taken for {within} s, so the following has ended; ask again for the rest");
-                drop(tell_end.send(Status::unavailable(why)));
+                let seconds = pace.patience.as_secs();
+                drop(tell_end.send(Error::Stalled { seconds }));
             }
         }
     });
@@ -91,12 +88,12 @@ enum NotTaken {
 
 /// Who reads the events.
 struct Reader {
-    sender: mpsc::Sender<Result<View, Status>>,
+    sender: mpsc::Sender<Result<EventView, Error>>,
     patience: Duration,
 }
 
 impl Reader {
-    async fn tell(&self, event: Result<View, Status>) -> Result<(), NotTaken> {
+    async fn tell(&self, event: Result<EventView, Error>) -> Result<(), NotTaken> {
         let sent = self.sender.send_timeout(event, self.patience).await;
         sent.map_err(|not_sent| match not_sent {
             SendTimeoutError::Timeout(_) => NotTaken::Stalled,
@@ -123,7 +120,7 @@ async fn send<S: Store, F: Future<Output = bool>>(
         loop {
             let page = match store.records(&plan.name, read, PAGE).await {
                 Ok(page) => page,
-                Err(e) => return reader.tell(Err(Status::internal(e.to_string()))).await,
+                Err(e) => return reader.tell(Err(e.into())).await,
             };
             let Some(last) = page.last() else { break };
             read = last.seq;
@@ -132,9 +129,7 @@ async fn send<S: Store, F: Future<Output = bool>>(
                     intents.insert(intent.attempt, *intent);
                 }
                 if stored.seq > after {
-                    let json = serde_json::to_string(&event(&plan, &intents, stored));
-                    let json = json.map(|json| View { json });
-                    reader.tell(json.map_err(|e| Status::internal(e.to_string()))).await?;
+                    reader.tell(Ok(event(&plan, &intents, stored))).await?;
                 }
             }
         }
@@ -241,7 +236,6 @@ mod tests {
     use futures::FutureExt as _;
     use futures::future::BoxFuture;
     use rekeeper_shared::domain::document::Packed;
-    use rekeeper_shared::domain::ids::MigrationName;
     use rekeeper_shared::domain::plan::PlanRequest;
 
     use super::*;
@@ -330,7 +324,7 @@ mod tests {
         assert_eq!(Arc::strong_count(&store), 1);
         let mut told: Vec<_> = events.collect().await;
         let last = told.pop().unwrap().unwrap_err();
-        assert!(last.message().contains("no event was taken"), "{last}");
+        assert!(last.to_string().contains("no event was taken"), "{last}");
         assert_eq!(told.len(), PAGE);
     }
 

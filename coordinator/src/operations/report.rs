@@ -1,18 +1,17 @@
 //! The report of a migration, one table replica at a time: together they may be larger than a message.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt as _};
-use rekeeper_proto::v1::View;
+use futures::StreamExt as _;
 use rekeeper_shared::domain::account::RestoreAccount;
 use rekeeper_shared::domain::document::{Manifest, unpack};
+use rekeeper_shared::domain::ids::MigrationName;
 use rekeeper_shared::domain::plan::Plan;
 use rekeeper_shared::domain::problem::{Code, Problem};
 use rekeeper_shared::people::report::{ExportReport, ReportView, TableReport, fates, parts_and_folders};
 use serde::de::DeserializeOwned;
-use tonic::Status;
 
+use super::{AskAgents, Error, Operations, Pieces};
 use crate::progress::Progress;
 use crate::progress::report::Reported;
 use crate::store::Store;
@@ -20,12 +19,18 @@ use crate::store::Store;
 /// Documents that are read before they are asked for.
 const AHEAD: usize = 4;
 
-/// The head without tables, then one view for each table; the reader puts them together.
-pub(crate) fn stream<S: Store>(
-    store: Arc<S>,
-    plan: &Plan,
-    progress: &Progress,
-) -> Pin<Box<dyn Stream<Item = Result<View, Status>> + Send>> {
+impl<S: Store, A: AskAgents> Operations<S, A> {
+    /// The head without tables, then one view for each table; the reader puts them together.
+    ///
+    /// # Errors
+    /// There is no such migration.
+    pub async fn report(&self, name: &MigrationName) -> Result<Pieces<ReportView>, Error> {
+        let (plan, progress) = self.driver.progress(name).await?;
+        Ok(pieces(Arc::clone(&self.store), &plan, &progress))
+    }
+}
+
+fn pieces<S: Store>(store: Arc<S>, plan: &Plan, progress: &Progress) -> Pieces<ReportView> {
     let (name, state, tables) = (plan.name.clone(), progress.state(plan), progress.reported(plan));
     let exports = plan.sets.iter().enumerate().filter_map(|(set, of)| {
         Some(ExportReport {
@@ -35,14 +40,12 @@ pub(crate) fn stream<S: Store>(
     });
     let exports: Vec<ExportReport> = exports.collect();
     let of = move |exports: Vec<ExportReport>, tables: Vec<TableReport>| {
-        let view = ReportView {
+        Ok(ReportView {
             name: name.clone(),
             state,
             exports,
             tables,
-        };
-        let json = serde_json::to_string(&view).map_err(|e| Status::internal(e.to_string()))?;
-        Ok(View { json })
+        })
     };
     let head = of(exports, Vec::new());
     let tables = futures::stream::iter(tables)
