@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use rekeeper_shared::domain::document::Packed;
 use rekeeper_shared::domain::ids::MigrationName;
 use rekeeper_shared::domain::problem::Code;
-use rekeeper_shared::domain::step::{About, Class, Command, Event, Failure, Order, Outcome};
+use rekeeper_shared::domain::step::{About, Class, Command, Event, Failure, Order, Outcome, StepKind};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::clickhouse::is_zero_uuid;
@@ -155,7 +155,7 @@ impl Executor {
         let failure = Failure::lasting(Code::CommandRefused, why)
             .with_fix("install the same release of Rekeeper on the coordinator and on this host, then rekeeper retry");
         self.inner
-            .answer((migration, attempt), (Outcome::Failed(failure), None));
+            .answer((migration, attempt), None, (Outcome::Failed(failure), None));
     }
 
     /// The events that wait for their acknowledgement.
@@ -209,7 +209,11 @@ async fn take(inner: Arc<Inner>, mut queue: mpsc::Receiver<Command>) {
                 None => inner.begin(command),
                 Some(failure) => {
                     let outcome = Outcome::Failed(failure.clone());
-                    inner.answer((command.migration, command.attempt), (outcome, None));
+                    inner.answer(
+                        (command.migration, command.attempt),
+                        Some(command.order.kind()),
+                        (outcome, None),
+                    );
                 }
             }
         }
@@ -227,8 +231,9 @@ impl Inner {
         let inner = Arc::clone(self);
         tokio::spawn(async move {
             let attempt = (command.migration.clone(), command.attempt);
+            let step = Some(command.order.kind());
             let answer = inner.run(command, &target).await;
-            inner.answer(attempt, answer);
+            inner.answer(attempt, step, answer);
         });
     }
 
@@ -262,7 +267,7 @@ impl Inner {
         }
     }
 
-    fn answer(&self, (migration, attempt): (MigrationName, u64), (outcome, document): Answer) {
+    fn answer(&self, (migration, attempt): (MigrationName, u64), step: Option<StepKind>, (outcome, document): Answer) {
         match &outcome {
             Outcome::Done(_) => tracing::info!(%migration, attempt, "step done"),
             Outcome::Failed(failure) => {
@@ -274,6 +279,7 @@ impl Inner {
         self.outbox.add(Event {
             migration: migration.clone(),
             attempt,
+            step,
             outcome,
             document,
         });

@@ -100,12 +100,13 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rekeeper_shared::domain::step::{Done, Outcome};
+    use rekeeper_shared::domain::step::{Done, Outcome, StepKind};
 
     fn event(attempt: u64) -> Event {
         Event {
             migration: "m".parse().unwrap(),
             attempt,
+            step: Some(StepKind::Sync),
             outcome: Outcome::Done(Done::Plain),
             document: None,
         }

@@ -380,6 +380,7 @@ fn too_large(event: v1::Event, why: String) -> v1::Event {
             Event {
                 migration,
                 attempt: event.attempt,
+                step: event.step.parse().ok(),
                 outcome: Outcome::Failed(Failure::lasting(Code::EventTooLarge, why)),
                 document: None,
             },

@@ -86,11 +86,13 @@ async fn attend(coordinator: String, number: usize, size: Size) -> anyhow::Resul
             Some(from_coordinator::Kind::Command(command)) => {
                 let command = Command::try_from(command)?;
                 let (migration, attempt) = (command.migration.clone(), command.attempt);
+                let step = Some(command.order.kind());
                 let (done, document) = beside(&agent, move |agent| agent.step(&command)).await?;
                 sequence += 1;
                 let event = Event {
                     migration,
                     attempt,
+                    step,
                     outcome: Outcome::Done(done),
                     document,
                 };

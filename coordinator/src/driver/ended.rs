@@ -15,13 +15,14 @@ pub(super) struct Refused {
     pub(super) outcome: Box<Outcome>,
 }
 
-/// Takes what came of an attempt, to be written down.
+/// Takes what came of an attempt, to be written down: of the step that was ordered, where the agent tells one.
 ///
 /// # Errors
 /// It cannot be; nothing has changed then.
 pub(super) fn ended(
     migration: &mut Migration,
     attempt: u64,
+    step: Option<StepKind>,
     outcome: Outcome,
     document: Option<Packed>,
 ) -> Result<Append, Refused> {
@@ -32,6 +33,13 @@ pub(super) fn ended(
             outcome: Box::new(outcome),
         });
     };
+    if step.is_some_and(|step| step != intent.step) {
+        let why = IllegalTransition::Outcome(intent.step);
+        return Err(Refused {
+            why,
+            outcome: Box::new(outcome),
+        });
+    }
     let outcome = fitting(outcome);
     let record = Record::Event {
         attempt,

@@ -245,6 +245,7 @@ impl<S: Store> Driver<S> {
         let Event {
             migration: name,
             attempt,
+            step,
             outcome,
             document,
         } = event;
@@ -272,7 +273,7 @@ impl<S: Store> Driver<S> {
         {
             self.store.keep_room(ROOM_OF_RECORD * document.bytes.len() as u64);
         }
-        let Refused { why, outcome } = match ended(migration, attempt, outcome, document) {
+        let Refused { why, outcome } = match ended(migration, attempt, step, outcome, document) {
             Ok(append) => {
                 self.agents.has_done(host, &name, attempt);
                 return turn.appends.push(append);
@@ -291,7 +292,7 @@ impl<S: Store> Driver<S> {
                 tracing::error!(%host, migration = %name, attempt, error = %why, told, "event refused");
                 let text = format!("the agent of {host} told {told}, but {why}");
                 let failure = Failure::lasting(Code::EventRefused, text);
-                match ended(migration, attempt, Outcome::Failed(failure), None) {
+                match ended(migration, attempt, None, Outcome::Failed(failure), None) {
                     Ok(append) => turn.appends.push(append),
                     Err(Refused { why, .. }) => tracing::error!(migration = %name, attempt, error = %why, "not ended"),
                 }
@@ -403,7 +404,7 @@ impl<S: Store> Driver<S> {
         }
         let given = documents.and_then(|documents| self.give(&name, intent, documents));
         if let (Err(failure), Some(migration)) = (given, self.migrations.get_mut(&name)) {
-            match ended(migration, intent.attempt, Outcome::Failed(failure), None) {
+            match ended(migration, intent.attempt, None, Outcome::Failed(failure), None) {
                 Ok(append) => turn.appends.push(append),
                 Err(Refused { why, .. }) => tracing::debug!(migration = %name, error = %why, "it has ended meanwhile"),
             }

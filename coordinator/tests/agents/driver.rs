@@ -174,6 +174,7 @@ pub(crate) async fn done_with(agent: &Agent, sequence: u64, attempt: u64, done: 
     let event = Event {
         migration: migration(),
         attempt,
+        step: None,
         outcome: Outcome::Done(done),
         document,
     };
@@ -348,6 +349,31 @@ async fn an_event_that_cannot_be_is_the_end_of_its_attempt_and_a_problem() {
     assert!(ordered(&mut first, StepKind::Sync).await > attempt);
 }
 
+#[tokio::test]
+async fn what_came_of_another_step_is_not_taken_for_that_of_the_ordered_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = Whole::started(folder.path()).await;
+    let (mut first, _second) = (whole.agent("h1", 0).await, whole.agent("h2", 0).await);
+    let attempt = ordered(&mut first, StepKind::Sync).await;
+    let event = Event {
+        migration: migration(),
+        attempt,
+        step: Some(StepKind::Detach),
+        outcome: Outcome::Done(Done::Plain),
+        document: None,
+    };
+    first.say(say_event(1, event)).await;
+    acknowledged(&mut first, 1).await;
+    let (plan, progress) = whole.driver.progress(&migration()).await.unwrap();
+    assert!(
+        !progress.in_flight.contains_key(&attempt),
+        "it stays under way for ever"
+    );
+    let problem = progress.problem_of(&plan, 0).unwrap();
+    assert_eq!(problem.code, Code::EventRefused);
+    assert!(problem.message.contains("sync cannot end like this"), "{problem}");
+}
+
 /// A store of which documents are not read before it is let go: somebody else reads it.
 struct Busy {
     store: SqliteStore,
@@ -438,6 +464,7 @@ async fn an_event_that_is_too_large_fails_its_attempt_and_ends_no_coordinator() 
         let event = Event {
             migration: migration(),
             attempt,
+            step: None,
             outcome: Outcome::Failed(failure),
             document: None,
         };

@@ -13,6 +13,7 @@ async fn fails(agent: &mut Agent, sequence: u64, attempt: u64, why: &str) {
     let event = Event {
         migration: migration(),
         attempt,
+        step: None,
         outcome: Outcome::Failed(Failure::passing(Code::ZookeeperAway, why)),
         document: None,
     };

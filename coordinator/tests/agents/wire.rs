@@ -13,7 +13,7 @@ use rekeeper_proto::v1::agents_client::AgentsClient;
 use rekeeper_proto::v1::{self, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
 use rekeeper_shared::domain::ids::HostName;
-use rekeeper_shared::domain::step::{Command, Done, Event, Hello, Order, Outcome, SeenToken};
+use rekeeper_shared::domain::step::{Command, Done, Event, Hello, Order, Outcome, SeenToken, StepKind};
 use rekeeper_tls::{Admission, Refusals, Security};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -176,6 +176,7 @@ pub(crate) fn event() -> Event {
     Event {
         migration: "m".parse().unwrap(),
         attempt: 3,
+        step: Some(StepKind::Restart),
         outcome: Outcome::Done(Done::Plain),
         document: None,
     }

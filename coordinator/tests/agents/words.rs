@@ -26,6 +26,7 @@ async fn an_agents_words_are_no_remedy_also_after_a_restart() {
         let event = Event {
             migration: migration(),
             attempt,
+            step: None,
             outcome: Outcome::Failed(failure),
             document: None,
         };

@@ -30,6 +30,7 @@ fn event_with(document: Vec<u8>) -> Kind {
         Event {
             migration: "nosuch".parse().unwrap(),
             attempt: 1,
+            step: None,
             outcome: Outcome::Done(Done::Plain),
             document: Some(Packed {
                 digest: "0".repeat(64),

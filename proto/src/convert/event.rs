@@ -75,6 +75,7 @@ pub fn numbered(sequence: u64, event: Event) -> v1::Event {
         sequence,
         migration: event.migration.into(),
         attempt: event.attempt,
+        step: event.step.map(|step| step.to_string()).unwrap_or_default(),
         document: event.document.map(Into::into),
         outcome: Some(outcome),
     }
@@ -141,6 +142,7 @@ impl TryFrom<v1::Event> for Event {
             return Ok(Self {
                 migration: parse("migration", &wire.migration)?,
                 attempt: wire.attempt,
+                step: None,
                 outcome: Outcome::Failed(Failure::lasting(Code::EventTooLarge, text)),
                 document: None,
             });
@@ -198,6 +200,10 @@ impl TryFrom<v1::Event> for Event {
         Ok(Self {
             migration: parse("migration", &wire.migration)?,
             attempt: wire.attempt,
+            step: match wire.step.as_str() {
+                "" => None,
+                step => Some(parse("step", step)?),
+            },
             outcome,
             document: wire.document.map(Into::into),
         })
@@ -258,11 +264,13 @@ fn export_in(export: v1::Export) -> Exported {
 mod tests {
     use super::*;
     use rekeeper_shared::domain::document::Packed;
+    use rekeeper_shared::domain::step::StepKind;
 
     fn received(outcome: Outcome) -> Event {
         let event = Event {
             migration: "m1".parse().unwrap(),
             attempt: 3,
+            step: None,
             outcome,
             document: None,
         };
@@ -392,6 +400,7 @@ mod tests {
             let event = Event {
                 migration: "m1".parse().unwrap(),
                 attempt: 3,
+                step: Some(StepKind::Record),
                 outcome,
                 document,
             };

@@ -4,7 +4,7 @@ mod kind;
 
 use serde::{Deserialize, Serialize};
 
-pub use kind::{Class, Scope, StepKind};
+pub use kind::{Class, Scope, StepKind, UnknownStep};
 
 use crate::domain::document::Packed;
 use crate::domain::ids::{HostName, MigrationName, TableName};
@@ -380,6 +380,8 @@ pub struct Event {
     pub migration: MigrationName,
     /// The command's attempt.
     pub attempt: u64,
+    /// The step that was ordered; an agent of an older release does not tell it.
+    pub step: Option<StepKind>,
     /// What came of it.
     pub outcome: Outcome,
     /// The document that a step made: record, manifest or account.

@@ -3,6 +3,7 @@
 //! progress/modes).
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,22 @@ impl Class {
             Self::Sets => 8,
             Self::Server => 1,
         }
+    }
+}
+
+/// A text that names no step.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no step")]
+pub struct UnknownStep(String);
+
+impl FromStr for StepKind {
+    type Err = UnknownStep;
+
+    fn from_str(text: &str) -> Result<Self, UnknownStep> {
+        let mut kinds = Self::ALL.iter().copied();
+        kinds
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| UnknownStep(text.chars().take(40).collect()))
     }
 }
 
