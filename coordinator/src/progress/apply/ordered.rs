@@ -165,3 +165,50 @@ impl TableProgress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rekeeper_shared::domain::plan::RestartPolicy;
+    use rekeeper_shared::domain::step::{StepKind, Target};
+
+    use super::*;
+    use crate::progress::simulation::world::plan;
+    use crate::progress::{Fence, Record, Verdict};
+
+    #[test]
+    fn a_record_whose_marker_may_be_gone_does_not_count() {
+        let plan = plan(RestartPolicy::Once);
+        let mut progress = Progress::new(&plan);
+        (progress.started, progress.aborting) = (true, true);
+        let set = &mut progress.sets[0];
+        (set.at, set.fence) = (SetAt::Recorded, Fence::Possible);
+        (set.record, set.order) = (Some("r".into()), plan.sets[0].tables.clone());
+        let release = Intent {
+            attempt: 1,
+            host: 0,
+            step: StepKind::Release,
+            target: Target::Set(0),
+        };
+        progress.apply(&plan, &Record::Intent(release)).unwrap();
+        assert_eq!((progress.sets[0].at, &progress.sets[0].record), (SetAt::Judged, &None));
+        assert!(progress.sets[0].order.is_empty());
+    }
+
+    #[test]
+    fn a_host_is_not_left_out_of_a_set_whose_replicas_were_not_equal() {
+        let plan = plan(RestartPolicy::Once);
+        let mut progress = Progress::new(&plan);
+        let host = plan.tables[plan.sets[0].tables[0]].host;
+        progress.sets[0].verdict = Verdict::Diverged;
+        for (at, held_by) in [
+            (SetAt::Recorded, None),
+            (SetAt::Cleaning, Some(0)),
+            (SetAt::Witnessed, Some(0)),
+        ] {
+            progress.sets[0].at = at;
+            assert_eq!(progress.may_not_be_left(&plan, host), held_by, "{at:?}");
+        }
+        progress.sets[0].verdict = Verdict::Settled;
+        assert_eq!(progress.may_not_be_left(&plan, host), None);
+    }
+}
