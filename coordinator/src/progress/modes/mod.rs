@@ -18,7 +18,7 @@ pub struct Row {
     pub step: StepKind,
     /// Which way it goes. What leads forward is wanted of what has no problem; what leads back, also of what has.
     pub way: Direction,
-    /// What must hold before it is ordered, in the order in which it is looked at. [`Guard::ALWAYS`] comes before.
+    /// What must hold before it is ordered, in the order in which it is looked at. `Guard::ALWAYS` comes before.
     pub guards: &'static [Guard],
     /// The barrier that it leads to: it is not ordered while an earlier one is in force.
     pub leads_to: Until,
