@@ -14,7 +14,7 @@ use crate::driver::Driver;
 use crate::grpc::{Guarded, OperatorService};
 use crate::limits::{Budget, Calls, Measured};
 use crate::operations::Operations;
-use crate::store::SqliteStore;
+use crate::store::{SqliteStore, Store as _};
 
 /// Serves on a bound listener until `shutdown` resolves.
 ///

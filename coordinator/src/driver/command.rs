@@ -9,7 +9,7 @@ use rekeeper_shared::domain::unsettled::Allowed;
 
 use crate::agents::Subject;
 use crate::progress::{Intent, Progress};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// The documents that the command of an intent takes along, by their digests: what is to be read before it can be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -226,13 +226,9 @@ fn mismatch(step: StepKind) -> Failure {
 }
 
 async fn document(store: &impl Store, digest: Option<&str>, what: &str) -> Result<Packed, Failure> {
-    let lost = |why: String| Failure::lasting(Code::StoredDocumentLost, format!("the {what} {why}"));
-    let digest = digest.ok_or_else(|| lost("was never written down".to_owned()))?;
-    match store.document(digest).await {
-        Ok(Some(document)) => Ok(document),
-        Ok(None) => Err(lost(format!("({digest}) is not in the store"))),
-        Err(e) => Err(lost(format!("({digest}) cannot be read: {e}"))),
-    }
+    let lost = |why| Failure::lasting(Code::StoredDocumentLost, why);
+    let digest = digest.ok_or_else(|| lost(format!("the {what} was never written down")))?;
+    store::document(store, digest, what).await.map_err(lost)
 }
 
 fn table_ref(plan: &Plan, table: TableIx) -> TableRef {

@@ -231,6 +231,7 @@ fn done_text(done: &Done) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::FutureExt as _;
@@ -239,7 +240,7 @@ mod tests {
     use rekeeper_shared::domain::plan::PlanRequest;
 
     use super::*;
-    use crate::store::{Append, Pending, Written};
+    use crate::store::{Append, Opened, Pending, StoreError, Written};
 
     /// A store with so many records, which counts how often they are read.
     #[derive(Default)]
@@ -249,6 +250,10 @@ mod tests {
     }
 
     impl Store for Many {
+        fn open(_: &Path) -> Result<(Self, Opened), StoreError> {
+            unreachable!("it is made where it is used")
+        }
+
         fn plans(&self) -> Pending<Vec<Plan>> {
             async { Ok(Vec::new()) }.boxed()
         }

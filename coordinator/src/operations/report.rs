@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::{AskAgents, Error, Operations, Pieces};
 use crate::progress::Progress;
 use crate::progress::report::Reported;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Documents that are read before they are asked for.
 const AHEAD: usize = 4;
@@ -85,13 +85,8 @@ async fn document<T: DeserializeOwned>(
     what: &str,
 ) -> Result<Option<T>, String> {
     let Some(digest) = digest else { return Ok(None) };
-    let lost = |why: String| format!("the {what} {digest} {why}");
-    let packed = store
-        .document(digest)
-        .await
-        .map_err(|e| lost(format!("cannot be read: {e}")))?;
-    let packed = packed.ok_or_else(|| lost("is not in the store".to_owned()))?;
+    let packed = store::document(store, digest, what).await?;
     unpack(&packed.bytes, None)
         .map(Some)
-        .map_err(|e| lost(format!("cannot be read: {e}")))
+        .map_err(|e| format!("the {what} ({digest}) cannot be read: {e}"))
 }

@@ -20,7 +20,7 @@ use crate::agents::{self, NotInspected, Refused};
 use crate::driver::{Driver, Request};
 use crate::limits::{Budget, Limits};
 use crate::progress::OperatorOrder;
-use crate::store::SqliteStore;
+use crate::store::{SqliteStore, Store as _};
 use cluster::{Size, cluster};
 
 #[path = "../../tests/support/cluster.rs"]

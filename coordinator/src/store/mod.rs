@@ -1,23 +1,24 @@
 //! What the coordinator must not forget: plans, the records of every migration, and the documents they name.
 //!
-//! One trait, so that another store can take the place of the embedded one ([`SqliteStore`]). What the records mean
-//! is not known here (see `progress`).
+//! One trait, so that another store can take the place of the embedded one ([`SqliteStore`]): whatever opens, passes the
+//! conformance suite (`coordinator/tests/store/conformance.rs`) and is named in `app.rs` is one. What the records mean is
+//! not known here (see `progress`).
 
-mod room;
-mod schema;
+mod error;
 mod sqlite;
-mod writer;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use futures::future::BoxFuture;
-use rekeeper_shared::domain::document::{BadDocument, Packed};
+use rekeeper_shared::domain::document::Packed;
 use rekeeper_shared::domain::ids::MigrationName;
 use rekeeper_shared::domain::plan::Plan;
 
 use crate::progress::Record;
 
-pub use sqlite::{Opened, SqliteStore};
+pub use error::{Cause, StoreError};
+pub use sqlite::SqliteStore;
 
 /// What a call to the store will answer.
 ///
@@ -26,7 +27,15 @@ pub use sqlite::{Opened, SqliteStore};
 pub type Pending<T> = BoxFuture<'static, Result<T, StoreError>>;
 
 /// A durable store. What it has answered `Ok` to survives a crash of the program and of the machine.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Send + Sync + Sized + 'static {
+    /// Opens the store of a folder, creates both when they are not there, and takes the next fencing token. Blocks; a
+    /// check of the whole store is part of it. Dropping the store waits for the writes under way and frees the folder.
+    ///
+    /// # Errors
+    /// When another process has it open, when a newer release wrote it, when it is damaged, or the disk refuses. No token
+    /// was taken then.
+    fn open(data_dir: &Path) -> Result<(Self, Opened), StoreError>;
+
     /// Every plan that was saved, the oldest first.
     fn plans(&self) -> Pending<Vec<Plan>>;
 
@@ -51,6 +60,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Resolves with the reason once the store has failed and takes nothing any more; the program has to stop then.
     fn failed(&self) -> BoxFuture<'static, String>;
+}
+
+/// What an opening of the store made up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// The fencing token: one more than at the opening before, on disk already.
+    pub token: u64,
+    /// Drawn by this opening: tells it from that of a copy of the store.
+    pub run: String,
+    /// The runs of the openings before, by their tokens.
+    pub past: BTreeMap<u64, String>,
 }
 
 /// A record to append, and the document that came with it.
@@ -84,132 +104,14 @@ pub struct Stored {
     pub record: Record,
 }
 
-/// Why the store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another coordinator uses the folder.
-    #[error("{} is in use by another coordinator that is still running", .0.display())]
-    InUse(PathBuf),
-    /// The folder or its lock cannot be used.
-    #[error("{} cannot be used", path.display())]
-    Folder {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A newer release wrote the store.
-    #[error("{} was written by a newer release (schema {found}, this one knows {known})", file.display())]
-    Newer {
-        /// The file.
-        file: PathBuf,
-        /// Its schema.
-        found: i64,
-        /// The highest schema that this release knows.
-        known: i64,
-    },
-    /// The file is no store, or not a whole one.
-    #[error(
-        "{} is damaged or not a store of Rekeeper ({what}); restore data_dir from its latest copy, or move it away",
-        file.display()
-    )]
-    Damaged {
-        /// The file.
-        file: PathBuf,
-        /// What was found.
-        what: String,
-    },
-    /// There is no room on the disk.
-    #[error(
-        "STATE_DIR_FULL: there is no room on the disk of {} ({source}): make some, then start the coordinator again, which \
-         goes on where it was; nothing is lost, and no file is to be put back",
-        folder.display()
-    )]
-    Full {
-        /// The data_dir.
-        folder: PathBuf,
-        /// What the disk said.
-        source: rusqlite::Error,
-    },
-    /// The file cannot be opened.
-    #[error("{} cannot be opened", file.display())]
-    Open {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// There is a plan of that name.
-    #[error("there is a migration {0} already")]
-    NameTaken(MigrationName),
-    /// A record was to be appended to a migration without a plan.
-    #[error("there is no migration {0}")]
-    UnknownMigration(MigrationName),
-    /// Something cannot be written as JSON.
-    #[error("{what} cannot be packed")]
-    Pack {
-        /// What it was.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A plan that was stored cannot be read.
-    #[error("the stored plan {name} cannot be read")]
-    BadPlan {
-        /// Its name.
-        name: String,
-        /// Why.
-        #[source]
-        source: BadDocument,
-    },
-    /// A record that was stored cannot be read.
-    #[error("the stored record {seq} of {migration} cannot be read")]
-    BadRecord {
-        /// The migration.
-        migration: MigrationName,
-        /// Its number.
-        seq: u64,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// A record is not what was stored.
-    #[error(
-        "the stored record {seq} of {migration} was changed: it does not have its checksum; restore data_dir from its latest copy"
-    )]
-    ChangedRecord {
-        /// The migration.
-        migration: MigrationName,
-        /// Its number.
-        seq: u64,
-    },
-    /// A record is gone.
-    #[error("the stored record {seq} of {migration} is lost")]
-    LostRecord {
-        /// The migration.
-        migration: MigrationName,
-        /// Its number.
-        seq: u64,
-    },
-    /// A document that was stored is not what was stored.
-    #[error("the stored document {digest} is damaged")]
-    BadDocument {
-        /// The digest that it was stored under.
-        digest: String,
-        /// Why.
-        #[source]
-        source: BadDocument,
-    },
-    /// The database could not be read.
-    #[error("the store cannot be read")]
-    Read(#[source] rusqlite::Error),
-    /// A read did not come to its end, because the program stops.
-    #[error("the read was given up")]
-    GivenUp,
-    /// A write failed, this one or an earlier one. Whether it is on disk is not known.
-    #[error("the store has failed and takes nothing any more: {0}")]
-    Failed(String),
+/// The document that a record names.
+///
+/// # Errors
+/// Why it cannot be had, in words for people: what it was, its digest, and what is wrong.
+pub async fn document(store: &impl Store, digest: &str, what: &str) -> Result<Packed, String> {
+    match store.document(digest).await {
+        Ok(Some(document)) => Ok(document),
+        Ok(None) => Err(format!("the {what} ({digest}) is not in the store")),
+        Err(error) => Err(format!("the {what} ({digest}) cannot be read: {error}")),
+    }
 }

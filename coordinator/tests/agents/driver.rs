@@ -12,7 +12,7 @@ use rekeeper_coordinator::agents;
 use rekeeper_coordinator::driver::{Driver, DriverHandle, OperatorError};
 use rekeeper_coordinator::limits::{Budget, Limits};
 use rekeeper_coordinator::progress::OperatorOrder;
-use rekeeper_coordinator::store::{Append, Opened, Pending, SqliteStore, Store, Stored, Written};
+use rekeeper_coordinator::store::{Append, Opened, Pending, SqliteStore, Store, StoreError, Stored, Written};
 use rekeeper_proto::v1::from_coordinator;
 use rekeeper_shared::domain::document::{self, Packed};
 use rekeeper_shared::domain::ids::{MigrationName, TableName};
@@ -377,10 +377,16 @@ async fn what_came_of_another_step_is_not_taken_for_that_of_the_ordered_one() {
 /// A store of which documents are not read before it is let go: somebody else reads it.
 struct Busy {
     store: SqliteStore,
-    let_go: watch::Receiver<bool>,
+    go: watch::Sender<bool>,
 }
 
 impl Store for Busy {
+    fn open(data_dir: &Path) -> Result<(Self, Opened), StoreError> {
+        let (store, opened) = SqliteStore::open(data_dir)?;
+        let go = watch::Sender::new(false);
+        Ok((Self { store, go }, opened))
+    }
+
     fn plans(&self) -> Pending<Vec<Plan>> {
         self.store.plans()
     }
@@ -398,7 +404,7 @@ impl Store for Busy {
     }
 
     fn document(&self, digest: &str) -> Pending<Option<Packed>> {
-        let (read, mut let_go) = (self.store.document(digest), self.let_go.clone());
+        let (read, mut let_go) = (self.store.document(digest), self.go.subscribe());
         async move {
             let_go.wait_for(|go| *go).await.unwrap();
             read.await
@@ -422,9 +428,9 @@ impl Store for Busy {
 #[tokio::test]
 async fn whoever_reads_the_store_holds_no_order_up() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, opened) = SqliteStore::open(folder.path()).unwrap();
-    let (go, let_go) = watch::channel(false);
-    let whole = Whole::on(Busy { store, let_go }, opened).await;
+    let (store, opened) = Busy::open(folder.path()).unwrap();
+    let go = store.go.clone();
+    let whole = Whole::on(store, opened).await;
     whole.begin().await;
     let (mut first, mut second) = (whole.agent("h1", 0).await, whole.agent("h2", 0).await);
     for (number, step) in [StepKind::Sync, StepKind::Detach].into_iter().enumerate() {
@@ -446,7 +452,7 @@ async fn whoever_reads_the_store_holds_no_order_up() {
     let name = migration();
     let pause = whole.driver.order(&name, "anna".into(), OperatorOrder::Pause);
     assert!(soon(pause).await.unwrap().contains("no new command is sent"));
-    go.send(true).unwrap();
+    go.send_replace(true);
     ordered(&mut first, StepKind::Attest).await;
     ordered(&mut second, StepKind::Attest).await;
 }

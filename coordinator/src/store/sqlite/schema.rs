@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
 
-use super::StoreError;
+use crate::store::StoreError;
 
 /// Grows with every change of the tables.
 const SCHEMA_VERSION: i64 = 1;
@@ -119,7 +119,7 @@ fn take_token(connection: &mut Connection) -> rusqlite::Result<Begun> {
         transaction.execute_batch(TABLES)?;
         transaction.execute(
             "INSERT INTO meta (only, schema_version, store_id, token) VALUES (1, ?1, ?2, 0)",
-            params![SCHEMA_VERSION, super::sqlite::draw()],
+            params![SCHEMA_VERSION, draw()],
         )?;
     }
     transaction.execute_batch(RUNS)?;
@@ -137,7 +137,7 @@ fn take_token(connection: &mut Connection) -> rusqlite::Result<Begun> {
         [],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    let run = super::sqlite::draw();
+    let run = draw();
     transaction.execute("INSERT INTO run (token, run) VALUES (?1, ?2)", params![token, run])?;
     transaction.commit()?;
     Ok(Begun {
@@ -146,6 +146,11 @@ fn take_token(connection: &mut Connection) -> rusqlite::Result<Begun> {
         run,
         past,
     })
+}
+
+/// Something that nobody else draws.
+fn draw() -> String {
+    format!("{:032x}", rand::random::<u128>())
 }
 
 /// Whether SQLite found no room on the disk. Nothing of what it was asked to write is there then; a sync that fails is
@@ -163,11 +168,11 @@ pub(super) fn at_open(file: &Path, error: rusqlite::Error) -> StoreError {
         },
         _ if is_full(&error) => StoreError::Full {
             folder: file.parent().unwrap_or(file).to_owned(),
-            source: error,
+            source: error.into(),
         },
         _ => StoreError::Open {
             file: file.to_owned(),
-            source: error,
+            source: error.into(),
         },
     }
 }

@@ -12,10 +12,11 @@ use rekeeper_shared::domain::ids::MigrationName;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tokio::sync::{oneshot, watch};
 
+use super::reader::last_records;
+use super::record_sum;
 use super::room::Room;
 use super::schema::is_full;
-use super::sqlite::{last_records, record_sum};
-use super::{StoreError, Written};
+use crate::store::{StoreError, Written};
 
 /// Writes that share a transaction at most; more wait for the next one, so that the first are not kept waiting long.
 const WRITES_PER_COMMIT: usize = 4_096;
