@@ -32,8 +32,7 @@ pub trait Store: Send + Sync + Sized + 'static {
     /// check of the whole store is part of it. Dropping the store waits for the writes under way and frees the folder.
     ///
     /// # Errors
-    /// When another process has it open, when a newer release wrote it, when it is damaged, or the disk refuses. No token
-    /// was taken then.
+    /// When another process has it open, when a newer release wrote it, when it is damaged, or the disk refuses.
     fn open(data_dir: &Path) -> Result<(Self, Opened), StoreError>;
 
     /// Every plan that was saved, the oldest first.

@@ -40,6 +40,43 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
+    /// Starts the thread that writes.
+    fn start(
+        data_dir: &Path,
+        connection: Connection,
+        reader: Connection,
+        (room, lock): (Arc<Room>, File),
+    ) -> Result<Self, StoreError> {
+        let last = reader::last_records(&connection).map_err(|e| schema::at_open(&data_dir.join(folder::FILE), e))?;
+        let (requests, queue) = mpsc::channel();
+        let (failing, failed) = watch::channel(None);
+        let commits = Arc::new(AtomicU64::new(0));
+        let writer = Writer::new(
+            connection,
+            last,
+            Arc::clone(&commits),
+            failing,
+            (data_dir.to_owned(), Arc::clone(&room)),
+        );
+        let writer = thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run(&queue))
+            .map_err(|source| StoreError::Folder {
+                path: data_dir.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            requests,
+            writer: Some(writer),
+            reader: Arc::new(Mutex::new(reader)),
+            failed,
+            commits,
+            room,
+            open: data_dir.join(folder::OPEN),
+            _lock: lock,
+        })
+    }
+
     /// How many transactions were committed since it was opened; many appends share one.
     #[must_use]
     pub fn commits(&self) -> u64 {
@@ -93,29 +130,12 @@ impl Store for SqliteStore {
         // Begin with an empty log: its size is not known here, and the writer counts from nothing.
         checkpoint(&connection, "TRUNCATE").map_err(|e| schema::at_open(&file, e))?;
         folder::note_open(data_dir)?;
-        let last = reader::last_records(&connection).map_err(|e| schema::at_open(&file, e))?;
         let reader = schema::connect(&file)?;
         reader
             .pragma_update(None, "query_only", true)
             .map_err(|e| schema::at_open(&file, e))?;
 
-        let (requests, queue) = mpsc::channel();
-        let (failing, failed) = watch::channel(None);
-        let commits = Arc::new(AtomicU64::new(0));
-        let writer = Writer::new(
-            connection,
-            last,
-            Arc::clone(&commits),
-            failing,
-            (data_dir.to_owned(), Arc::clone(&room)),
-        );
-        let writer = thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || writer.run(&queue))
-            .map_err(|source| StoreError::Folder {
-                path: file.clone(),
-                source,
-            })?;
+        let store = Self::start(data_dir, connection, reader, (room, lock))?;
         let opened = Opened {
             token: begun.token,
             run: begun.run,
@@ -128,16 +148,6 @@ impl Store for SqliteStore {
             run = opened.run,
             "store opened"
         );
-        let store = Self {
-            requests,
-            writer: Some(writer),
-            reader: Arc::new(Mutex::new(reader)),
-            failed,
-            commits,
-            room,
-            open: data_dir.join(folder::OPEN),
-            _lock: lock,
-        };
         if !store.has_room() {
             tracing::warn!(
                 data_dir = %data_dir.display(),
