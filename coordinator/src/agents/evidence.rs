@@ -19,20 +19,20 @@ use serde::de::IgnoredAny;
 pub enum Subject {
     /// A replica set, with the replicas of the plan.
     Set {
-        /// Its place.
+        /// The ensemble and chroot that the plan found; the record has to name the same.
         place: Place,
-        /// Its path.
+        /// Its path in ZooKeeper, without the chroot.
         path: ZkPath,
-        /// The plan's replicas.
+        /// Names of all replicas that are planned; the record has to name the same.
         replicas: Vec<String>,
     },
-    /// A table replica.
+    /// A table replica, as it was planned.
     Table {
-        /// Its name.
+        /// Database and table.
         name: TableName,
-        /// Its UUID.
+        /// As it was when the plan was made: a table that was created anew has another one.
         uuid: String,
-        /// Its replica name.
+        /// Its name among the replicas of its path.
         replica_name: String,
         /// Digest and number of parts of its manifest, once it is on record.
         manifest: Option<(String, u64)>,

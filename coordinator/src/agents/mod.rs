@@ -35,13 +35,13 @@ impl fmt::Display for ConnectionId {
 /// What happens on the agents' streams. Of one host the order is always: connected, what it says, gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromAgents {
-    /// An agent connected.
+    /// An agent was accepted: one connection for each host at a time.
     Connected(Connected),
     /// A step ended. To be acknowledged when it is on disk.
     Event {
-        /// The host.
+        /// The host of the plan whose agent says it.
         host: HostName,
-        /// The connection.
+        /// On which of the host's connections: what an older one still says is told apart by it.
         connection: ConnectionId,
         /// Its number in the connection.
         sequence: u64,
@@ -51,22 +51,22 @@ pub enum FromAgents {
     },
     /// What a step is doing, for people.
     Doing {
-        /// The host.
+        /// The host of the plan whose agent says it.
         host: HostName,
-        /// The connection.
+        /// On which of the host's connections: what an older one still says is told apart by it.
         connection: ConnectionId,
-        /// The migration.
+        /// Of which migration the step is, as the agent says.
         migration: MigrationName,
-        /// The attempt.
+        /// The attempt of the intent that ordered the step.
         attempt: u64,
         /// What it is doing.
         text: String,
     },
-    /// A connection ended.
+    /// A connection ended: nothing more comes on it.
     Gone {
-        /// The host.
+        /// The host of the plan whose agent says it.
         host: HostName,
-        /// The connection.
+        /// On which of the host's connections: what an older one still says is told apart by it.
         connection: ConnectionId,
         /// The agent said goodbye: it was stopped on purpose. Otherwise the connection was lost, replaced or closed.
         goodbye: bool,
@@ -76,9 +76,9 @@ pub enum FromAgents {
 /// An agent that is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connected {
-    /// The connection.
+    /// Given by the coordinator; a host that connects again gets another one.
     pub connection: ConnectionId,
-    /// What it told.
+    /// What the agent told of itself and of its server when it connected.
     pub hello: Hello,
     /// Set when the agent has obeyed a coordinator that knows more than this one: nothing may be ordered then, and
     /// [`AgentsHandle::send`] does not.

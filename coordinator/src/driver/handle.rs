@@ -36,11 +36,11 @@ pub enum OperatorError {
 
 /// What can be asked of the driver.
 pub enum Request {
-    /// Who is connected.
+    /// Each host that has an agent, and what it is doing.
     Hosts(oneshot::Sender<Vec<HostView>>),
-    /// Every migration.
+    /// A line for every migration, the oldest first.
     Migrations(oneshot::Sender<Vec<MigrationLine>>),
-    /// One migration.
+    /// All that people see of a migration; none when there is none of that name.
     Status(MigrationName, oneshot::Sender<Option<StatusView>>),
     /// The plan of a migration, and its state.
     Plan(MigrationName, oneshot::Sender<Option<(Arc<Plan>, State)>>),
@@ -52,11 +52,11 @@ pub enum Request {
     Save(Box<Plan>, Packed, oneshot::Sender<Result<(), OperatorError>>),
     /// Order something of a migration; the answer is for people.
     Order {
-        /// The migration.
+        /// The migration that has to exist.
         name: MigrationName,
-        /// Who.
+        /// The person, as the log will name them: from the certificate, or as the command line says.
         by: String,
-        /// What.
+        /// What they order; what is written down may say more.
         order: OperatorOrder,
         /// A notice, or why not.
         answer: oneshot::Sender<Result<String, OperatorError>>,
@@ -90,7 +90,7 @@ impl DriverHandle {
         answered.await.map_err(|_| OperatorError::Stopping)
     }
 
-    /// Who is connected.
+    /// Each host that has an agent, and what it is doing.
     ///
     /// # Errors
     /// [`OperatorError::Stopping`].
@@ -106,7 +106,7 @@ impl DriverHandle {
         self.ask(Request::Migrations).await
     }
 
-    /// One migration.
+    /// All that people see of a migration.
     ///
     /// # Errors
     /// [`OperatorError::Unknown`].

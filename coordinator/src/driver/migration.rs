@@ -45,9 +45,9 @@ pub(super) struct Retry {
     pub(super) next: Instant,
     /// The step that failed.
     pub(super) step: StepKind,
-    /// Where.
+    /// The host whose agent told the failure.
     pub(super) host: HostIx,
-    /// Why.
+    /// What people are told meanwhile.
     pub(super) problem: Problem,
 }
 

@@ -23,7 +23,7 @@ use super::user::check_users;
 /// What is known beside the inventories.
 #[derive(Debug, Clone, Default)]
 pub struct Circumstances {
-    /// Who asks.
+    /// The person who asks, for the plan's `created_by`.
     pub by: String,
     /// Now, RFC 3339 UTC.
     pub now: String,
@@ -40,7 +40,7 @@ pub struct Circumstances {
 pub struct Draft {
     /// The plan, as far as it could be made.
     pub plan: Plan,
-    /// What stops it.
+    /// What stops it and was not allowed; with any the plan is not saved.
     pub blockers: Vec<Finding>,
 }
 

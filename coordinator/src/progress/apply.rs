@@ -18,17 +18,17 @@ pub enum IllegalTransition {
     /// Intents are numbered without gaps.
     #[error("intent {found} where {expected} was to come")]
     Attempt {
-        /// What came.
+        /// The number of the intent that came.
         found: u64,
-        /// What was to come.
+        /// One more than that of the intent before.
         expected: u64,
     },
     /// The step is not safe now.
     #[error("{step} was ordered although {guard}")]
     Guarded {
-        /// The step.
+        /// What was ordered.
         step: StepKind,
-        /// What does not hold.
+        /// The first of its guards that does not hold; it says why.
         guard: Guard,
     },
     /// No intent of that number is under way.

@@ -54,9 +54,9 @@ pub struct Progress {
     pub in_flight: BTreeMap<u64, Intent>,
     /// Per table replica, in the plan's order.
     pub tables: Vec<TableProgress>,
-    /// Per replica set.
+    /// Per replica set, in the plan's order.
     pub sets: Vec<SetProgress>,
-    /// Per host.
+    /// Per host, in the plan's order.
     pub hosts: Vec<HostProgress>,
     busy: HashMap<Target, u64>,
 }
@@ -70,7 +70,7 @@ pub struct TableProgress {
     pub way_back: WayBack,
     /// Digest of the part set of record that its own agent has attested.
     pub attested: Option<String>,
-    /// Its manifest.
+    /// The parts that have to come back; none before it was attached on new metadata.
     pub manifest: Option<ManifestFacts>,
     /// How its parts came back.
     pub restored: Option<Restored>,
@@ -99,9 +99,9 @@ impl TableProgress {
 pub struct ManifestFacts {
     /// Its digest; it never changes.
     pub digest: String,
-    /// Parts.
+    /// How many parts have to come back.
     pub parts: u64,
-    /// Rows.
+    /// How many rows these have together.
     pub rows: u64,
 }
 
@@ -124,7 +124,7 @@ pub struct SetProgress {
     /// It is left out from here on, and goes back into service. Beside the stage, since people may order it at any before
     /// the deletion.
     pub skipped: bool,
-    /// Nodes deleted.
+    /// How many nodes were deleted, of all attempts.
     pub znodes: u64,
     /// The host that has all of its nodes in a file, and which.
     pub export: Option<(HostIx, Exported)>,

@@ -13,15 +13,15 @@ use super::{Intent, OperatorOrder, Progress};
 /// Where a migration stands, as far as orders tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
-    /// PLANNED.
+    /// PLANNED: nothing was ordered yet.
     Planned,
-    /// RUNNING.
+    /// RUNNING, forward.
     Running,
     /// PAUSED by `pause`.
     Paused,
     /// PAUSED at its barrier.
     AtBarrier,
-    /// FAILED.
+    /// FAILED: nothing can go on before people have done something.
     Failed,
     /// RUNNING, on the way that `abort` has set it on.
     Aborting,
@@ -29,16 +29,16 @@ pub enum Standing {
     AbortPaused,
     /// The same, FAILED: what is cleaned is held by a problem.
     AbortFailed,
-    /// ABORTED.
+    /// ABORTED: for good, the name is used up.
     Aborted,
-    /// COMPLETED.
+    /// COMPLETED: nothing is left to order.
     Completed,
 }
 
 /// What an answer depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts<'a> {
-    /// Where it stands.
+    /// Derived from the log when the order comes in.
     pub standing: Standing,
     /// The barrier in force.
     pub until: Option<Until>,
@@ -62,7 +62,7 @@ impl Facts<'_> {
     }
 }
 
-/// What is answered.
+/// The answer to an order of people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// It is written down as this order, and has this effect.

@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 pub enum Record {
     /// A person ordered something.
     Ordered {
-        /// Who.
+        /// The person, for the log.
         by: String,
-        /// What.
+        /// With all that was in force when it was given, so that it can be applied again.
         order: OperatorOrder,
     },
     /// A step is about to be ordered. On disk before the command leaves.
     Intent(Intent),
-    /// A step ended.
+    /// A step ended, well or not. On disk before the agent hears that it was taken.
     Event {
         /// The intent's attempt.
         attempt: u64,
@@ -35,7 +35,7 @@ pub struct Intent {
     pub attempt: u64,
     /// The host whose agent does it.
     pub host: HostIx,
-    /// The step.
+    /// What the agent is to do.
     pub step: StepKind,
     /// What it is about.
     pub target: Target,
@@ -47,7 +47,7 @@ pub struct Intent {
 pub enum OperatorOrder {
     /// Go, up to a barrier or to the end.
     Start {
-        /// The barrier.
+        /// How far to go; to the end when it is absent.
         until: Option<Until>,
     },
     /// Send no new command.
@@ -63,20 +63,20 @@ pub enum OperatorOrder {
     },
     /// Leave a table out from here on, with its whole replica set.
     Skip {
-        /// The table.
+        /// Any table of the set: the others go with it.
         table: TableName,
     },
     /// Leave a host out for good: what is cleaned goes on without its replicas, what is not goes back into service.
     Leave {
-        /// The host.
+        /// It never comes back.
         host: HostName,
     },
     /// Leave one table replica out for good, which is not what was planned any more: its set is cleaned, and goes on with
     /// the others.
     LeaveTable {
-        /// The table.
+        /// Database and table.
         table: TableName,
-        /// The host.
+        /// Only here: the replicas of other hosts go on.
         host: HostName,
     },
     /// Put back what is not cleaned, carry forward what is.

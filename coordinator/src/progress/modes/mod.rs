@@ -14,7 +14,7 @@ use super::guard::Guard;
 /// A step of a mode.
 #[derive(Debug)]
 pub struct Row {
-    /// The step.
+    /// What is ordered; a mode has at most one row for each.
     pub step: StepKind,
     /// Which way it goes. What leads forward is wanted of what has no problem; what leads back, also of what has.
     pub way: Direction,
@@ -54,7 +54,7 @@ pub enum Leaves {
 /// What the coordinator needs to order a step, beside what its progress says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Needs {
-    /// Nothing.
+    /// Its progress is enough.
     Nothing,
     /// Room on its disk, since the step leads to what has to be written down whatever comes.
     Room,
