@@ -10,6 +10,7 @@ use crate::rig::{Rig, witness};
 use crate::{attach, checksum, code, create, insert, quoted, restore, write_witness};
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one way, told from its beginning to its end")]
 async fn two_replicas_go_all_the_way_and_every_step_may_be_repeated() {
     let rig = Rig::start(2);
     let (name, states) = (quoted(), [rig.state(0), rig.state(1)]);

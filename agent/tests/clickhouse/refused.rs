@@ -12,6 +12,7 @@ use crate::rig::{Rig, witness};
 use crate::{attached_without_metadata, code, create, insert, restore, write_witness};
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one host, and what it refuses one after another")]
 async fn what_is_not_sure_is_refused() {
     let rig = Rig::start(1);
     let state = rig.state(0);

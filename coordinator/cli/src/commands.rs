@@ -5,9 +5,9 @@ use std::str::FromStr as _;
 use rekeeper_proto::v1;
 use rekeeper_shared::domain::ids::MigrationName;
 use rekeeper_shared::domain::problem::Code;
-use rekeeper_shared::people::view::{MigrationLine, State, StatusView};
+use rekeeper_shared::people::view::{State, StatusView};
 
-use crate::cli::{Cli, Command, Common, Format, PlanArgs, Restart, ResumeArgs, StartArgs};
+use crate::cli::{Cli, Command, Format, PlanArgs, Restart, ResumeArgs, StartArgs};
 use crate::client::Client;
 use crate::confirm;
 use crate::dry_run::dry_run;
@@ -25,76 +25,31 @@ use crate::watch;
 /// Runs a command to its exit code.
 pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
     let format = cli.common.output;
-    if let Command::Explain { code } = &cli.command {
-        return explain(code.as_deref(), format);
-    }
-    match &cli.command {
-        Command::Completions { shell } => return generate::completions(*shell).map(|()| Exit::Done),
-        Command::Man { folder } => return generate::man(folder).map(|()| Exit::Done),
-        _ => {}
-    }
-    let mut client = connect(&cli.common)?;
-    let client = &mut client;
+    let client = || Client::new(&cli.common);
     match cli.command {
-        Command::Hosts { refused: false } => hosts(client, format).await,
-        Command::Hosts { refused: true } => {
-            let refusals = client.refusals().await?;
-            print(&render(format, &refusals, |refusals| {
-                output::hosts::refusals(refusals)
-            })?)?;
-            if refusals.is_empty() {
-                notice("nobody was refused in the TLS handshake within the last hour");
-            }
-            Ok(Exit::Done)
-        }
-        Command::Plan(args) => plan(client, args, format).await,
-        Command::Start(args) if args.dry_run => dry_run(client, &args, format).await.map(|()| Exit::Done),
-        Command::Start(args) => start(client, &args, format).await,
-        Command::Status {
-            name: None,
-            watch: true,
-        } => {
-            if watch::all(client, format).await?.is_none() {
-                notice("left");
-            }
-            Ok(Exit::Done)
-        }
-        Command::Status {
-            name: None,
-            watch: false,
-        } => {
-            let lines = client.migrations().await?;
-            print_lines(&lines, format)
-        }
-        Command::Status {
-            name: Some(name),
-            watch: false,
-        } => {
-            let view = client.status(&name).await?;
-            print(&render(format, &view, output::status::table)?)?;
-            Ok(standing(&view))
-        }
-        Command::Status {
-            name: Some(name),
-            watch: true,
-        } => match watch::one(client, &name, format).await? {
-            Some(view) => Ok(standing(&view)),
-            None => Ok(left(&name)),
+        Command::Hosts { refused: false } => hosts(&mut client()?, format).await,
+        Command::Hosts { refused: true } => refused(&mut client()?, format).await,
+        Command::Plan(args) => plan(&mut client()?, args, format).await,
+        Command::Start(args) if args.dry_run => dry_run(&mut client()?, &args, format).await.map(|()| Exit::Done),
+        Command::Start(args) => start(&mut client()?, &args, format).await,
+        Command::Status { name, watch } => match (name, watch) {
+            (None, false) => list(&mut client()?, format).await,
+            (None, true) => watch_all(&mut client()?, format).await,
+            (Some(name), false) => status(&mut client()?, &name, format).await,
+            (Some(name), true) => watch_one(&mut client()?, &name, format).await,
         },
         Command::Pause(args) => {
-            notice(&client.pause(&args.name).await?);
+            notice(&client()?.pause(&args.name).await?);
             Ok(Exit::Done)
         }
-        Command::Resume(args) => resume(client, &args).await,
+        Command::Resume(args) => resume(&mut client()?, &args).await,
         Command::Retry { name, table, host } => {
             let request = v1::RetryRequest {
                 name: name.name.to_string(),
                 table: table.unwrap_or_default(),
                 host: host.map(String::from).unwrap_or_default(),
             };
-            notice(&client.retry(request).await?);
-            how_to_follow(&name.name);
-            Ok(Exit::Done)
+            Ok(accepted(&client()?.retry(request).await?, &name.name))
         }
         Command::Skip { name, table, host } => {
             let request = v1::SkipRequest {
@@ -102,47 +57,86 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
                 table: table.unwrap_or_default(),
                 host: host.map(String::from).unwrap_or_default(),
             };
-            notice(&client.skip(request).await?);
-            how_to_follow(&name.name);
-            Ok(Exit::Done)
+            Ok(accepted(&client()?.skip(request).await?, &name.name))
         }
-        Command::Abort(args) => {
-            notice(&client.abort(&args.name).await?);
-            how_to_follow(&args.name);
-            Ok(Exit::Done)
-        }
-        Command::Problems(args) => {
-            let view = client.status(&args.name).await?;
-            let rows = output::problems::rows(&view);
-            print(&render(format, &rows, |rows| {
-                output::causes::table(&output::problems::items(rows), Limit::NONE, "", Paint::of_stdout())
-            })?)?;
-            if rows.is_empty() {
-                notice(&format!("migration {} has no problems", args.name));
-            }
-            Ok(Exit::Done)
-        }
-        Command::Report(args) => {
-            let report = client.report(&args.name).await?;
-            print(&render(format, &report, output::report::table)?)?;
-            Ok(Exit::Done)
-        }
+        Command::Abort(args) => Ok(accepted(&client()?.abort(&args.name).await?, &args.name)),
+        Command::Problems(args) => problems(&mut client()?, &args.name, format).await,
+        Command::Report(args) => report(&mut client()?, &args.name, format).await,
         Command::Events { name, follow } => {
-            events::events(client, &name.name, follow, format).await?;
+            events::events(&mut client()?, &name.name, follow, format).await?;
             Ok(Exit::Done)
         }
         Command::Export(args) => {
-            print(&output::export::file(&client.status(&args.name).await?)?)?;
+            print(&output::export::file(&client()?.status(&args.name).await?)?)?;
             Ok(Exit::Done)
         }
         Command::Explain { code } => explain(code.as_deref(), format),
-        // Done above, without a coordinator.
-        Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Done),
+        Command::Completions { shell } => generate::completions(shell).map(|()| Exit::Done),
+        Command::Man { folder } => generate::man(&folder).map(|()| Exit::Done),
     }
 }
 
-fn connect(common: &Common) -> Result<Client, Failure> {
-    Client::new(common)
+/// Tells what the coordinator says to an order, and how to see what comes of it.
+fn accepted(answer: &str, name: &MigrationName) -> Exit {
+    notice(answer);
+    how_to_follow(name);
+    Exit::Done
+}
+
+async fn list(client: &mut Client, format: Format) -> Result<Exit, Failure> {
+    let lines = client.migrations().await?;
+    print(&render(format, &lines, |lines| output::status::list(lines))?)?;
+    if lines.is_empty() {
+        notice("there is no migration yet; make one with: rekeeper plan NAME");
+    }
+    Ok(Exit::Done)
+}
+
+async fn watch_all(client: &mut Client, format: Format) -> Result<Exit, Failure> {
+    if watch::all(client, format).await?.is_none() {
+        notice("left");
+    }
+    Ok(Exit::Done)
+}
+
+async fn status(client: &mut Client, name: &MigrationName, format: Format) -> Result<Exit, Failure> {
+    let view = client.status(name).await?;
+    print(&render(format, &view, output::status::table)?)?;
+    Ok(standing(&view))
+}
+
+async fn watch_one(client: &mut Client, name: &MigrationName, format: Format) -> Result<Exit, Failure> {
+    let view = watch::one(client, name, format).await?;
+    Ok(view.map_or_else(|| left(name), |view| standing(&view)))
+}
+
+async fn problems(client: &mut Client, name: &MigrationName, format: Format) -> Result<Exit, Failure> {
+    let view = client.status(name).await?;
+    let rows = output::problems::rows(&view);
+    print(&render(format, &rows, |rows| {
+        output::causes::table(&output::problems::items(rows), Limit::NONE, "", Paint::of_stdout())
+    })?)?;
+    if rows.is_empty() {
+        notice(&format!("migration {name} has no problems"));
+    }
+    Ok(Exit::Done)
+}
+
+async fn report(client: &mut Client, name: &MigrationName, format: Format) -> Result<Exit, Failure> {
+    let report = client.report(name).await?;
+    print(&render(format, &report, output::report::table)?)?;
+    Ok(Exit::Done)
+}
+
+async fn refused(client: &mut Client, format: Format) -> Result<Exit, Failure> {
+    let refusals = client.refusals().await?;
+    print(&render(format, &refusals, |refusals| {
+        output::hosts::refusals(refusals)
+    })?)?;
+    if refusals.is_empty() {
+        notice("nobody was refused in the TLS handshake within the last hour");
+    }
+    Ok(Exit::Done)
 }
 
 /// Whether a migration stands with problems.
@@ -281,17 +275,7 @@ async fn resume(client: &mut Client, args: &ResumeArgs) -> Result<Exit, Failure>
             return Ok(nothing_started());
         }
     }
-    notice(&client.resume(name).await?);
-    how_to_follow(name);
-    Ok(Exit::Done)
-}
-
-fn print_lines(lines: &[MigrationLine], format: Format) -> Result<Exit, Failure> {
-    print(&render(format, &lines, |lines| output::status::list(lines))?)?;
-    if lines.is_empty() {
-        notice("there is no migration yet; make one with: rekeeper plan NAME");
-    }
-    Ok(Exit::Done)
+    Ok(accepted(&client.resume(name).await?, name))
 }
 
 fn explain(code: Option<&str>, format: Format) -> Result<Exit, Failure> {

@@ -74,8 +74,9 @@ async fn ask(
         .await
         .map_err(|e| failed(e.to_string()))?;
     let place = match intent.target {
+        // A witness is written at another place, which only the host knows.
         Target::Set(set) if intent.step != StepKind::Witness => Some(plan.sets[set].place.to_string()),
-        _ => None,
+        Target::Set(_) | Target::Table(_) | Target::Host(_) => None,
     };
     Ok(RehearsedStep {
         host: host.clone(),
@@ -97,7 +98,11 @@ impl Markers {
             (StepKind::Record, Target::Set(set)) => {
                 let created = actions.iter().filter_map(|action| match action {
                     Action::CreateNode(node) => Some(node.clone()),
-                    _ => None,
+                    Action::Statement(_)
+                    | Action::Run(_)
+                    | Action::DeleteNode(_)
+                    | Action::SetPermissions(_)
+                    | Action::WriteFile(_) => None,
                 });
                 self.0.insert(set, created.collect());
             }

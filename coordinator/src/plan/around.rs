@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rekeeper_shared::domain::ids::HostName;
+use rekeeper_shared::domain::ids::{HostName, TableName};
 use rekeeper_shared::domain::inventory::{HostInventory, Kept, KeptKind, TableInventory, ZookeeperFacts};
 use rekeeper_shared::domain::plan::{PlanRequest, RestartPolicy};
 use rekeeper_shared::domain::problem::{Code, Finding};
@@ -27,57 +27,10 @@ pub(super) fn check_around(
         let Some(here) = planned.on(&inventory.host) else {
             continue;
         };
-        let around = &inventory.around;
-        let mut find = |code: Code, message: String| found.push(Finding::new(code, message).on(&inventory.host));
-        let free: BTreeMap<&str, u64> = around.disks.iter().map(|d| (d.name.as_str(), d.free)).collect();
-        for (disk, needed) in needed_on.remove(&inventory.host).unwrap_or_default() {
-            if let Some(&free) = free.get(disk).filter(|free| **free < needed) {
-                find(
-                    Code::DiskSpace,
-                    format!(
-                        "disk {disk} has {} free, and the planned tables hold {} on it",
-                        bytes(free),
-                        bytes(needed)
-                    ),
-                );
-            }
-        }
-        for (table, blocks) in pending(inventory, planned) {
-            find(
-                Code::DistributedPending,
-                format!("{blocks} blocks of {table} are not sent yet"),
-            );
-        }
-        if !around.users_in_zookeeper.is_empty() {
-            find(
-                Code::UsersInZookeeper,
-                format!("user directories: {}", around.users_in_zookeeper.join(", ")),
-            );
-        }
-        if let Some(first) = around.ddl_pending.first() {
-            find(
-                Code::DdlPending,
-                format!("{} not finished (first: {first})", around.ddl_pending.len()),
-            );
-        }
-        for statement in &around.long {
-            let mut planned = statement.tables.iter().filter(|table| here.contains(table));
-            if let Some(first) = planned.next() {
-                let more = planned.count();
-                let more = if more == 0 {
-                    String::new()
-                } else {
-                    format!(" and {more} more")
-                };
-                find(
-                    Code::LongStatements,
-                    format!(
-                        "{} has run for {} s and may read {first}{more}: {}",
-                        statement.query_id, statement.seconds, statement.query
-                    ),
-                );
-            }
-        }
+        let needed = needed_on.remove(&inventory.host).unwrap_or_default();
+        found.extend(check_disks(inventory, needed));
+        found.extend(check_waiting(inventory, planned));
+        found.extend(check_long(inventory, here));
         found.extend(check_readers(inventory, here));
     }
     for (host, table) in chosen {
@@ -95,6 +48,70 @@ pub(super) fn check_around(
         }
     }
     found.extend(versions(chosen));
+    found
+}
+
+/// Disks with less free space than the planned tables hold on them.
+fn check_disks(inventory: &HostInventory, needed: BTreeMap<&str, u64>) -> Vec<Finding> {
+    let disks = inventory.around.disks.iter();
+    let free: BTreeMap<&str, u64> = disks.map(|d| (d.name.as_str(), d.free)).collect();
+    let of = |(disk, needed)| {
+        let &free = free.get(disk).filter(|free| **free < needed)?;
+        let text = format!(
+            "disk {disk} has {} free, and the planned tables hold {} on it",
+            bytes(free),
+            bytes(needed)
+        );
+        Some(Finding::new(Code::DiskSpace, text).on(&inventory.host))
+    };
+    needed.into_iter().filter_map(of).collect()
+}
+
+/// What waits on the server: blocks that are not sent, statements ON CLUSTER; and users that are kept in ZooKeeper.
+fn check_waiting(inventory: &HostInventory, planned: &Planned<'_>) -> Vec<Finding> {
+    let around = &inventory.around;
+    let mut found = Vec::new();
+    let mut find = |code: Code, message: String| found.push(Finding::new(code, message).on(&inventory.host));
+    for (table, blocks) in pending(inventory, planned) {
+        find(
+            Code::DistributedPending,
+            format!("{blocks} blocks of {table} are not sent yet"),
+        );
+    }
+    if !around.users_in_zookeeper.is_empty() {
+        find(
+            Code::UsersInZookeeper,
+            format!("user directories: {}", around.users_in_zookeeper.join(", ")),
+        );
+    }
+    if let Some(first) = around.ddl_pending.first() {
+        find(
+            Code::DdlPending,
+            format!("{} not finished (first: {first})", around.ddl_pending.len()),
+        );
+    }
+    found
+}
+
+/// Statements that have run for long and may read a planned table: its DETACH waits for them.
+fn check_long(inventory: &HostInventory, here: &BTreeSet<&TableName>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for statement in &inventory.around.long {
+        let mut planned = statement.tables.iter().filter(|table| here.contains(table));
+        if let Some(first) = planned.next() {
+            let more = planned.count();
+            let more = if more == 0 {
+                String::new()
+            } else {
+                format!(" and {more} more")
+            };
+            let text = format!(
+                "{} has run for {} s and may read {first}{more}: {}",
+                statement.query_id, statement.seconds, statement.query
+            );
+            found.push(Finding::new(Code::LongStatements, text).on(&inventory.host));
+        }
+    }
     found
 }
 

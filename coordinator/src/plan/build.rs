@@ -157,8 +157,8 @@ fn planned_hosts(inventories: &[HostInventory], planned: &Planned<'_>) -> Vec<Pl
     planned.hosts().map(of).collect()
 }
 
-/// Puts the chosen tables into sets and the hosts into waves.
-fn assemble(header: Header<'_>, hosts: &[PlannedHost], inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Plan {
+/// Puts the chosen tables into sets, of which the waves are not known yet.
+fn into_sets(hosts: &[PlannedHost], chosen: &[Chosen<'_>]) -> (Vec<PlannedTable>, Vec<PlannedSet>) {
     let mut by_set: BTreeMap<SetKey, (Place, ZkPath, Vec<Chosen<'_>>)> = BTreeMap::new();
     for &(host, table) in chosen {
         let (Some((key, _)), Some(place), Ok(path)) =
@@ -197,6 +197,12 @@ fn assemble(header: Header<'_>, hosts: &[PlannedHost], inventories: &[HostInvent
             wave: 0,
         });
     }
+    (tables, sets)
+}
+
+/// Puts the chosen tables into sets and the hosts into waves.
+fn assemble(header: Header<'_>, hosts: &[PlannedHost], inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> Plan {
+    let (tables, mut sets) = into_sets(hosts, chosen);
     let hosts_of = |set: &PlannedSet| set.tables.iter().map(|&t| tables[t].host).collect::<Vec<_>>();
     let waves = super::waves::waves(hosts.len(), sets.iter().map(hosts_of));
     let wave_of = wave_of(&waves, hosts.len());

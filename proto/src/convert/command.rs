@@ -273,22 +273,24 @@ impl TryFrom<v1::Witness> for Witness {
 mod tests {
     use super::*;
 
-    fn orders() -> Vec<Order> {
-        let path = ZkPath::parse("/t/1").unwrap();
-        let table = TableRef {
+    fn table() -> TableRef {
+        TableRef {
             name: TableName::new("d", "it's"),
             uuid: "u".into(),
-            path: path.clone(),
+            path: ZkPath::parse("/t/1").unwrap(),
             replica_name: "r1".into(),
-        };
-        let set = SetRef {
+        }
+    }
+
+    fn set() -> SetRef {
+        SetRef {
             place: Place {
                 ensemble: "default".into(),
                 nodes: vec!["a:1".into()],
                 secure: true,
                 chroot: "/x".into(),
             },
-            path: path.clone(),
+            path: ZkPath::parse("/t/1").unwrap(),
             replicas: vec!["r1".into(), "r2".into()],
             allowed: Allowed {
                 lost_parts: true,
@@ -297,14 +299,21 @@ mod tests {
                 foreign_nodes: true,
             },
             recorded: true,
-        };
-        let witness = Witness {
+        }
+    }
+
+    fn witness() -> Witness {
+        Witness {
             ensemble: "default".into(),
-            path,
+            path: ZkPath::parse("/t/1").unwrap(),
             node: "w".into(),
             content: "c".into(),
             replicas: vec![("r1".into(), "u1".into())],
-        };
+        }
+    }
+
+    fn orders() -> Vec<Order> {
+        let (table, set, witness) = (table(), set(), witness());
         let packed = Packed {
             digest: "d".into(),
             bytes: vec![1, 2],

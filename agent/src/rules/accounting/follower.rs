@@ -51,20 +51,8 @@ type Origin<'a> = (usize, &'a str);
 #[must_use]
 pub fn account_follower(evidence: FollowerEvidence<'_>) -> Account {
     let own = evidence.before.len();
-    let mut expected: Vec<(Origin<'_>, &ManifestPart)> = Vec::new();
-    let mut content: HashMap<Origin<'_>, &ManifestPart> = HashMap::new();
-    for (at, before) in evidence.before.iter().enumerate() {
-        let counts = |part: &&ManifestPart| {
-            before
-                .share
-                .is_none_or(|share| brings(share, &part.name) && same(part, at, &content).is_none())
-        };
-        let mut parts: Vec<&ManifestPart> = before.manifest.parts.iter().filter(counts).collect();
-        parts.sort_by_key(|part| order_of(&part.name));
-        let parts = parts.into_iter().map(|part| ((at, part.name.as_str()), part));
-        content.extend(parts.clone());
-        expected.extend(parts);
-    }
+    let mut expected = brought_before(evidence.before);
+    let content: HashMap<Origin<'_>, &ManifestPart> = expected.iter().copied().collect();
     // Their nodes differed, and yet they are one part: ClickHouse writes them in two formats.
     let is_there_already =
         |part: &ManifestPart| brings(evidence.share, &part.name) && same(part, own, &content).is_some();
@@ -130,6 +118,26 @@ pub fn account_follower(evidence: FollowerEvidence<'_>) -> Account {
         }
     }
     Account { fates }
+}
+
+/// The parts of the reference, and those that the others before this replica brought, as they got their blocks. What one
+/// brought that was there already counts once.
+fn brought_before<'a>(before: &[Before<'a>]) -> Vec<(Origin<'a>, &'a ManifestPart)> {
+    let mut expected: Vec<(Origin<'_>, &ManifestPart)> = Vec::new();
+    let mut content: HashMap<Origin<'_>, &ManifestPart> = HashMap::new();
+    for (at, before) in before.iter().enumerate() {
+        let counts = |part: &&ManifestPart| {
+            before
+                .share
+                .is_none_or(|share| brings(share, &part.name) && same(part, at, &content).is_none())
+        };
+        let mut parts: Vec<&ManifestPart> = before.manifest.parts.iter().filter(counts).collect();
+        parts.sort_by_key(|part| order_of(&part.name));
+        let parts = parts.into_iter().map(|part| ((at, part.name.as_str()), part));
+        content.extend(parts.clone());
+        expected.extend(parts);
+    }
+    expected
 }
 
 fn brings(share: &Share, part: &str) -> bool {

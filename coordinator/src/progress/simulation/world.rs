@@ -3,7 +3,7 @@
 use rekeeper_shared::domain::ids::TableName;
 use rekeeper_shared::domain::place::{Place, ZkPath};
 use rekeeper_shared::domain::plan::{
-    Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, RestartPolicy, SetIx, TableIx,
+    HostIx, Plan, PlanRequest, PlannedHost, PlannedSet, PlannedTable, RestartPolicy, SetIx, TableIx,
 };
 use rekeeper_shared::domain::step::{Done, Restored, StepKind, Target};
 use rekeeper_shared::domain::unsettled::Unsettled;
@@ -101,118 +101,125 @@ pub(super) struct World {
     pub(super) left: Vec<bool>,
 }
 
+/// What must never happen is the error.
+fn check(holds: bool, what: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(what) }
+}
+
 impl World {
     /// Lets the command take effect; whoever reads this sees what must never happen.
     pub(super) fn execute(&mut self, plan: &Plan, intent: Intent) -> Result<Done, String> {
-        let check = |holds: bool, what: &str| {
-            if holds {
-                Ok(())
-            } else {
-                Err(format!("{intent:?}: {what}"))
-            }
+        let done = match intent.target {
+            Target::Table(table) => self.execute_on_table(plan, intent.step, table),
+            Target::Set(set) => self.execute_on_set(plan, intent, set),
+            Target::Host(host) => self.execute_on_host(intent.step, host),
         };
-        match (intent.step, intent.target) {
-            (StepKind::Sync, Target::Table(t)) => {
+        done.map_err(|what| format!("{intent:?}: {what}"))
+    }
+
+    fn execute_on_table(&mut self, plan: &Plan, step: StepKind, t: TableIx) -> Result<Done, &'static str> {
+        match step {
+            StepKind::Sync => {
                 self.synced[t] = true;
                 Ok(Done::Plain)
             }
-            (StepKind::Detach, Target::Table(t)) => {
-                let set = plan.tables[t].set;
-                check(!self.sets[set].gone, "detached after the clean")?;
-                for &other in &plan.sets[set].tables {
-                    check(
-                        self.synced[other] || self.tables[other] == Table::Detached || set == MAY_DIVERGE,
-                        "detached beside a laggard",
-                    )?;
-                }
-                self.tables[t] = Table::Detached;
+            StepKind::Detach => self.detach(plan, t),
+            StepKind::Reattach => self.reattach(plan, t),
+            StepKind::Attest => {
+                let set = &mut self.sets[plan.tables[t].set];
+                check(set.recorded && !set.gone, "attested what is not recorded, or gone")?;
+                set.attested.push(t);
                 Ok(Done::Plain)
             }
-            (StepKind::Reattach, Target::Table(t)) => {
-                let set = &self.sets[plan.tables[t].set];
-                check(!set.gone, "put back on deleted metadata")?;
-                check(
-                    set.fence.is_none(),
-                    "put back under a marker (ATTACH is refused with 253)",
-                )?;
-                self.tables[t] = Table::InService;
-                self.synced[t] = false;
+            StepKind::Attach => self.attach(plan, t),
+            StepKind::Restore => self.restore(plan, t),
+            StepKind::Clear => {
+                check(self.is_restored(t), "caches dropped too early")?;
                 Ok(Done::Plain)
             }
-            (StepKind::Attest, Target::Table(t)) => {
-                let set = plan.tables[t].set;
-                check(
-                    self.sets[set].recorded && !self.sets[set].gone,
-                    "attested what is not recorded, or gone",
-                )?;
-                self.sets[set].attested.push(t);
-                Ok(Done::Plain)
-            }
-            (_, Target::Set(s)) => self.execute_on_set(plan, intent, s),
-            (StepKind::Restart, Target::Host(h)) => {
-                self.restarted[h] = true;
-                Ok(Done::Restarted {
-                    at: "2026-01-01T00:00:00Z".into(),
-                })
-            }
-            (StepKind::Attach, Target::Table(t)) => {
-                let set = plan.tables[t].set;
-                check(self.sets[set].gone, "attached on metadata that is to be deleted")?;
-                check(self.sets[set].witness, "attached without a witness")?;
-                self.check_restarted(plan, set, intent)?;
-                if self.tables[t] == Table::Detached {
-                    self.tables[t] = Table::ReadOnly;
-                }
-                self.manifests[t] = true;
-                Ok(Done::Attached {
-                    digest: format!("d{t}"),
-                    parts: 1,
-                    rows: 1,
-                })
-            }
-            (StepKind::Restore, Target::Table(t)) => {
-                let set = plan.tables[t].set;
-                check(
-                    self.there(plan, set).all(|o| self.manifests[o]),
-                    "restored before all manifests",
-                )?;
-                let mut order = restore_order(plan, set);
-                let is_restored = |o: TableIx| matches!(self.tables[o], Table::Restored | Table::Finished);
-                // Of a set whose replicas are equal any will do. One that was restored before its host went may be
-                // known as restored or not.
-                order.retain(|&o| !self.left[plan.tables[o].host]);
-                let before = order.iter().take_while(|&&other| other != t);
-                let wanted = if self.sets[set].apart { usize::MAX } else { 1 };
-                for &other in before.take(wanted) {
-                    check(is_restored(other), "restored before one that goes first")?;
-                }
-                if self.tables[t] == Table::ReadOnly {
-                    self.tables[t] = Table::Restored;
-                }
-                Ok(Done::Restored {
-                    counts: Restored::default(),
-                    account: String::new(),
-                })
-            }
-            (StepKind::Clear, Target::Table(t)) => {
-                check(
-                    matches!(self.tables[t], Table::Restored | Table::Finished),
-                    "caches dropped too early",
-                )?;
-                Ok(Done::Plain)
-            }
-            (StepKind::Finish, Target::Table(t)) => {
-                for other in self.there(plan, plan.tables[t].set).collect::<Vec<_>>() {
-                    check(
-                        matches!(self.tables[other], Table::Restored | Table::Finished),
-                        "merges too early",
-                    )?;
-                }
+            StepKind::Finish => {
+                let all = self.there(plan, plan.tables[t].set).all(|o| self.is_restored(o));
+                check(all, "merges too early")?;
                 self.tables[t] = Table::Finished;
                 Ok(Done::Plain)
             }
-            _ => Err(format!("{intent:?} is no step")),
+            StepKind::Freeze
+            | StepKind::Settle
+            | StepKind::Record
+            | StepKind::Clean
+            | StepKind::Release
+            | StepKind::Restart
+            | StepKind::Witness => Err("no step of a table"),
         }
+    }
+
+    fn detach(&mut self, plan: &Plan, t: TableIx) -> Result<Done, &'static str> {
+        let set = plan.tables[t].set;
+        check(!self.sets[set].gone, "detached after the clean")?;
+        for &other in &plan.sets[set].tables {
+            check(
+                self.synced[other] || self.tables[other] == Table::Detached || set == MAY_DIVERGE,
+                "detached beside a laggard",
+            )?;
+        }
+        self.tables[t] = Table::Detached;
+        Ok(Done::Plain)
+    }
+
+    fn reattach(&mut self, plan: &Plan, t: TableIx) -> Result<Done, &'static str> {
+        let set = &self.sets[plan.tables[t].set];
+        check(!set.gone, "put back on deleted metadata")?;
+        check(
+            set.fence.is_none(),
+            "put back under a marker (ATTACH is refused with 253)",
+        )?;
+        self.tables[t] = Table::InService;
+        self.synced[t] = false;
+        Ok(Done::Plain)
+    }
+
+    fn attach(&mut self, plan: &Plan, t: TableIx) -> Result<Done, &'static str> {
+        let set = plan.tables[t].set;
+        check(self.sets[set].gone, "attached on metadata that is to be deleted")?;
+        check(self.sets[set].witness, "attached without a witness")?;
+        self.check_restarted(plan, set)?;
+        if self.tables[t] == Table::Detached {
+            self.tables[t] = Table::ReadOnly;
+        }
+        self.manifests[t] = true;
+        Ok(Done::Attached {
+            digest: format!("d{t}"),
+            parts: 1,
+            rows: 1,
+        })
+    }
+
+    fn restore(&mut self, plan: &Plan, t: TableIx) -> Result<Done, &'static str> {
+        let set = plan.tables[t].set;
+        check(
+            self.there(plan, set).all(|o| self.manifests[o]),
+            "restored before all manifests",
+        )?;
+        let mut order = restore_order(plan, set);
+        // Of a set whose replicas are equal any will do. One that was restored before its host went may be
+        // known as restored or not.
+        order.retain(|&o| !self.left[plan.tables[o].host]);
+        let before = order.iter().take_while(|&&other| other != t);
+        let wanted = if self.sets[set].apart { usize::MAX } else { 1 };
+        for &other in before.take(wanted) {
+            check(self.is_restored(other), "restored before one that goes first")?;
+        }
+        if self.tables[t] == Table::ReadOnly {
+            self.tables[t] = Table::Restored;
+        }
+        Ok(Done::Restored {
+            counts: Restored::default(),
+            account: String::new(),
+        })
+    }
+
+    fn is_restored(&self, t: TableIx) -> bool {
+        matches!(self.tables[t], Table::Restored | Table::Finished)
     }
 
     /// The tables of the set whose hosts are still there.
@@ -221,42 +228,25 @@ impl World {
         tables.filter(|&t| !self.left[plan.tables[t].host])
     }
 
-    fn check_restarted(&self, plan: &Plan, set: SetIx, intent: Intent) -> Result<(), String> {
+    fn check_restarted(&self, plan: &Plan, set: SetIx) -> Result<(), &'static str> {
         let ready = plan.request.restart == RestartPolicy::Never
             || plan
                 .set_hosts(set)
                 .iter()
                 .all(|&host| self.restarted[host] || self.left[host]);
-        if ready {
-            Ok(())
-        } else {
-            Err(format!("{intent:?}: before a host of the set was restarted"))
-        }
+        check(ready, "before a host of the set was restarted")
     }
 
-    fn execute_on_set(&mut self, plan: &Plan, intent: Intent, s: SetIx) -> Result<Done, String> {
-        let check = |holds: bool, what: &str| {
-            if holds {
-                Ok(())
-            } else {
-                Err(format!("{intent:?}: {what}"))
-            }
-        };
+    fn execute_on_host(&mut self, step: StepKind, host: HostIx) -> Result<Done, &'static str> {
+        check(step == StepKind::Restart, "no step of a host")?;
+        self.restarted[host] = true;
+        Ok(Done::Restarted {
+            at: "2026-01-01T00:00:00Z".into(),
+        })
+    }
+
+    fn execute_on_set(&mut self, plan: &Plan, intent: Intent, s: SetIx) -> Result<Done, &'static str> {
         let detached = plan.sets[s].tables.iter().all(|&t| self.tables[t] == Table::Detached);
-        let differs = || {
-            vec![Unsettled::Content {
-                one: "r0".into(),
-                other: "r1".into(),
-                part: "all_0_0_0".into(),
-            }]
-        };
-        let unequal = || {
-            vec![Unsettled::Log {
-                replica: "r".into(),
-                pointer: 0,
-                end: 1,
-            }]
-        };
         match intent.step {
             StepKind::Freeze => {
                 check(!self.sets[s].gone, "frozen after the clean")?;
@@ -269,65 +259,102 @@ impl World {
                 Ok(Done::Plain)
             }
             StepKind::Settle => {
-                check(detached && !self.sets[s].gone, "settled what is in service or gone")?;
-                Ok(Done::Settled(if self.sets[s].apart {
-                    differs()
-                } else if self.sets[s].equal {
+                let set = &self.sets[s];
+                check(detached && !set.gone, "settled what is in service or gone")?;
+                Ok(Done::Settled(if set.apart {
+                    vec![differs()]
+                } else if set.equal {
                     vec![]
                 } else {
-                    unequal()
+                    vec![behind()]
                 }))
             }
             StepKind::Record => {
-                check(detached && !self.sets[s].gone, "recorded what is in service or gone")?;
-                check(
-                    self.sets[s].equal || s == MAY_DIVERGE,
-                    "a marker on a set that was not found settled",
-                )?;
-                // What was not settled is restored one after another, whatever becomes of it later.
-                let apart = self.sets[s].apart || !self.sets[s].equal;
-                self.sets[s].apart = apart;
-                let order = restore_order(plan, s);
-                self.sets[s].fence = Some(intent.attempt);
-                self.sets[s].recorded = true;
-                self.sets[s].attested.clear();
-                Ok(Done::Recorded {
-                    digest: Some(format!("r{s}")),
-                    unsettled: if apart { differs() } else { vec![] },
-                    order: order.iter().map(|&t| plan.tables[t].replica_name.clone()).collect(),
-                    one_by_one: apart,
-                    export: None,
-                })
+                check(detached, "recorded what is in service")?;
+                self.record(plan, intent.attempt, s)
             }
             StepKind::Clean => {
                 check(detached, "deleted under an attached replica")?;
-                check(self.sets[s].equal || s == MAY_DIVERGE, "deleted while not settled")?;
-                check(self.sets[s].recorded, "deleted without a record")?;
-                let attested = |table| self.sets[s].attested.contains(table);
-                check(
-                    plan.sets[s].tables.iter().all(attested),
-                    "deleted before all have attested the record",
-                )?;
-                (self.sets[s].fence, self.sets[s].gone) = (None, true);
-                Ok(Done::Cleaned {
-                    znodes: 10,
-                    export: None,
-                })
+                self.clean(plan, s)
             }
             StepKind::Release => {
-                check(!self.sets[s].gone, "marker taken away after the clean")?;
-                (self.sets[s].fence, self.sets[s].recorded, self.sets[s].frozen) = (None, false, false);
-                self.sets[s].attested.clear();
+                let set = &mut self.sets[s];
+                check(!set.gone, "marker taken away after the clean")?;
+                (set.fence, set.recorded, set.frozen) = (None, false, false);
+                set.attested.clear();
                 Ok(Done::Plain)
             }
             StepKind::Witness => {
                 check(self.sets[s].gone, "witness before the clean")?;
-                self.check_restarted(plan, s, intent)?;
+                self.check_restarted(plan, s)?;
                 self.sets[s].witness = true;
                 Ok(Done::Plain)
             }
-            _ => Err(format!("{intent:?} is no step of a set")),
+            StepKind::Sync
+            | StepKind::Detach
+            | StepKind::Reattach
+            | StepKind::Attest
+            | StepKind::Restart
+            | StepKind::Attach
+            | StepKind::Restore
+            | StepKind::Clear
+            | StepKind::Finish => Err("no step of a set"),
         }
+    }
+
+    fn record(&mut self, plan: &Plan, attempt: u64, s: SetIx) -> Result<Done, &'static str> {
+        let set = &mut self.sets[s];
+        check(!set.gone, "recorded what is gone")?;
+        check(
+            set.equal || s == MAY_DIVERGE,
+            "a marker on a set that was not found settled",
+        )?;
+        // What was not settled is restored one after another, whatever becomes of it later.
+        set.apart |= !set.equal;
+        set.fence = Some(attempt);
+        set.recorded = true;
+        set.attested.clear();
+        let order = restore_order(plan, s);
+        Ok(Done::Recorded {
+            digest: Some(format!("r{s}")),
+            unsettled: if set.apart { vec![differs()] } else { vec![] },
+            order: order.iter().map(|&t| plan.tables[t].replica_name.clone()).collect(),
+            one_by_one: set.apart,
+            export: None,
+        })
+    }
+
+    fn clean(&mut self, plan: &Plan, s: SetIx) -> Result<Done, &'static str> {
+        let set = &mut self.sets[s];
+        check(set.equal || s == MAY_DIVERGE, "deleted while not settled")?;
+        check(set.recorded, "deleted without a record")?;
+        check(
+            plan.sets[s].tables.iter().all(|table| set.attested.contains(table)),
+            "deleted before all have attested the record",
+        )?;
+        (set.fence, set.gone) = (None, true);
+        Ok(Done::Cleaned {
+            znodes: 10,
+            export: None,
+        })
+    }
+}
+
+/// Two replicas that no catching up makes equal.
+fn differs() -> Unsettled {
+    Unsettled::Content {
+        one: "r0".into(),
+        other: "r1".into(),
+        part: "all_0_0_0".into(),
+    }
+}
+
+/// A replica that has not read all of the log, and may catch up.
+fn behind() -> Unsettled {
+    Unsettled::Log {
+        replica: "r".into(),
+        pointer: 0,
+        end: 1,
     }
 }
 

@@ -271,6 +271,7 @@ async fn with_and_without_tls_do_not_meet() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of mistakes")]
 fn what_is_wrong_with_files_is_said_with_their_names() {
     let folder = Authority::new();
     let file = |name: &str, text: &str| {
