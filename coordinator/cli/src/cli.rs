@@ -172,7 +172,7 @@ pub(crate) enum Command {
         /// The code, as it stands before a message
         code: Option<String>,
     },
-    /// Prints the status file of the reference tool, for each host
+    /// Prints the status file of ch-tools, for each host
     ///
     /// YAML whatever --output says: a list of {db, table, status, zk_path} with status 1 INIT, 2 DETACHED, 3 ZK_CLEANED,
     /// 4 RESTORED; one document for each host, with the host's name in a comment.

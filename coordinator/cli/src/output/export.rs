@@ -1,4 +1,4 @@
-//! The reference tool's status file, made from a status: a list of tables for each host.
+//! The status file of ch-tools, made from a status: a list of tables for each host.
 
 use rekeeper_shared::people::view::{StatusView, TableStatus, TableStatusView};
 use serde::Serialize;
@@ -37,7 +37,7 @@ fn row(table: &TableStatusView) -> Row<'_> {
     }
 }
 
-/// The reference tool's numbers.
+/// The numbers that ch-tools has for the statuses.
 fn number(status: TableStatus) -> u8 {
     match status {
         TableStatus::Init => 1,
