@@ -21,7 +21,7 @@ FOLLOWER = {
     "moving": Place(f"{part(2)}/", BEHIND[:2], others=("coordinator",)),
     "cloning": Place(f"detached/{part(2)}", others=BOTH),
     "attaching": Place(f"detached/attaching_{part(2)}/"),
-    "not-registered": Place(f"detached/attaching_{part(2)}/", done=True, mending=part(2)),
+    "not-registered": Place(f"detached/attaching_{part(2)}/", done=True, mending=part(2), heals=True),
     "fetching": Place(f"tmp-fetch_{part(0)}/", others=("agent",)),
 }
 

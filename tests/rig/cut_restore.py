@@ -40,6 +40,8 @@ class Place:
     # What else is killed at the same moment; and the rename at which the agent is, when it mends what is left.
     others: tuple[str, ...] = ()
     mending: str = ""
+    # Whether the server may mend what is left by itself: it does where most parts are registered, which is not certain.
+    heals: bool = False
     # Bare statements: rows in the end, and once every folder of `detached/` is attached that can be.
     short: int = ALL
     attached: int = ALL
@@ -129,19 +131,30 @@ def killed(cluster: Cluster, host, table: str, place: Place, meanwhile: Callable
     if not place.mending:
         return host.start()
     agent = cluster.agents[host.name]
-    with dying(cluster, agent, f"{path}/{place.mending}"):
+    with dying(cluster, agent, f"{path}/{place.mending}", unless=lambda: place.heals and is_completed(cluster, table)):
         host.start()
-    agent.start()
+    if not agent.is_running:
+        agent.start()
+
+
+def name_of(table: str) -> str:
+    """What the migration of a table is called."""
+    return table.removeprefix("d.").replace("_", "-")
+
+
+def is_completed(cluster: Cluster, table: str) -> bool:
+    """Whether its migration is."""
+    return cluster.rekeeper.status(name_of(table))["state"] == "COMPLETED"
 
 
 @contextlib.contextmanager
-def dying(cluster: Cluster, program, path: str, done: bool = False):
-    """What is done within makes a program rename `path`: it is killed then."""
+def dying(cluster: Cluster, program, path: str, done: bool = False, unless: Callable[[], bool] = lambda: False):
+    """What is done within makes a program rename `path`: it is killed then, `unless` it never comes to that."""
     end = EndAtRename(getattr(program, "engine_pid", program.pid), path, cluster.directory, done)
     try:
         yield
-        end.wait()
-        wait_for(lambda: not program.is_running, "the program to end")
+        end.wait(unless)
+        wait_for(lambda: not program.is_running or unless(), "the program to end")
     finally:
         end.close()
 
@@ -151,7 +164,7 @@ class Migration:
 
     def __init__(self, cluster: Cluster, table: str, host, pattern: str):
         self.cluster, self.table, self.host, self.pattern = cluster, table, host, pattern
-        self.name = table.removeprefix("d.").replace("_", "-")
+        self.name = name_of(table)
 
     def __enter__(self):
         rekeeper = self.cluster.rekeeper

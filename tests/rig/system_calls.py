@@ -3,7 +3,7 @@
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,13 +86,14 @@ class EndAtRename:
             process.wait()
         raise RuntimeError(f"strace missed a thread of {self._pid} {TRIES} times")
 
-    def wait(self, timeout: float = 60) -> None:
-        """Until the process is gone."""
+    def wait(self, unless: Callable[[], bool] = lambda: False, timeout: float = 60) -> None:
+        """Until the process is gone, `unless` it will not come to the rename any more."""
         if self._done:
             wait_for(lambda: "= 0" in self._output.read_text(), "the rename", timeout)
             os.kill(self._pid, signal.SIGKILL)
-        wait_for(lambda: not alive(self._pid), "the rename, and the end of the process", timeout)
-        self._process.wait()
+        wait_for(lambda: not alive(self._pid) or unless(), "the rename, and the end of the process", timeout)
+        if not alive(self._pid):
+            self._process.wait()
 
     def close(self) -> None:
         """Whatever has come of it."""
