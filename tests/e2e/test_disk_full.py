@@ -178,6 +178,7 @@ def test_no_room_at_the_coordinator(cluster, data):
         wait_for(
             lambda: cluster.rekeeper("pause", case.name).code != DONE or cluster.rekeeper("resume", case.name).code != DONE,
             "an order that cannot be written down",
+            timeout=120,  # What SQLite's log has room for is written first.
         )
         wait_for(lambda: not coordinator.is_running, "the coordinator to end", timeout=60)
         said = coordinator.log_tail()
