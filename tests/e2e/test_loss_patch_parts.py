@@ -7,7 +7,7 @@ from rig import Cluster
 
 SETTINGS = (
     "enable_block_number_column = 1, enable_block_offset_column = 1,"
-    " cleanup_delay_period = 1, cleanup_delay_period_random_add = 0"
+    " cleanup_delay_period = 1, cleanup_delay_period_random_add = 0, max_cleanup_delay_period = 1"
 )
 # 135 of 30 rows, and 1000 more for each of the last 15.
 UPDATED = 15_135
@@ -82,7 +82,7 @@ def test_the_plan_is_blocked_and_names_the_statement(cluster):
     statement = blocker["message"].partition("materialise them: ")[2]
     assert statement == "ALTER TABLE `d`.`planned` APPLY PATCHES"
     table.host.query(statement)
-    wait_for(lambda: not table.patches(), "the patch parts to go", 180)
+    wait_for(lambda: not table.patches(), "the patch parts to go", 90)
     rekeeper(*plan).expect(DONE)
     rekeeper("start", "planned", "--yes").expect(DONE)
     table.host.query(f"OPTIMIZE TABLE {table.name} FINAL")
@@ -106,7 +106,7 @@ def test_an_update_that_comes_after_the_checks_stops_the_table(cluster):
     wait_for(lambda: table.host.value(readonly, t=table.name) == "0", "it to be in service", 60)
     assert table.sum() == UPDATED
     table.host.query(f"ALTER TABLE {table.name} APPLY PATCHES")
-    wait_for(lambda: not table.patches(), "the patch parts to go", 180)
+    wait_for(lambda: not table.patches(), "the patch parts to go", 90)
     rekeeper("retry", "late").expect(DONE, PROBLEMS)
     rekeeper.wait_for_state("late", "COMPLETED", timeout=120)
     table.host.query(f"OPTIMIZE TABLE {table.name} FINAL")
