@@ -39,7 +39,7 @@ pub enum FromAgents {
     Connected(Connected),
     /// A step ended. To be acknowledged when it is on disk.
     Event {
-        /// The host of the plan whose agent says it.
+        /// The host of the agent that says it; it need not be of any plan.
         host: HostName,
         /// On which of the host's connections: what an older one still says is told apart by it.
         connection: ConnectionId,
@@ -51,7 +51,7 @@ pub enum FromAgents {
     },
     /// What a step is doing, for people.
     Doing {
-        /// The host of the plan whose agent says it.
+        /// The host of the agent that says it; it need not be of any plan.
         host: HostName,
         /// On which of the host's connections: what an older one still says is told apart by it.
         connection: ConnectionId,
@@ -64,7 +64,7 @@ pub enum FromAgents {
     },
     /// A connection ended: nothing more comes on it.
     Gone {
-        /// The host of the plan whose agent says it.
+        /// The host of the agent that says it; it need not be of any plan.
         host: HostName,
         /// On which of the host's connections: what an older one still says is told apart by it.
         connection: ConnectionId,

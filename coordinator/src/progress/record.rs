@@ -68,7 +68,7 @@ pub enum OperatorOrder {
     },
     /// Leave a host out for good: what is cleaned goes on without its replicas, what is not goes back into service.
     Leave {
-        /// It never comes back.
+        /// Whatever its agent says later is not heeded.
         host: HostName,
     },
     /// Leave one table replica out for good, which is not what was planned any more: its set is cleaned, and goes on with
