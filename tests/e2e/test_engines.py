@@ -65,6 +65,8 @@ def test_outdated_parts_give_their_names_away(cluster):
     table = create(cluster, "outdated", "SETTINGS old_parts_lifetime = 6000")
     for number in range(5):
         table.first.query(f"INSERT INTO {table.name} SELECT number + {number * 10} FROM numbers(10)")
+    # A replica that comes late fetches the merged part alone.
+    cluster.query_all(f"SYSTEM SYNC REPLICA {table.name} LIGHTWEIGHT")
     table.first.query(f"OPTIMIZE TABLE {table.name} FINAL SETTINGS alter_sync = 2")
     outdated = f"SELECT count() FROM system.parts WHERE database = 'd' AND table = '{table.table}' AND NOT active"
     assert [host.value(outdated) for host in cluster.hosts] == ["5", "5"]

@@ -2,6 +2,7 @@
 Rekeeper, which brings every row back, brings none back that was dropped, or says what to do."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -318,6 +319,21 @@ def changing(cluster: Cluster, database: str, kind: str, prefix: str = "") -> st
     return name
 
 
+def change(host, kind: str, name: str) -> None:
+    """Do what is done with such a table. An agent that looks at it stops its merges, and OPTIMIZE waits for them."""
+    _, _, statement, left = CHANGED[kind]
+    with ThreadPoolExecutor() as pool:
+        changed = pool.submit(host.query, statement.format(t=name))
+
+        def is_done() -> bool:
+            host.query(f"SYSTEM START MERGES {name}")
+            return changed.done()
+
+        wait_for(is_done, lambda: f"{name} to be {kind}", timeout=100)
+    changed.result()
+    assert ids(host, name) == left, kind
+
+
 def merge(host, name: str) -> None:
     """Order a merge of everything, and do not wait for it."""
     host.query(f"OPTIMIZE TABLE {name} FINAL SETTINGS alter_sync = 0")
@@ -378,7 +394,7 @@ def test_changed_meanwhile(cluster, database):
     saved = {row[0] for row in second.query(f"SELECT DISTINCT _part FROM {bare}")}
     without_metadata(cluster, bare)
     first.query(f"SYSTEM RESTORE REPLICA {bare}")
-    first.query(CHANGED["deleted"][2].format(t=bare))
+    change(first, "deleted", bare)
     second.query(f"SYSTEM RESTORE REPLICA {bare}")
     second.query(f"SYSTEM SYNC REPLICA {bare} LIGHTWEIGHT")
     for part in saved & set(detached(second, bare)):
@@ -391,9 +407,7 @@ def test_changed_meanwhile(cluster, database):
     with Held(cluster, database, FIRST, f"^SYSTEM RESTORE REPLICA .*{database}", after=True) as held:
         wait_for(lambda: len({r["sql"] for r in first.query_log("held") if database in r["sql"]}) == len(names), "all")
         for kind, name in names.items():
-            first.query(f"SYSTEM START MERGES {name}")
-            first.query(CHANGED[kind][2].format(t=name))
-            assert ids(first, name) == CHANGED[kind][3], kind
+            change(first, kind, name)
             first.query(f"INSERT INTO {name} SELECT 9, now()")
     assert held.code == DONE
     completed(cluster, database)
