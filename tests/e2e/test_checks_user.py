@@ -148,7 +148,7 @@ def test_rights_that_are_lacking(users):
     print(messages)
     caches = "MARK CACHE, SYSTEM DROP PRIMARY INDEX CACHE, SYSTEM DROP UNCOMPRESSED CACHE, SYSTEM DROP QUERY CONDITION CACHE"
     caches += ", SYSTEM FLUSH ASYNC INSERT QUEUE"
-    rights = "CREATE TABLE, ALTER SETTINGS, SYSTEM RESTART REPLICA, SYSTEM RESTORE REPLICA"
+    rights = "CREATE TABLE, ALTER SETTINGS, SYSTEM RESTART REPLICA, SYSTEM RESTORE REPLICA, SYSTEM REPLICATION QUEUES"
     on_table, on_all = f"the user lacks GRANT {rights} ON `checks`.`t`", f"the user lacks GRANT SYSTEM DROP {caches} ON *.*"
     assert sorted(messages) == sorted([on_table, on_all] * 2)
 
@@ -161,7 +161,7 @@ def test_what_is_granted_by_name_is_enough(users):
         grants=(
             "SHOW ON *.*",
             "SELECT ON system.*",
-            f"{rights}, SYSTEM RESTORE REPLICA, SYSTEM MERGES ON checks.*",
+            f"{rights}, SYSTEM RESTORE REPLICA, SYSTEM MERGES, SYSTEM REPLICATION QUEUES ON checks.*",
             f"{caches}, SYSTEM DROP QUERY CONDITION CACHE, SYSTEM FLUSH ASYNC INSERT QUEUE ON *.*",
         )
     )

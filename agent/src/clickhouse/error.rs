@@ -90,6 +90,8 @@ pub mod code {
     pub const QUOTA_EXCEEDED: u32 = 201;
     /// NO_ZOOKEEPER.
     pub const NO_ZOOKEEPER: u32 = 225;
+    /// REPLICA_ALREADY_EXISTS, also of a RESTORE that has found its path taken a thousand times.
+    pub const REPLICA_ALREADY_EXISTS: u32 = 253;
     /// TABLE_IS_READ_ONLY.
     pub const TABLE_IS_READ_ONLY: u32 = 242;
     /// QUERY_IS_PROHIBITED.

@@ -17,6 +17,10 @@ pub enum Statement<'a> {
     StopMerges(&'a TableName),
     /// SYSTEM START MERGES.
     StartMerges(&'a TableName),
+    /// No entry of its queue is executed from now on, so that no part comes, until the table or its server is started anew.
+    StopQueue(&'a TableName),
+    /// SYSTEM START REPLICATION QUEUES.
+    StartQueue(&'a TableName),
     /// Make the metadata anew from the parts on the disk.
     RestoreReplica(&'a TableName),
     /// Start the table anew; starts merges as well.
@@ -88,6 +92,8 @@ impl Statement<'_> {
             Self::AttachTable(table) => format!("ATTACH TABLE {}", table.sql()),
             Self::StopMerges(table) => format!("SYSTEM STOP MERGES {}", table.sql()),
             Self::StartMerges(table) => format!("SYSTEM START MERGES {}", table.sql()),
+            Self::StopQueue(table) => format!("SYSTEM STOP REPLICATION QUEUES {}", table.sql()),
+            Self::StartQueue(table) => format!("SYSTEM START REPLICATION QUEUES {}", table.sql()),
             Self::RestoreReplica(table) => format!("SYSTEM RESTORE REPLICA {}", table.sql()),
             Self::RestartReplica(table) => format!("SYSTEM RESTART REPLICA {}", table.sql()),
             Self::AttachPart(table, part) => {
@@ -120,6 +126,8 @@ impl Statement<'_> {
             Self::AttachTable(_) => "ATTACH TABLE",
             Self::StopMerges(_) => "SYSTEM STOP MERGES",
             Self::StartMerges(_) => "SYSTEM START MERGES",
+            Self::StopQueue(_) => "SYSTEM STOP REPLICATION QUEUES",
+            Self::StartQueue(_) => "SYSTEM START REPLICATION QUEUES",
             Self::RestoreReplica(_) => "SYSTEM RESTORE REPLICA",
             Self::RestartReplica(_) => "SYSTEM RESTART REPLICA",
             Self::AttachPart(..) => "ATTACH PART",

@@ -12,8 +12,8 @@ use rekeeper_shared::domain::step::Failure;
 use crate::clickhouse::{ClickHouse, Error, code};
 
 /// On each planned table. What needs which (measured on 26.9): ATTACH TABLE, DETACH TABLE, ATTACH PART, MODIFY SETTING,
-/// then the SYSTEM statements of their names; STOP and START MERGES.
-const OF_A_TABLE: [&str; 8] = [
+/// then the SYSTEM statements of their names; STOP and START of MERGES and of REPLICATION QUEUES.
+const OF_A_TABLE: [&str; 9] = [
     "CREATE TABLE",
     "DROP TABLE",
     "INSERT",
@@ -22,6 +22,7 @@ const OF_A_TABLE: [&str; 8] = [
     "SYSTEM RESTART REPLICA",
     "SYSTEM RESTORE REPLICA",
     "SYSTEM MERGES",
+    "SYSTEM REPLICATION QUEUES",
 ];
 /// Of the whole server: a cache is not a table's, nor is the queue of asynchronous inserts.
 const OF_ALL: [&str; 5] = [

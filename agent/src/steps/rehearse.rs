@@ -93,15 +93,27 @@ fn restore(
     witness: &Witness,
 ) -> Result<Vec<Action>, Failure> {
     let drop_caches = || Cache::ALL.map(Statement::DropCache);
-    let mut actions = statements([
-        Statement::StopMerges(table),
-        Statement::RestoreReplica(table),
-        Statement::StopMerges(table),
-    ]);
-    actions.extend(statements(drop_caches()));
+    let mut actions = statements([Statement::StopMerges(table)]);
     match role {
-        Role::Reference => actions.push(Action::DeleteNode(witness_node(configured, witness)?)),
+        Role::Reference => {
+            let Place { chroot, .. } = configured.places.place(&witness.ensemble, Code::RestoreFailed)?;
+            let gate = format!("{chroot}{}", witness.path);
+            actions.push(Action::CreateNode(gate.clone()));
+            actions.extend(statements([Statement::RestoreReplica(table)]));
+            actions.extend(statements(drop_caches()));
+            actions.push(Action::DeleteNode(gate));
+            actions.extend(statements([Statement::StopMerges(table)]));
+            actions.extend(statements(drop_caches()));
+            actions.push(Action::DeleteNode(witness_node(configured, witness)?));
+        }
         Role::Follower { .. } => {
+            actions.extend(statements([
+                Statement::StopQueue(table),
+                Statement::RestoreReplica(table),
+                Statement::StopMerges(table),
+            ]));
+            actions.extend(statements(drop_caches()));
+            actions.extend(statements([Statement::StartQueue(table)]));
             actions.extend(statements([Statement::SyncReplicaLightweight(table)]));
             actions.extend(statements(drop_caches()));
         }

@@ -13,6 +13,7 @@ mod facts;
 mod fence;
 mod foreign;
 mod freeze;
+mod gate;
 mod holds;
 mod log_entry;
 mod marker;

@@ -57,7 +57,12 @@ async fn until_caches_are_right(context: &Context, table: &TableRef, code: Code)
 }
 
 /// Waits until every statement of others has ended that runs now and may read the table, but not beyond `until`.
-async fn until_readers_end(context: &Context, table: &TableRef, until: Instant, code: Code) -> Result<(), Failure> {
+pub(in crate::steps) async fn until_readers_end(
+    context: &Context,
+    table: &TableRef,
+    until: Instant,
+    code: Code,
+) -> Result<(), Failure> {
     let attached_at = context
         .state
         .restore_note(&context.migration, table)

@@ -9,6 +9,7 @@ mod collided;
 mod evidence;
 mod follow;
 mod following;
+mod gate;
 mod kept;
 mod leftovers;
 mod next;
@@ -29,7 +30,7 @@ use rekeeper_shared::domain::step::{Done, Failure, Restored, Role};
 use self::settings::{Which, put_settings_back};
 pub use self::work::Restore;
 use self::work::{BY_ITSELF, CODE, Work};
-use crate::clickhouse::Cache;
+use crate::clickhouse::{Cache, Statement};
 use crate::steps::shared::caches::drop_caches;
 use crate::steps::shared::wait::until_alone;
 use crate::steps::{Context, Finished, StepResult, state_failed};
@@ -55,6 +56,7 @@ pub async fn restore(context: &Context, order: &Restore<'_>) -> StepResult {
         _ => match work.run().await {
             Ok(made) => made,
             Err(failure) => {
+                work.start_queue_again().await;
                 // Users write already, so deduplication is never left off. Merges stay forbidden for the next attempt: a
                 // server that is started meanwhile would begin some. A table that is left alone gets both back.
                 let which = if failure.retry {
@@ -91,10 +93,16 @@ impl Work<'_> {
             Role::Follower { .. } => Some(self.context.clickhouse.restore_turn().await),
         };
         self.until_writable().await?;
-        // At once, so that wrong answers are short; and once more by Clear, when none can come back.
-        drop_caches(self.context, &Cache::ALL, CODE).await?;
-        if let Role::Reference = self.order.role {
-            self.alone().await?;
+        match self.order.role {
+            Role::Reference => {
+                // An earlier attempt may have been cut off before it did.
+                drop_caches(self.context, &Cache::ALL, CODE).await?;
+                self.alone().await?;
+            }
+            Role::Follower { .. } => {
+                self.forget_former_names().await?;
+                self.execute(Statement::StartQueue(&self.table.name)).await?;
+            }
         }
         // Before anything is attached here whose version is above that of the table; and what a follower's RESTORE has
         // added keeps the others from ALTERs.

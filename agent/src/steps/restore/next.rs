@@ -10,6 +10,8 @@ pub(super) struct Observed {
     pub(super) sent: bool,
     /// It is restored after another replica, which it has to find at its path.
     pub(super) follows: bool,
+    /// RESTORE has moved every part to `detached/` and made nothing: it gave up at the gate.
+    pub(super) emptied: bool,
     /// How the server has it.
     pub(super) table: Table,
 }
@@ -114,6 +116,8 @@ pub(super) fn next(seen: &Observed) -> Action {
             Action::BringIntoService { note: !seen.sent }
         }
         Table::ReadOnly(AtPath::Nothing) if seen.follows => Action::Refuse(Refusal::PathGone),
+        // All of them are attached from there, in their sequence: put back, they would be read under their former names.
+        Table::ReadOnly(AtPath::Nothing) if seen.emptied => Action::Restore(Parts::Anywhere),
         Table::ReadOnly(AtPath::Nothing) if seen.sent => Action::Restore(Parts::PutBack),
         Table::ReadOnly(AtPath::Nothing) => Action::Restore(Parts::AsRecorded { or_put_back: true }),
         Table::ReadOnly(AtPath::Others { .. }) if !seen.follows => Action::Refuse(Refusal::Taken),
@@ -130,6 +134,8 @@ pub(super) fn next(seen: &Observed) -> Action {
 pub(super) struct Failed {
     /// Whether it was applied, and the cause passes.
     pub(super) class: Class,
+    /// It has waited at the gate for as long as it does.
+    pub(super) gave_up: bool,
     /// The server has no session with ZooKeeper.
     pub(super) lost_zookeeper: bool,
     /// The server may still be waited for.
@@ -155,6 +161,7 @@ pub(super) enum After {
 pub(super) fn after(failed: &Failed) -> After {
     match failed.class {
         Class::Unknown => After::LookAgain,
+        Class::Lasting if failed.gave_up => After::LookAgain,
         Class::Passing if failed.lost_zookeeper && failed.in_time => After::RenewSession,
         // A first replica may have made its metadata by then.
         Class::Lasting if !failed.follows => After::LookAgainIfRegistered,
@@ -206,11 +213,23 @@ mod tests {
         for (table, first, follower) in cases {
             for (follows, expected) in [(false, first), (true, follower)] {
                 for (sent, expected) in [false, true].into_iter().zip(expected) {
-                    let seen = Observed { sent, follows, table };
+                    let seen = Observed {
+                        sent,
+                        follows,
+                        emptied: false,
+                        table,
+                    };
                     assert_eq!(next(&seen), expected, "{seen:?}");
                 }
             }
         }
+        let emptied = Observed {
+            sent: true,
+            follows: false,
+            emptied: true,
+            table: ReadOnly(Nothing),
+        };
+        assert_eq!(next(&emptied), Restore(Parts::Anywhere));
     }
 
     #[test]
@@ -218,6 +237,7 @@ mod tests {
         let told = |class, lost_zookeeper, in_time, follows| {
             after(&Failed {
                 class,
+                gave_up: false,
                 lost_zookeeper,
                 in_time,
                 follows,
@@ -231,5 +251,13 @@ mod tests {
         }
         assert_eq!(told(Class::Lasting, true, true, false), After::LookAgainIfRegistered);
         assert_eq!(told(Class::Lasting, true, true, true), After::Fail);
+        let gave_up = Failed {
+            class: Class::Lasting,
+            gave_up: true,
+            lost_zookeeper: false,
+            in_time: true,
+            follows: false,
+        };
+        assert_eq!(after(&gave_up), After::LookAgain);
     }
 }

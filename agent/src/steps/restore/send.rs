@@ -18,8 +18,13 @@ const ALREADY: [&str; 3] = ["must be readonly", "path is present", "restoration 
 
 impl Work<'_> {
     /// Sends RESTORE; only what may hide a failure is an inner error. Beforehand everything was checked; the path once
-    /// more, right before it. `folders` are what lies in `detached/`.
-    pub(super) async fn send_restore(&self, folders: Vec<String>) -> Result<Result<(), Error>, Failure> {
+    /// more, right before it. `folders` are what lies in `detached/`; a reference that has no parts outside of it has no
+    /// readers either.
+    pub(super) async fn send_restore(
+        &self,
+        folders: Vec<String>,
+        has_parts: bool,
+    ) -> Result<Result<(), Error>, Failure> {
         let former = self.restore_note()?;
         let mut note = former.clone();
         (note.sent, note.foreign) = (true, None);
@@ -36,11 +41,15 @@ impl Work<'_> {
             return Err(failure);
         }
         self.doing(format!("restores {} parts", self.manifest.parts.len()));
-        let outcome = self
-            .context
-            .clickhouse
-            .execute(Statement::RestoreReplica(&self.table.name))
-            .await;
+        let outcome = if self.following.is_some() {
+            // None comes before nobody reads the former ones (`Work::run`).
+            self.execute(Statement::StopQueue(&self.table.name)).await?;
+            self.restore_statement().await
+        } else if has_parts {
+            self.restore_at_the_gate().await?
+        } else {
+            self.restore_statement().await
+        };
         // The connection may be cut while it goes on.
         until_alone(self.context, self.table, CODE).await?;
         Ok(match outcome {

@@ -6,6 +6,7 @@ use rekeeper_shared::domain::problem::Code;
 use rekeeper_shared::domain::step::Failure;
 use tokio::time::Instant;
 
+use super::gate::gave_up;
 use super::next::{Action, After, AtPath, Failed, Observed, Parts, Refusal, Registered, Table, after, next};
 use super::work::{BY_ITSELF, CODE, Work};
 use crate::clickhouse::{Error, Statement, Turn, code};
@@ -26,11 +27,11 @@ impl Work<'_> {
     /// RESTORE, until the table is not read-only any more.
     pub(super) async fn until_writable(&self) -> Result<(), Failure> {
         let mut last = format!("{} stays read-only", self.table.name);
-        let mut turn = None;
+        let (mut turn, mut emptied) = (None, false);
         let (mut rounds, session) = (0, Instant::now() + SESSION);
         while rounds < ROUNDS {
             rounds += 1;
-            let Some((seen, owners)) = self.see(&mut turn).await? else {
+            let Some((seen, owners)) = self.see(&mut turn, emptied).await? else {
                 continue;
             };
             match next(&seen) {
@@ -52,10 +53,11 @@ impl Work<'_> {
                         continue;
                     }
                     let folders = self.check_names(seen.sent).await?;
-                    let sent = self.send_restore(folders).await?;
+                    let sent = self.send_restore(folders, !emptied).await?;
                     turn = None;
                     let Err(error) = sent else { continue };
                     last = error.in_full();
+                    emptied |= self.following.is_none() && gave_up(&error);
                     match self.after(&error, session) {
                         After::LookAgain => {}
                         After::LookAgainIfRegistered if self.is_registered().await? => {}
@@ -76,11 +78,12 @@ impl Work<'_> {
 
     /// Looks at the table, and, where it is read-only and its turn has come, at its path, with the owners that are to be
     /// told of. None when the turn was waited for so long that it has to be looked at again.
-    async fn see(&self, turn: &mut Option<Turn>) -> Result<Option<(Observed, Vec<Owner>)>, Failure> {
+    async fn see(&self, turn: &mut Option<Turn>, emptied: bool) -> Result<Option<(Observed, Vec<Owner>)>, Failure> {
         let sent = self.restore_note()?.sent;
         let seen = |table| Observed {
             sent,
             follows: self.following.is_some(),
+            emptied,
             table,
         };
         let Found::Attached(replica) = look(self.context, self.table, CODE).await? else {
@@ -110,6 +113,7 @@ impl Work<'_> {
     }
 
     async fn at_path(&self) -> Result<(AtPath, Vec<Owner>), Failure> {
+        self.open_gate().await?;
         let Some(nodes) = self.nodes().await? else {
             return Ok((AtPath::Nothing, Vec::new()));
         };
@@ -181,6 +185,7 @@ impl Work<'_> {
     fn after(&self, error: &Error, session: Instant) -> After {
         after(&Failed {
             class: error.class(),
+            gave_up: gave_up(error),
             lost_zookeeper: matches!(error.code(), Some(code::NO_ZOOKEEPER | code::KEEPER_EXCEPTION)),
             in_time: Instant::now() < session,
             follows: self.following.is_some(),

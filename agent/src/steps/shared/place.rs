@@ -170,6 +170,21 @@ impl ServerPlaces {
         found.map_err(failed(Code::RestoreFailed))
     }
 
+    /// Shuts the gate at the table's path; false when something is there.
+    pub(in crate::steps) async fn shut_gate(&self, witness: &Witness) -> Result<bool, Failure> {
+        let zookeeper = self.at(&witness.ensemble, Code::RestoreFailed).await?;
+        zookeeper
+            .shut_gate(&witness.path)
+            .await
+            .map_err(failed(Code::RestoreFailed))
+    }
+
+    /// Opens it.
+    pub(in crate::steps) async fn open_gate(&self, ensemble: &str, path: &ZkPath) -> Result<(), Failure> {
+        let zookeeper = self.at(ensemble, Code::RestoreFailed).await?;
+        zookeeper.open_gate(path).await.map_err(failed(Code::RestoreFailed))
+    }
+
     /// Takes the witness away.
     pub(in crate::steps) async fn remove_witness(&self, witness: &Witness) -> Result<(), Failure> {
         let zookeeper = self.at(&witness.ensemble, Code::WitnessFailed).await?;
