@@ -28,13 +28,13 @@ pub struct Config {
     pub host: HostName,
     /// What the agent keeps over its restarts.
     pub state_dir: PathBuf,
-    /// The host's own server.
+    /// Address, user and password for the server of this host.
     pub clickhouse: Access,
     /// Where the ZooKeeper ensembles are read from.
     pub clickhouse_config: PathBuf,
     /// How the server is restarted; none: never by this agent.
     pub restart: Option<Run>,
-    /// What runs before that.
+    /// A program that moves the server to its new place, run when it is stopped or about to be.
     pub before_restart: Option<Run>,
     /// How many statements at a time may burden the server.
     pub parallel: Parallel,

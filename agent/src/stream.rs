@@ -35,7 +35,7 @@ pub struct Options {
     pub coordinator: Uri,
     /// What it is called with; none: without TLS, on loopback.
     pub tls: Option<ClientFiles>,
-    /// The name of this host.
+    /// As in agent.yaml and in the certificate.
     pub host: HostName,
     /// What the coordinator may send at a time.
     pub parallel: Parallel,

@@ -9,13 +9,12 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// A statement that did not end well.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
 pub enum Error {
     /// The server refused it or failed at it.
     #[error("{statement}: {text}{}", hint(*code))]
     Server {
-        /// What kind of statement.
         statement: &'static str,
-        /// ClickHouse's code.
         code: u32,
         /// ClickHouse's own text, code included.
         text: String,
@@ -23,29 +22,22 @@ pub enum Error {
     /// No connection: the statement never reached a server.
     #[error("{statement}: the server at {url} (clickhouse.url of agent.yaml) cannot be reached")]
     Unreachable {
-        /// Where it was looked for.
         url: String,
-        /// What kind of statement.
         statement: &'static str,
-        /// Why.
         #[source]
         source: Source,
     },
     /// It was sent, and no answer came: it may have been executed, may be under way, or never will be.
     #[error("{statement}: no answer came, so what became of it is not known")]
     Unknown {
-        /// What kind of statement.
         statement: &'static str,
-        /// What ended the wait.
         #[source]
         source: Source,
     },
     /// The answer is not what was asked for.
     #[error("{statement}: the answer cannot be read")]
     Answer {
-        /// What kind of statement.
         statement: &'static str,
-        /// Why.
         #[source]
         source: Source,
     },

@@ -91,7 +91,7 @@ pub struct Part {
 /// A folder under `detached/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetachedPart {
-    /// The folder's name.
+    /// Name of its folder below `detached/`.
     pub name: String,
     /// On the disk that has it; absolute.
     pub path: PathBuf,

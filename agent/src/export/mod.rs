@@ -30,7 +30,7 @@ pub struct Header {
     pub rekeeper_znodes: u32,
     /// The table's path, below the chroot of the place.
     pub path: ZkPath,
-    /// The ensemble and chroot.
+    /// From where they were read, and where `import` puts them.
     pub place: Place,
     /// The migration that is about to delete the nodes.
     pub migration: MigrationName,
@@ -38,7 +38,7 @@ pub struct Header {
     pub attempt: u64,
     /// The transaction by which the migration has held the path since.
     pub held: i64,
-    /// The host whose agent did.
+    /// On this host lies the file.
     pub host: HostName,
     /// When, RFC 3339 UTC.
     pub time: String,
@@ -47,7 +47,7 @@ pub struct Header {
 /// The last line of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum {
-    /// How many nodes there are.
+    /// Nodes that follow; a file with another number of them is refused.
     pub nodes: u64,
     /// Bytes of their contents.
     pub data_bytes: u64,
@@ -138,15 +138,13 @@ impl From<ZNode> for Listed {
 
 /// Why an export was not written, or cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
 pub enum ExportError {
     /// The file cannot be written or read.
     #[error("{} cannot be {what}", .file.display())]
     Disk {
-        /// The file with the nodes.
         file: PathBuf,
-        /// `read` or `written`.
         what: &'static str,
-        /// Why.
         #[source]
         source: io::Error,
     },
@@ -156,21 +154,14 @@ pub enum ExportError {
          {limit}"
     )]
     TooLarge {
-        /// All nodes of the path.
         nodes: u64,
-        /// What the file would take.
         size: u64,
         /// `znodes_export_limit_bytes` of agent.yaml.
         limit: u64,
     },
     /// It is not what was written.
     #[error("{} is no whole export of znodes: {problem}", .file.display())]
-    Damaged {
-        /// The file with the nodes.
-        file: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
+    Damaged { file: PathBuf, problem: String },
 }
 
 fn as_hex(bytes: &[u8]) -> String {

@@ -19,13 +19,13 @@ pub use order::out_of_order;
 /// What the account is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence<'a> {
-    /// The replica's own manifest.
+    /// What the replica had when the set was recorded.
     pub manifest: &'a Manifest,
     /// The reference's manifest: the replica's own when it is the reference.
     pub reference: &'a Manifest,
     /// The account is that of the reference, on its own host.
     pub is_reference: bool,
-    /// The active parts now.
+    /// What the server has active, asked after its RESTORE.
     pub active: &'a [ActivePart],
     /// The folders under `detached/` now.
     pub detached: &'a HashSet<String>,

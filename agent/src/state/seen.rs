@@ -49,15 +49,11 @@ impl Seen {
 
 /// Why a coordinator is not obeyed.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
 pub enum Refusal {
     /// A newer one was obeyed already.
     #[error("the fencing token {given} is lower than {seen}, which this agent has obeyed: a newer coordinator ran")]
-    Older {
-        /// The token of the command.
-        given: u64,
-        /// The highest one seen.
-        seen: u64,
-    },
+    Older { given: u64, seen: u64 },
     /// Another run of a coordinator has the same token: one of them works on a copy of the other's store.
     #[error("another coordinator has the same fencing token {0}: one of them runs on a copy of the other's data_dir")]
     OtherRun(u64),
@@ -67,12 +63,7 @@ pub enum Refusal {
          started so often; see who answers at the configured address, and if it is the right coordinator and its store is \
          sound, stop the agent, move {FILE} in its state_dir away and start it again"
     )]
-    TooFar {
-        /// The token of the coordinator.
-        given: u64,
-        /// The highest one seen.
-        seen: u64,
-    },
+    TooFar { given: u64, seen: u64 },
     /// It cannot be written down, so it must not be obeyed.
     #[error("the coordinator's token cannot be written down")]
     State(#[from] StateError),

@@ -18,6 +18,7 @@ const UNRESOLVED: [&str; 4] = ["incl", "from_zk", "from_env", "encrypted_by"];
 
 /// A configuration from which the ensembles cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
 pub enum BadEnsembles {
     /// The file cannot be read.
     #[error(
@@ -28,7 +29,6 @@ pub enum BadEnsembles {
     Read {
         /// `clickhouse.config` of agent.yaml.
         file: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
@@ -37,7 +37,6 @@ pub enum BadEnsembles {
     Xml {
         /// `clickhouse.config` of agent.yaml.
         file: PathBuf,
-        /// Why.
         #[source]
         source: roxmltree::Error,
     },
@@ -48,7 +47,6 @@ pub enum BadEnsembles {
         file: PathBuf,
         /// The XML element that cannot be used.
         section: String,
-        /// What is wrong, and what to do.
         problem: String,
     },
 }

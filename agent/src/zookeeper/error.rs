@@ -19,15 +19,14 @@ pub enum Outcome {
 
 /// A request to ZooKeeper that failed.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
 pub enum ZkError {
     /// No session could be made.
     #[error("no session with the ZooKeeper ensemble {place}: {reason}")]
     Unreachable {
-        /// Nodes and chroot.
         place: String,
         /// What was tried, and what to look at.
         reason: String,
-        /// The client's own error.
         #[source]
         source: Option<ClientError>,
     },
@@ -36,12 +35,7 @@ pub enum ZkError {
         "the root {chroot} of ClickHouse's ZooKeeper configuration does not exist in the ensemble {nodes}: create it \
          before the servers start, or correct <root>"
     )]
-    NoChroot {
-        /// `<root>` of the configuration.
-        chroot: String,
-        /// Nodes of the ensemble.
-        nodes: String,
-    },
+    NoChroot { chroot: String, nodes: String },
     /// An ACL forbids it.
     #[error(
         "ZooKeeper's ACL does not let this agent {operation} {path}: see whether <identity> in the file that \
@@ -49,7 +43,6 @@ pub enum ZkError {
          the right to"
     )]
     NoAuth {
-        /// What was tried.
         operation: &'static str,
         /// The node that the request was about.
         path: String,
@@ -57,20 +50,16 @@ pub enum ZkError {
     /// ZooKeeper refused it; nothing was changed.
     #[error("ZooKeeper refused to {operation} {path}")]
     Refused {
-        /// What was tried.
         operation: &'static str,
         /// The node that the request was about.
         path: String,
-        /// Why.
         #[source]
         source: ClientError,
     },
     /// The connection is down and nothing was sent.
     #[error("not connected to the ZooKeeper ensemble {place}: did not {operation} {path}; see whether its servers run")]
     Disconnected {
-        /// Nodes and chroot.
         place: String,
-        /// What was to be done.
         operation: &'static str,
         /// The node that the request was about.
         path: String,
@@ -78,29 +67,24 @@ pub enum ZkError {
     /// The answer never came.
     #[error("lost ZooKeeper's answer: it may or may not have happened to {operation} {path}")]
     Lost {
-        /// What was tried.
         operation: &'static str,
         /// The node that the request was about.
         path: String,
-        /// Why.
         #[source]
         source: Option<ClientError>,
     },
     /// The session is over: a new one has to be made.
     #[error("the ZooKeeper session ended before the answer to {operation} {path}")]
     Ended {
-        /// What was tried.
         operation: &'static str,
         /// The node that the request was about.
         path: String,
-        /// Why.
         #[source]
         source: ClientError,
     },
     /// The path is there, but it is no replicated table.
     #[error("{path} exists, but is no replicated table: it has no node {missing}")]
     NotATable {
-        /// The path that was asked for.
         path: String,
         /// The first node that is missing.
         missing: &'static str,
@@ -110,9 +94,7 @@ pub enum ZkError {
     Unreadable {
         /// The node that the request was about.
         path: String,
-        /// What it holds.
         content: String,
-        /// What it should hold.
         expected: &'static str,
     },
 }
@@ -213,22 +195,17 @@ impl ZkError {
 
 /// Why a table's nodes were not fenced, released or deleted.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
 pub enum CleanError {
     /// ZooKeeper failed.
     #[error(transparent)]
     ZooKeeper(#[from] ZkError),
     /// The marker is gone: another attempt took over, or the table was made anew. Nothing more was done.
     #[error("lost the marker {marker} of {path}: another attempt took over, or somebody finished the deletion")]
-    FenceLost {
-        /// The table's path.
-        path: String,
-        /// The marker of this attempt.
-        marker: String,
-    },
+    FenceLost { path: String, marker: String },
     /// A newer attempt holds the path.
     #[error("{path} is held by the newer attempt {marker}")]
     Superseded {
-        /// The table's path.
         path: String,
         /// Name of the marker that is there.
         marker: String,
@@ -236,7 +213,6 @@ pub enum CleanError {
     /// Another migration holds the path.
     #[error("{path} is held by another migration ({marker}): end that one first")]
     Foreign {
-        /// The table's path.
         path: String,
         /// Name of the marker that is there.
         marker: String,
@@ -244,7 +220,6 @@ pub enum CleanError {
     /// A server has the table attached.
     #[error("replica {replica} of {path} is active: a server has the table attached")]
     Active {
-        /// The table's path.
         path: String,
         /// Its name below `replicas` of the path.
         replica: String,
@@ -255,106 +230,62 @@ pub enum CleanError {
          who did, and delete it if nobody needs it"
     )]
     ForeignHold {
-        /// The table's path.
         path: String,
         /// Its name below `replicas` of the path.
         replica: String,
-        /// What it holds.
         content: String,
     },
     /// The session is with another place than the plan's.
     #[error("{path} is planned at {planned}, and this session is with {connected}")]
     OtherPlace {
-        /// The table's path.
         path: String,
-        /// The plan's place.
         planned: String,
-        /// The session's place.
         connected: String,
     },
     /// The path is not there.
     #[error("{path} does not exist, and it was not recorded that this migration deleted it")]
-    Absent {
-        /// The table's path.
-        path: String,
-    },
+    Absent { path: String },
     /// The record is not saved.
     #[error("the part set of record of {path} is not saved: nothing is deleted before it is")]
-    NotRecorded {
-        /// The table's path.
-        path: String,
-    },
+    NotRecorded { path: String },
     /// Its nodes are not in a file of this host.
     #[error("the znodes of {path} are not exported: none is deleted before they are")]
-    NotExported {
-        /// The table's path.
-        path: String,
-    },
+    NotExported { path: String },
     /// No marker of this migration is there, so the path is not the one that was recorded.
     #[error(
         "{path} bears no marker of this migration: it was released, or deleted and made anew since its parts were \
          recorded"
     )]
-    NotFenced {
-        /// The table's path.
-        path: String,
-    },
+    NotFenced { path: String },
     /// The path does not look like a table.
     #[error("{path} does not look like a replicated table (it has no {missing}): nothing there was touched")]
-    NotTableShaped {
-        /// The path that was asked for.
-        path: String,
-        /// What is missing.
-        missing: String,
-    },
+    NotTableShaped { path: String, missing: String },
     /// Another table lies below.
     #[error("another table lies below {path}, at {nested}: deleting the one would delete the other")]
-    Nested {
-        /// The table's path.
-        path: String,
-        /// The other table's path.
-        nested: String,
-    },
+    Nested { path: String, nested: String },
     /// Nodes below it are not the table's.
     #[error("below {path} are nodes that no replicated table makes, and that would be deleted with the table: {nodes}")]
-    ForeignNodes {
-        /// The table's path.
-        path: String,
-        /// The first of them.
-        nodes: String,
-    },
+    ForeignNodes { path: String, nodes: String },
     /// A replica that was not fenced, or that the plan does not know.
     #[error("replica {replica} appeared under {path} since its parts were recorded: a table was created there")]
     Appeared {
-        /// The table's path.
         path: String,
         /// Its name below `replicas` of the path.
         replica: String,
     },
     /// ClickHouse itself is deleting the leftovers.
     #[error("a server is deleting what is left of {path} right now (dropped/lock is held)")]
-    BeingDropped {
-        /// The table's path.
-        path: String,
-    },
+    BeingDropped { path: String },
     /// Deletion has begun, so that servers must not be let in again.
     #[error("{path} is half deleted (it has no {missing}): it cannot be released any more, only deleted to the end")]
-    HalfDeleted {
-        /// The table's path.
-        path: String,
-        /// What is missing.
-        missing: String,
-    },
+    HalfDeleted { path: String, missing: String },
     /// The permissions of the log were taken, and not kept.
     #[error(
         "{path} still lets everybody add to it: this ClickHouse Keeper took the permissions and did not keep them (it keeps no \
          entry for world:anyone before 25.7, or ignores all of them); pause what writes into the table, or give ClickHouse an \
          identity (<zookeeper><identity>)"
     )]
-    NotFrozen {
-        /// The `log` node of the table.
-        path: String,
-    },
+    NotFrozen { path: String },
     /// Nodes appear as fast as they are deleted.
     #[error("nodes below {path} keep changing while they are deleted")]
     Busy {

@@ -12,7 +12,7 @@ pub(super) const NOTE: &str = "frozen-by-rekeeper";
 /// content of the `is_active` nodes that it put under the replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marker {
-    /// Who made the marker.
+    /// Another migration that finds the marker stays away.
     pub migration: MigrationName,
     /// Which attempt made it: the highest one holds the path.
     pub attempt: u64,

@@ -19,7 +19,7 @@ use super::stage::Stage;
 pub(super) struct Facts<'a> {
     /// The set, as it is commanded.
     pub(super) set: &'a SetRef,
-    /// The attempt's own marker.
+    /// What this attempt has put at the path; another one there means that it is not this attempt's.
     pub(super) mine: &'a Marker,
     /// With which ensemble and chroot the session is.
     pub(super) place: &'a Place,

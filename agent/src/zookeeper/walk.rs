@@ -24,10 +24,7 @@ pub(crate) enum WalkError {
         "ZooKeeper's ACL does not let this agent delete what is below {path}: see whether <identity> in the file that \
          clickhouse.config of agent.yaml names is that of the servers, or give it the right to"
     )]
-    NoDelete {
-        /// The node whose ACL forbids it.
-        path: String,
-    },
+    NoDelete { path: String },
     /// ZooKeeper failed.
     #[error(transparent)]
     ZooKeeper(#[from] ZkError),

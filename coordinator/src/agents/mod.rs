@@ -59,7 +59,7 @@ pub enum FromAgents {
         migration: MigrationName,
         /// The attempt of the intent that ordered the step.
         attempt: u64,
-        /// What it is doing.
+        /// A few words for `status`; not believed, only shown.
         text: String,
     },
     /// A connection ended: nothing more comes on it.

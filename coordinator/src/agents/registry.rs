@@ -43,7 +43,7 @@ type Ordered = HashMap<(HostName, u64), Arc<Subject>>;
 /// The connected agents.
 #[derive(Debug)]
 pub(super) struct Registry {
-    /// What this coordinator is.
+    /// Told to every agent, so that it can refuse a coordinator which knows less.
     own: SeenToken,
     /// What it was before, by token: the runs that went before on the same store.
     past: BTreeMap<u64, String>,

@@ -58,7 +58,7 @@ pub enum Request {
         by: String,
         /// What they order; what is written down may say more.
         order: OperatorOrder,
-        /// A notice, or why not.
+        /// Words for the person, or why the order is refused.
         answer: oneshot::Sender<Result<String, OperatorError>>,
     },
 }

@@ -18,7 +18,7 @@ use crate::store::Store;
 pub struct Snapshot {
     /// The migration of that name, if there is one: its plan, and how far it is.
     pub migration: Option<(Arc<Plan>, Box<Progress>)>,
-    /// What stops it on hosts.
+    /// On which hosts nothing may begin, since another migration is under way or an agent has seen more.
     pub overlaps: Overlaps,
     /// What the waves of all migrations took that are through, by which later ones are forecast.
     pub measured: Vec<MeasuredWave>,

@@ -31,6 +31,7 @@ pub type Pieces<T> = Pin<Box<dyn Stream<Item = Result<T, Error>> + Send>>;
 
 /// Why an operation does not give what was asked for.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
 pub enum Error {
     /// It is refused: by the driver, or by a check before the driver is asked.
     #[error(transparent)]
@@ -43,10 +44,7 @@ pub enum Error {
     NotRehearsed(String),
     /// Somebody follows events and takes none.
     #[error("no event was taken for {seconds} s, so the following has ended; ask again for the rest")]
-    Stalled {
-        /// So long it was waited for.
-        seconds: u64,
-    },
+    Stalled { seconds: u64 },
     /// The store was not read.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -85,7 +85,7 @@ fn label(name: &TableName) -> String {
 /// How something writes into a planned table.
 struct Way<'a> {
     writer: &'a Neighbour,
-    /// The planned table.
+    /// The planned table that the rows go into.
     into: &'a TableName,
     /// What is between the two and next to the writer, if anything is; it has a way of its own.
     next: Option<&'a TableName>,

@@ -21,7 +21,7 @@ const SHOWN: usize = 128;
 pub struct BadPattern {
     /// The text, as much of it as is told.
     pub text: String,
-    /// What is wrong with it.
+    /// For people: what the pattern breaks.
     pub what: &'static str,
 }
 

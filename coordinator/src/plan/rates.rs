@@ -27,7 +27,7 @@ const REFERENCES: usize = 64;
 pub(super) struct HostLoad {
     /// Its table replicas in the wave.
     pub(super) tables: u64,
-    /// Their active parts.
+    /// Active parts of the tables that were measured.
     pub(super) parts: u64,
     /// Bytes that its followers fetch.
     pub(super) fetch_bytes: u64,

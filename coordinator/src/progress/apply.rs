@@ -14,6 +14,7 @@ use super::{Fence, Intent, MAX_FAILURES, ManifestFacts, Progress, Record, SetAt,
 
 /// A record that cannot follow what is there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
 pub enum IllegalTransition {
     /// Intents are numbered without gaps.
     #[error("intent {found} where {expected} was to come")]
@@ -26,7 +27,6 @@ pub enum IllegalTransition {
     /// The step is not safe now.
     #[error("{step} was ordered although {guard}")]
     Guarded {
-        /// What was ordered.
         step: StepKind,
         /// The first of its guards that does not hold; it says why.
         guard: Guard,

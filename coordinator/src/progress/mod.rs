@@ -72,7 +72,7 @@ pub struct TableProgress {
     pub attested: Option<String>,
     /// The parts that have to come back; none before it was attached on new metadata.
     pub manifest: Option<ManifestFacts>,
-    /// How its parts came back.
+    /// Counts of parts by the way they came back; absent until RESTORED.
     pub restored: Option<Restored>,
     /// Digest of the account of its parts.
     pub account: Option<String>,
@@ -80,7 +80,7 @@ pub struct TableProgress {
     pub attempts: u64,
     /// Failures in a row.
     pub failures: u32,
-    /// Its problem.
+    /// Why the last attempt failed; absent again when one succeeds.
     pub problem: Option<Problem>,
     /// It was left out for good, as it is not what was planned any more: what people are told of it. Nothing is ordered of
     /// it, and nothing waits for it.
@@ -136,7 +136,7 @@ pub struct SetProgress {
     pub one_by_one: bool,
     /// Failures in a row.
     pub failures: u32,
-    /// Its problem.
+    /// Why the last attempt failed; absent again when one succeeds.
     pub problem: Option<Problem>,
     /// Taking its marker away failed as often as it may, for whatever cause: not tried again before `retry`.
     pub release_failed: bool,
@@ -176,7 +176,7 @@ pub struct HostProgress {
     pub left: Option<Problem>,
     /// Failures in a row.
     pub failures: u32,
-    /// Its problem.
+    /// Why the last attempt failed; absent again when one succeeds.
     pub problem: Option<Problem>,
 }
 

@@ -40,7 +40,7 @@ pub enum Standing {
 pub struct Facts<'a> {
     /// Derived from the log when the order comes in.
     pub standing: Standing,
-    /// The barrier in force.
+    /// The status at which it stops; none runs to the end.
     pub until: Option<Until>,
     /// Nothing is left to do before the barrier in force: also when it was paused on the way there.
     pub at_barrier: bool,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub enum Record {
     /// A person ordered something.
     Ordered {
-        /// The person, for the log.
+        /// Name in the certificate of who gave the order.
         by: String,
         /// With all that was in force when it was given, so that it can be applied again.
         order: OperatorOrder,
@@ -21,9 +21,9 @@ pub enum Record {
     Intent(Intent),
     /// A step ended, well or not. On disk before the agent hears that it was taken.
     Event {
-        /// The intent's attempt.
+        /// The number that the intent gave it.
         attempt: u64,
-        /// What came of it.
+        /// What the agent said, checked against the intent.
         outcome: Outcome,
     },
 }
@@ -35,9 +35,9 @@ pub struct Intent {
     pub attempt: u64,
     /// The host whose agent does it.
     pub host: HostIx,
-    /// What the agent is to do.
+    /// One step, of those of the mode.
     pub step: StepKind,
-    /// What it is about.
+    /// Host, set or table, as the step demands.
     pub target: Target,
 }
 

@@ -11,6 +11,7 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
 pub enum StoreError {
     /// Another coordinator uses the folder.
     #[error("{} is in use by another coordinator that is still running", .0.display())]
@@ -18,18 +19,14 @@ pub enum StoreError {
     /// The folder or its lock cannot be used.
     #[error("{} cannot be used", path.display())]
     Folder {
-        /// The file or folder.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
     /// A newer release wrote the store.
     #[error("{} was written by a newer release (schema {found}, this one knows {known})", file.display())]
     Newer {
-        /// The file.
         file: PathBuf,
-        /// Its schema.
         found: i64,
         /// The highest schema that this release knows.
         known: i64,
@@ -39,30 +36,18 @@ pub enum StoreError {
         "{} is damaged or not a store of Rekeeper ({what}); restore data_dir from its latest copy, or move it away",
         file.display()
     )]
-    Damaged {
-        /// The file.
-        file: PathBuf,
-        /// What was found.
-        what: String,
-    },
+    Damaged { file: PathBuf, what: String },
     /// There is no room on the disk.
     #[error(
         "STATE_DIR_FULL: there is no room on the disk of {} ({source}): make some, then start the coordinator again, which \
          goes on where it was; nothing is lost, and no file is to be put back",
         folder.display()
     )]
-    Full {
-        /// The data_dir.
-        folder: PathBuf,
-        /// What the disk said.
-        source: Cause,
-    },
+    Full { folder: PathBuf, source: Cause },
     /// The file cannot be opened.
     #[error("{} cannot be opened", file.display())]
     Open {
-        /// The file.
         file: PathBuf,
-        /// Why.
         #[source]
         source: Cause,
     },
@@ -75,29 +60,22 @@ pub enum StoreError {
     /// Something cannot be written as JSON.
     #[error("{what} cannot be packed")]
     Pack {
-        /// What it was.
         what: &'static str,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
     /// A plan that was stored cannot be read.
     #[error("the stored plan {name} cannot be read")]
     BadPlan {
-        /// Its name.
         name: String,
-        /// Why.
         #[source]
         source: BadDocument,
     },
     /// A record that was stored cannot be read.
     #[error("the stored record {seq} of {migration} cannot be read")]
     BadRecord {
-        /// The migration.
         migration: MigrationName,
-        /// Its number.
         seq: u64,
-        /// Why.
         #[source]
         source: serde_json::Error,
     },
@@ -105,26 +83,15 @@ pub enum StoreError {
     #[error(
         "the stored record {seq} of {migration} was changed: it does not have its checksum; restore data_dir from its latest copy"
     )]
-    ChangedRecord {
-        /// The migration.
-        migration: MigrationName,
-        /// Its number.
-        seq: u64,
-    },
+    ChangedRecord { migration: MigrationName, seq: u64 },
     /// A record is gone.
     #[error("the stored record {seq} of {migration} is lost")]
-    LostRecord {
-        /// The migration.
-        migration: MigrationName,
-        /// Its number.
-        seq: u64,
-    },
+    LostRecord { migration: MigrationName, seq: u64 },
     /// A document that was stored is not what was stored.
     #[error("the stored document {digest} is damaged")]
     BadDocument {
         /// The digest that it was stored under.
         digest: String,
-        /// Why.
         #[source]
         source: BadDocument,
     },

@@ -77,7 +77,7 @@ pub struct Opened {
 pub struct Append {
     /// The migration; its plan must have been saved.
     pub migration: MigrationName,
-    /// The record.
+    /// What `Progress::apply` takes.
     pub record: Record,
     /// A document that the record names by its digest. One that is stored already is left as it is.
     pub document: Option<Packed>,
@@ -99,7 +99,7 @@ pub struct Stored {
     pub seq: u64,
     /// When it was written, RFC 3339 UTC.
     pub time: String,
-    /// The record.
+    /// What `Progress::apply` takes.
     pub record: Record,
 }
 

@@ -18,7 +18,7 @@ use crate::domain::union::Union;
 pub struct SetSnapshot {
     /// Where it was read.
     pub place: Place,
-    /// The table's path.
+    /// Path in ZooKeeper, without the chroot.
     pub path: ZkPath,
     /// Transaction that created the path's node; another one means that the path was made anew since.
     pub czxid: i64,
@@ -40,7 +40,7 @@ pub struct SetSnapshot {
 /// What the nodes of one replica said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaSnapshot {
-    /// The replica's name.
+    /// Name below `<path>/replicas`.
     pub name: String,
     /// An ephemeral `is_active` is there: some server has the table attached.
     pub active: bool,
@@ -87,7 +87,7 @@ pub struct QueueEntry {
 pub struct LogEntry {
     /// 7 of `log-0000000007`.
     pub number: i64,
-    /// What it orders.
+    /// Merge, mutation, fetch or what else the entry's `type` says.
     pub order: QueueOrder,
 }
 
@@ -97,16 +97,16 @@ pub struct LogEntry {
 pub enum QueueOrder {
     /// A merge that makes `new_part` of `sources`.
     Merge {
-        /// The part that will be.
+        /// `new_part` of the entry: what the merge will make.
         new_part: String,
-        /// The parts that it replaces.
+        /// `source_parts` of the entry: what it replaces.
         sources: Vec<String>,
     },
     /// A mutation of one part.
     Mutate {
-        /// The part that will be.
+        /// What the mutation will make.
         new_part: String,
-        /// The part that it replaces.
+        /// What it replaces.
         source: String,
     },
     /// A part to fetch or to attach (`get`, `attach`).
@@ -126,7 +126,7 @@ pub enum QueueOrder {
     },
     /// Anything else, by the word of its entry: `alter`, `clear_column` ...
     Other {
-        /// The entry's own word.
+        /// `type` of the entry, as ClickHouse writes it.
         word: String,
     },
 }
@@ -165,7 +165,7 @@ pub struct PartSetOfRecord {
     pub migration: MigrationName,
     /// The attempt that held the marker while it was read.
     pub attempt: u64,
-    /// What the nodes said.
+    /// Replicas, queues and mutations, as the nodes said.
     pub snapshot: SetSnapshot,
     /// How the set is restored by it.
     pub union: Union,
@@ -180,9 +180,9 @@ pub struct Manifest {
     pub host: HostName,
     /// Its name when the manifest was written: the UUID tells it also after a RENAME.
     pub table: TableName,
-    /// The table's UUID.
+    /// As ClickHouse prints it; nil in a database that has none.
     pub uuid: String,
-    /// The replica's name.
+    /// Name below `<path>/replicas`.
     pub replica_name: String,
     /// The active parts, sorted by name.
     pub parts: Vec<ManifestPart>,
@@ -242,29 +242,20 @@ pub struct Packed {
 
 /// A packed document that cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
 pub enum BadDocument {
     /// It is not a zstd frame.
     #[error("it cannot be unpacked")]
     Unpack(#[source] io::Error),
     /// It becomes larger than documents of its packed size are.
     #[error("it has {packed} bytes packed, and more than {allowed} unpacked, which no document has")]
-    TooLarge {
-        /// Its size as it came.
-        packed: usize,
-        /// What it may have unpacked.
-        allowed: u64,
-    },
+    TooLarge { packed: usize, allowed: u64 },
     /// The JSON text is not of the expected form.
     #[error("it is not of the expected form")]
     Form(#[source] serde_json::Error),
     /// The text is whole, but is not the document that was asked for.
     #[error("its digest is {found}, and {expected} was written down")]
-    Digest {
-        /// What was written down.
-        expected: String,
-        /// What the bytes have.
-        found: String,
-    },
+    Digest { expected: String, found: String },
 }
 
 /// Packs a document.

@@ -111,11 +111,11 @@ pub struct UserFacts {
 /// Something that writes into a table, or reads from it, by name: a Buffer, a view, a Distributed table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Neighbour {
-    /// What.
+    /// Database and table.
     pub name: TableName,
     /// Its engine, as `system.tables` has it; `Dictionary` also for one of the configuration, which has no table.
     pub engine: String,
-    /// How.
+    /// Which way rows or definitions go between the two.
     pub relation: Relation,
     /// The table. Without a database it is the one of that name in the database that another server has by default.
     pub of: TableName,

@@ -24,9 +24,9 @@ pub struct Plan {
     pub name: MigrationName,
     /// When it was made, RFC 3339 UTC.
     pub created: String,
-    /// Who made it.
+    /// Name in the certificate of who planned.
     pub created_by: String,
-    /// What was asked for.
+    /// The arguments of `plan`, as they came.
     pub request: PlanRequest,
     /// The hosts, sorted by name.
     pub hosts: Vec<PlannedHost>,
@@ -54,7 +54,7 @@ pub struct WaveForecast {
     pub tied_by: Vec<TableName>,
     /// Tables with replicas on more than one of its hosts: together they tie them.
     pub shared_tables: u64,
-    /// One of them.
+    /// A table that ties the hosts of the wave together, for people.
     pub shared_example: Option<TableName>,
     /// Bytes that followers will fetch, at most, since the parts that they have are others.
     pub fetch_bytes: u64,
@@ -77,7 +77,7 @@ pub struct MeasuredWave {
     pub created: String,
     /// Whether its hosts were restarted.
     pub restart: RestartPolicy,
-    /// The wave's hosts.
+    /// The hosts that it restarted together.
     pub hosts: Vec<HostName>,
     /// What it was to take by the assumed rates, in seconds.
     pub assumed_seconds: u64,
@@ -174,7 +174,7 @@ impl PlannedTable {
 pub struct PlannedSet {
     /// Ensemble and chroot from which it is cleaned, whatever a hook makes of the configuration later.
     pub place: Place,
-    /// The table's path.
+    /// Path in ZooKeeper, without the chroot.
     pub path: ZkPath,
     /// One for each replica that ZooKeeper knows.
     pub tables: Vec<TableIx>,

@@ -424,16 +424,16 @@ pub struct UnknownCode(pub String);
 /// A problem of a table, a replica set or a host in a migration under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// What kind.
+    /// Stable: programs may branch on it.
     pub code: Code,
-    /// What was found.
+    /// For people; its words may change.
     pub message: String,
     /// What to do. Of a failure that an agent tells these are its words, until the coordinator has taken it.
     pub fix: String,
     /// What the agent that told it says has to be done, beyond that.
     #[serde(default)]
     pub said: Option<String>,
-    /// The host of that agent.
+    /// Whose agent `said` it.
     #[serde(default)]
     pub said_by: Option<HostName>,
 }
@@ -480,15 +480,15 @@ impl fmt::Display for Problem {
 /// What a check found: a blocker or a warning.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Finding {
-    /// What kind.
+    /// Stable: programs may branch on it.
     pub code: Code,
     /// The host, if it is about one.
     pub host: Option<HostName>,
     /// The table, if it is about one, as `db.table`.
     pub table: Option<String>,
-    /// What was found.
+    /// For people; its words may change.
     pub message: String,
-    /// What to do.
+    /// Commands or changes that take it away.
     pub fix: String,
 }
 

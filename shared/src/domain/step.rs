@@ -44,7 +44,7 @@ pub struct Command {
     pub migration: MigrationName,
     /// Number of the intent; grows with every intent of a migration.
     pub attempt: u64,
-    /// What to do.
+    /// The step, with all that the agent needs for it.
     pub order: Order,
 }
 
@@ -69,7 +69,7 @@ pub enum Order {
         table: TableRef,
         /// Where its nodes are.
         set: SetRef,
-        /// The packed record.
+        /// The part set of record, packed; the agent checks its digest.
         record: Packed,
     },
     /// See [`StepKind::Clean`].
@@ -86,7 +86,7 @@ pub enum Order {
         table: TableRef,
         /// What must be readable at the server's place.
         witness: Witness,
-        /// The packed record.
+        /// The part set of record, packed; the agent checks its digest.
         record: Packed,
         /// The manifest when it was written already; without bytes when only its digest is known.
         manifest: Option<Packed>,
@@ -168,9 +168,9 @@ pub enum About<'a> {
     Table(&'a TableRef),
     /// The replica set at a path.
     Set {
-        /// The ensemble.
+        /// Name of the ensemble in the server's configuration.
         ensemble: &'a str,
-        /// The table's path.
+        /// Path in ZooKeeper, without the chroot.
         path: &'a ZkPath,
     },
     /// The server of that host, with all its tables.
@@ -195,11 +195,11 @@ pub struct TableRef {
 pub struct SetRef {
     /// Ensemble and chroot of the plan.
     pub place: Place,
-    /// The table's path.
+    /// Path in ZooKeeper, without the chroot.
     pub path: ZkPath,
-    /// The plan's replicas.
+    /// Names of all replicas that are planned; another one at the path stops the step.
     pub replicas: Vec<String>,
-    /// What the plan allows.
+    /// Findings of the plan that a person has allowed.
     pub allowed: Allowed,
     /// A marker of this migration was created on it before, and its record is saved: a path that is not
     /// there any more counts as cleaned.
@@ -376,13 +376,13 @@ impl Failure {
 /// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Whose attempt it was.
+    /// The migration of the command.
     pub migration: MigrationName,
-    /// The command's attempt.
+    /// The number of the command.
     pub attempt: u64,
     /// The step that was ordered; an agent of an older release does not tell it.
     pub step: Option<StepKind>,
-    /// What came of it.
+    /// Done, or failed with its problem.
     pub outcome: Outcome,
     /// The document that a step made: record, manifest or account.
     pub document: Option<Packed>,

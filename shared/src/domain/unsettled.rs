@@ -6,15 +6,11 @@ use serde::{Deserialize, Serialize};
 /// One thing that keeps a set from being settled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case", tag = "reason")]
+#[allow(missing_docs, reason = "the message names each field")]
 pub enum Unsettled {
     /// ZooKeeper knows a replica that the plan does not, or the reverse.
     #[error("ZooKeeper has the replicas [{found}], the plan has [{planned}]")]
-    Replicas {
-        /// What ZooKeeper has.
-        found: String,
-        /// What the plan has.
-        planned: String,
-    },
+    Replicas { found: String, planned: String },
     /// A server has the table attached.
     #[error("replica {replica} is active: a server has the table attached")]
     Active {
@@ -23,18 +19,13 @@ pub enum Unsettled {
     },
     /// ClickHouse marked the replica as lost.
     #[error("replica {replica} is marked as lost (is_lost)")]
-    Lost {
-        /// The replica with `is_lost`.
-        replica: String,
-    },
+    Lost { replica: String },
     /// The replica has entries to execute that are no merges.
     #[error("replica {replica} has {entries} queue entries that are no merges (first: {first})")]
     Queue {
         /// The replica that has still to execute them.
         replica: String,
-        /// How many.
         entries: usize,
-        /// Word of the first.
         first: String,
     },
     /// The replica has not taken all log entries.
@@ -42,9 +33,7 @@ pub enum Unsettled {
     Log {
         /// The replica that has not read them.
         replica: String,
-        /// Its `log_pointer`.
         pointer: i64,
-        /// One past the last entry.
         end: i64,
     },
     /// The replica's definition is not the table's.
@@ -52,37 +41,25 @@ pub enum Unsettled {
     Definition {
         /// The replica that differs from the path.
         replica: String,
-        /// `metadata` or `columns`.
         what: String,
     },
     /// The replica gave up parts.
     #[error("replica {replica} has lost {count} parts (lost_part_count)")]
-    LostParts {
-        /// The replica that gave them up.
-        replica: String,
-        /// How many.
-        count: u64,
-    },
+    LostParts { replica: String, count: u64 },
     /// A part that one replica has and another has not, merges under way considered.
     #[error("replica {has} has {count} parts that {lacks} has not (first: {part})")]
     Parts {
-        /// Who has it.
         has: String,
-        /// Who lacks it.
         lacks: String,
-        /// How many.
         count: usize,
-        /// The first of them.
         part: String,
     },
     /// The same name, another content: split brain.
     #[error("part {part} differs between replica {one} and {other}: the same name, another content")]
     Content {
-        /// One replica.
         one: String,
         /// The replica whose part has other content.
         other: String,
-        /// The name that both have.
         part: String,
     },
     /// The replica has patch parts (lightweight UPDATE), which do not apply any more once part names have shifted.
@@ -91,11 +68,8 @@ pub enum Unsettled {
          APPLY PATCHES, and wait until system.parts has no active part with a partition_id of patch-..."
     )]
     PatchParts {
-        /// The replica that has them.
         replica: String,
-        /// How many.
         count: usize,
-        /// The first of them.
         part: String,
     },
     /// A mutation that must not be forgotten has not reached every part of the replica.
@@ -106,21 +80,16 @@ pub enum Unsettled {
     Mutation {
         /// The replica on which a part is not mutated yet.
         replica: String,
-        /// Its node below `mutations`.
         mutation: String,
-        /// The first of them.
         part: String,
-        /// What it does.
         commands: String,
     },
     /// What a replica has and the others have not, and nothing proves what to do with it.
     #[error("part {part} of replica {replica}: {why}")]
     Undecided {
-        /// The replica that has the part.
         replica: String,
         /// Whose rows nothing in ZooKeeper tells.
         part: String,
-        /// Why it cannot be decided.
         why: String,
     },
 }

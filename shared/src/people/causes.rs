@@ -8,15 +8,15 @@ use crate::domain::problem::{Code, Finding};
 /// One thing that was found, of a plan or of a migration under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// What kind.
+    /// Stable: programs may branch on it.
     pub code: Code,
     /// The table, as `db.table`.
     pub table: Option<String>,
     /// The host on which it was found; none if it concerns the plan as a whole.
     pub host: Option<String>,
-    /// What was found.
+    /// For people; its words may change.
     pub message: String,
-    /// What to do.
+    /// Commands or changes that take it away.
     pub fix: String,
     /// What the agent of a host says has to be done: the host, and its words.
     pub said: Option<(String, String)>,

@@ -28,7 +28,7 @@ pub struct ReportView {
 /// The export of the nodes of a table in a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportReport {
-    /// The table's path.
+    /// Path in ZooKeeper, without the chroot.
     pub zookeeper_path: String,
     /// Where the file is, and its digest.
     #[serde(flatten)]
@@ -58,7 +58,7 @@ pub struct TableReport {
     pub parts: Option<Vec<PartReport>>,
     /// What the restore left under `detached/`, and what was there before; none before the table is restored.
     pub detached: Option<Vec<FolderReport>>,
-    /// Its problem, if it has one.
+    /// Why it is not restored; absent when it is.
     pub problem: Option<Problem>,
 }
 
@@ -75,7 +75,7 @@ pub enum ReplicaRole {
 /// A part of a manifest in a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartReport {
-    /// Its name in the manifest.
+    /// As it was when the set was recorded.
     pub name: String,
     /// Rows of the manifest, not read anew.
     pub rows: u64,
@@ -145,7 +145,7 @@ pub struct FolderReport {
     pub why: Why,
     /// The part of the manifest that it holds a copy of.
     pub part: Option<String>,
-    /// The same for people.
+    /// The same as a sentence.
     pub text: String,
 }
 

@@ -64,13 +64,13 @@ pub struct WaveView {
     pub hosts: Vec<HostName>,
     /// How many replica sets it moves.
     pub replica_sets: u64,
-    /// How many table replicas.
+    /// Table replicas, not tables.
     pub tables: u64,
     /// Tables without each of which it would fall apart into several waves.
     pub tied_by: Vec<String>,
     /// Tables with replicas on more than one of its hosts: together they tie them.
     pub shared_tables: u64,
-    /// One of them.
+    /// A table that ties the hosts of the wave together.
     pub shared_example: Option<String>,
     /// Bytes that followers will fetch, at most.
     pub fetch_bytes: u64,
@@ -84,7 +84,7 @@ pub struct WaveView {
 /// A replica set of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedSetView {
-    /// The table's path.
+    /// Path in ZooKeeper, without the chroot.
     pub zookeeper_path: String,
     /// One for each replica that ZooKeeper knows.
     pub replicas: Vec<PlannedReplicaView>,
@@ -278,7 +278,7 @@ pub struct StatusView {
     /// Steps that failed and are tried again, the next one first.
     #[serde(default)]
     pub retries: Vec<RetryStatus>,
-    /// All tables.
+    /// Table replicas by status.
     pub counts: Counts,
     /// The waves, in their sequence.
     #[serde(default)]
@@ -296,7 +296,7 @@ pub struct StatusView {
 pub struct WaveStatus {
     /// They move together, since they share tables.
     pub hosts: Vec<HostName>,
-    /// Its tables by status.
+    /// Table replicas of the wave by status.
     pub counts: Counts,
     /// How long its tables are expected to be unavailable, in seconds: the plan's forecast, corrected by what the waves
     /// before it took; none in a plan of an older release.
@@ -321,7 +321,7 @@ pub struct RunningStep {
     pub target: String,
     /// Whole seconds since it was commanded, or since the coordinator started.
     pub seconds: u64,
-    /// What the agent says of it.
+    /// The agent's own words, some of them seconds old.
     pub doing: Option<String>,
 }
 
@@ -370,7 +370,7 @@ pub struct HostStatus {
 /// A replica set in a status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetStatus {
-    /// The table's path.
+    /// Path in ZooKeeper, without the chroot.
     pub zookeeper_path: String,
     /// Whether it was found settled.
     pub settled: bool,
@@ -410,7 +410,7 @@ pub struct TableStatusView {
     pub database: String,
     /// The table, without its database and without quotes.
     pub table: String,
-    /// Its UUID on that host.
+    /// As ClickHouse prints it.
     pub uuid: String,
     /// The path that it shares with the other replicas of its set.
     pub zookeeper_path: String,
@@ -433,7 +433,7 @@ pub struct TableStatusView {
     /// The host without which its set does not go on, and that cannot be reached.
     #[serde(default)]
     pub waits_for: Option<HostName>,
-    /// Its problem, if it has one.
+    /// Why the last attempt failed; absent again when one succeeds.
     pub problem: Option<Problem>,
 }
 

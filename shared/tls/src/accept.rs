@@ -60,7 +60,7 @@ pub enum Who {
 pub struct Peer {
     /// Where it calls from.
     pub address: Option<SocketAddr>,
-    /// Who it is.
+    /// The role and the name that its certificate gives.
     pub who: Arc<Who>,
 }
 

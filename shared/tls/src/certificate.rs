@@ -155,6 +155,7 @@ pub struct Identity {
 
 /// Why a certificate that is signed by the right CA is of no use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message names each field")]
 pub enum Unfit {
     /// It cannot be read.
     #[error("the certificate cannot be read; make a new one as docs/tls.md shows")]
@@ -164,17 +165,13 @@ pub enum Unfit {
         "the certificate of {subject} gives no role: its subject needs OU=rekeeper-operator or OU=rekeeper-viewer for \
          a person, OU=rekeeper-agent for an agent; make a new one as docs/tls.md shows"
     )]
-    NoRole {
-        /// Whose it is.
-        subject: String,
-    },
+    NoRole { subject: String },
     /// It gives more than one, or one that there is not.
     #[error(
         "the certificate of {subject} gives {units}: it has to give exactly one role, of rekeeper-operator, \
          rekeeper-viewer and rekeeper-agent; make a new one as docs/tls.md shows"
     )]
     Roles {
-        /// Whose it is.
         subject: String,
         /// The organizational units (OU) that its subject has.
         units: String,
@@ -184,28 +181,19 @@ pub enum Unfit {
         "the certificate of {subject} has no common name (CN), by which orders are put on record; make a new one as \
          docs/tls.md shows"
     )]
-    NoName {
-        /// Whose it is.
-        subject: String,
-    },
+    NoName { subject: String },
     /// It may be used for anything, or for something else.
     #[error(
         "the certificate of {subject} is not one of callers: it needs extendedKeyUsage=clientAuth; make a new one as \
          docs/tls.md shows"
     )]
-    NoPurpose {
-        /// Whose it is.
-        subject: String,
-    },
+    NoPurpose { subject: String },
     /// An agent of no host.
     #[error(
         "the agent's certificate of {subject} names no host: it needs the host's name, as in plans, as a DNS name \
          among its subject alternative names; make a new one as docs/tls.md shows"
     )]
-    NoHost {
-        /// Whose it is.
-        subject: String,
-    },
+    NoHost { subject: String },
 }
 
 impl Identity {

@@ -28,7 +28,7 @@ pub struct FollowerEvidence<'a> {
     pub share: &'a Share,
     /// The reference, and those that brought parts, in the sequence in which they were restored.
     pub before: &'a [Before<'a>],
-    /// The active parts now.
+    /// What the server has active, asked after its RESTORE.
     pub active: &'a [ActivePart],
     /// The folders under `detached/` now.
     pub detached: &'a HashSet<String>,

@@ -20,11 +20,11 @@ pub struct Context {
     pub clickhouse: ClickHouse,
     /// ZooKeeper, as the server is configured for it now.
     pub zookeeper: ServerPlaces,
-    /// The agent's state folder.
+    /// Notes of what was done, which outlive the agent.
     pub state: State,
-    /// The agent's host.
+    /// As in agent.yaml and in the plan.
     pub host: HostName,
-    /// Whose command it is.
+    /// For whom the step is done.
     pub migration: MigrationName,
     /// The number of the command: markers and query ids have it.
     pub attempt: u64,
@@ -53,7 +53,7 @@ impl Context {
 /// A step that is done, and the document that it made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
-    /// What it tells.
+    /// Goes to the coordinator with the event.
     pub done: Done,
     /// The manifest of an attach, the account of a restore.
     pub document: Option<Packed>,
