@@ -3,17 +3,17 @@
 //! What comes in goes to the executor, what goes out comes from its outbox; nothing is decided here but whether the
 //! coordinator on the other end may be obeyed.
 
+mod fitting;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use rekeeper_proto::MAX_MESSAGE_BYTES;
-use rekeeper_proto::convert::event::numbered;
 use rekeeper_proto::v1::agents_client::AgentsClient;
 use rekeeper_proto::v1::{self, FromAgent, FromCoordinator, from_agent, from_coordinator};
 use rekeeper_shared::PROTOCOL_VERSION;
 use rekeeper_shared::domain::ids::HostName;
-use rekeeper_shared::domain::problem::Code;
-use rekeeper_shared::domain::step::{Command, Event, Failure, Hello, Outcome, SeenToken};
+use rekeeper_shared::domain::step::{Command, Hello, SeenToken};
 use rekeeper_shared::tools::backoff::Backoff;
 use rekeeper_tls::{ClientFiles, DialError, Dialer};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -23,6 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Endpoint, Uri};
 use tonic::{Status, Streaming};
 
+use self::fitting::fitting;
 use crate::config::{Parallel, TLS_FIELDS};
 use crate::executor::{Executor, Host};
 use crate::state::{Refusal, State};
@@ -337,56 +338,6 @@ impl Stream {
                 }
             }
         }
-    }
-}
-
-/// What is said, or, where the coordinator would not take it, that it is too large: it would end the connection, and hear the
-/// same on the next one.
-fn fitting(kind: from_agent::Kind, most: usize) -> from_agent::Kind {
-    let message = FromAgent { kind: Some(kind) };
-    let bytes = rekeeper_proto::size(&message);
-    let why = |what: &str| {
-        format!("{what} has {bytes} bytes, and the coordinator takes {most} (limits.message_bytes in coordinator.yaml)")
-    };
-    match message.kind.unwrap_or(from_agent::Kind::Goodbye(v1::Goodbye {})) {
-        kind if bytes <= most => kind,
-        from_agent::Kind::Event(event) => from_agent::Kind::Event(too_large(event, why("what came of the step"))),
-        from_agent::Kind::Inspected(v1::Inspected { request, .. }) => from_agent::Kind::Inspected(v1::Inspected {
-            request,
-            inventory: Vec::new(),
-            error: why("what is told of the host's tables"),
-        }),
-        from_agent::Kind::Rehearsed(v1::Rehearsed { request, .. }) => from_agent::Kind::Rehearsed(v1::Rehearsed {
-            request,
-            actions: Vec::new(),
-            error: why("what the step would do"),
-        }),
-        // They are small.
-        other @ (from_agent::Kind::Hello(_) | from_agent::Kind::Doing(_) | from_agent::Kind::Goodbye(_)) => other,
-    }
-}
-
-/// The end of an attempt whose outcome cannot be told.
-fn too_large(event: v1::Event, why: String) -> v1::Event {
-    tracing::error!(
-        migration = event.migration,
-        attempt = event.attempt,
-        why,
-        "event too large"
-    );
-    match event.migration.parse() {
-        Ok(migration) => numbered(
-            event.sequence,
-            Event {
-                migration,
-                attempt: event.attempt,
-                step: event.step.parse().ok(),
-                outcome: Outcome::Failed(Failure::lasting(Code::EventTooLarge, why)),
-                document: None,
-            },
-        ),
-        // No command had such a name.
-        Err(_) => event,
     }
 }
 

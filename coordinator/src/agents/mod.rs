@@ -3,9 +3,11 @@
 //! What to order and what an event means is not decided here (see `driver` and `progress`). The registry never waits
 //! for an agent: one that does not take what is sent to it loses its connection, and gets it again after it is back.
 
+mod admission;
 mod evidence;
 mod handle;
 mod heard;
+mod outgoing;
 mod registry;
 mod service;
 mod stream;
@@ -19,8 +21,8 @@ use rekeeper_shared::domain::step::{Event, Hello};
 pub use evidence::{Subject, refused, rests_on};
 pub use handle::AgentsHandle;
 pub use heard::Heard;
+pub use outgoing::Outgoing;
 pub use service::{AgentsService, new, server_builder};
-pub use stream::Outgoing;
 
 /// One connection of one agent; a later one has a higher number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

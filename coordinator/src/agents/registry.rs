@@ -6,18 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rekeeper_proto::v1::{self, from_coordinator::Kind};
-use rekeeper_shared::PROTOCOL_VERSION;
 use rekeeper_shared::domain::ids::{HostName, MigrationName};
 use rekeeper_shared::domain::inventory::HostInventory;
-use rekeeper_shared::domain::problem::Code;
 use rekeeper_shared::domain::step::{Hello, SeenToken};
 use rekeeper_shared::people::rehearsal::Action;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
+use super::admission::{ahead, objection};
 use super::evidence::Subject;
-use super::stream::Outgoing;
+use super::outgoing::Outgoing;
 use super::{Connected, ConnectionId, Refused};
 
 /// Messages that wait for one agent at most.
@@ -144,7 +143,7 @@ impl Registry {
         if state.closed {
             return Err(Status::unavailable("the coordinator stops"));
         }
-        if let Some((code, message)) = objection(&state.agents, &hello) {
+        if let Some((code, message)) = objection(state.agents.values().map(|agent| &agent.connected.hello), &hello) {
             tracing::warn!(host = %hello.host, code = %code, "agent refused: {message}");
             let status = Status::failed_precondition(message.clone());
             state.note(Refused {
@@ -374,70 +373,4 @@ impl Agent {
 
 fn message(kind: Kind) -> v1::FromCoordinator {
     v1::FromCoordinator { kind: Some(kind) }
-}
-
-/// Why an agent cannot be taken in beside those that are connected.
-fn objection(agents: &BTreeMap<HostName, Agent>, hello: &Hello) -> Option<(Code, String)> {
-    if hello.protocol != PROTOCOL_VERSION {
-        let message = format!(
-            "the agent of {} ({}) speaks version {} of the protocol, and this coordinator version {PROTOCOL_VERSION}; \
-             install the same release of Rekeeper on both",
-            hello.host, hello.agent_version, hello.protocol
-        );
-        return Some((Code::AgentProtocol, message));
-    }
-    let taken = |message| Some((Code::AgentDuplicate, message));
-    if let Some(agent) = agents.get(&hello.host)
-        && same_server(&agent.connected.hello, hello) == Some(false)
-    {
-        return taken(format!(
-            "an agent of another ClickHouse server ({}) is connected under the host name {} already; each server needs a \
-             host name of its own (this one is {})",
-            agent.connected.hello.server_id, hello.host, hello.server_id
-        ));
-    }
-    let other = agents
-        .iter()
-        .find(|(host, agent)| **host != hello.host && same_server(&agent.connected.hello, hello) == Some(true));
-    if let Some((host, _)) = other {
-        return taken(format!(
-            "the ClickHouse server of {} ({}) has a connected agent already, under the host name {host}; stop one of them",
-            hello.host, hello.server_id
-        ));
-    }
-    None
-}
-
-/// Whether two agents are those of one server; none when one of them does not know its server, because it was down
-/// when the agent started. Such an agent is taken by its host name alone.
-fn same_server(one: &Hello, other: &Hello) -> Option<bool> {
-    let known = !one.server_id.is_empty() && !other.server_id.is_empty();
-    known.then(|| one.server_id == other.server_id)
-}
-
-/// Why this coordinator knows less than the agent has seen, if so (invariant 13): a higher token, or the same token of
-/// another coordinator, was handed out by somebody who went on from the same store; and so was a lower one that this
-/// store's own past has for another run, however often an old store was started since.
-fn ahead(own: &SeenToken, past: &BTreeMap<u64, String>, hello: &Hello) -> Option<String> {
-    let seen = &hello.seen;
-    let what = if seen.token > own.token {
-        format!("token {}, and this one has {}", seen.token, own.token)
-    } else if seen.token == own.token && seen.run != own.run {
-        format!(
-            "the same token {} (run {}, this one is {})",
-            seen.token, seen.run, own.run
-        )
-    } else if let Some(run) = past.get(&seen.token).filter(|run| **run != seen.run) {
-        format!(
-            "token {} (run {}) that is none of this one's past (run {run})",
-            seen.token, seen.run
-        )
-    } else {
-        return None;
-    };
-    Some(format!(
-        "the agent of {} has obeyed a coordinator with {what}: the data_dir of this coordinator was restored from a \
-         backup, is a copy, or is new; nothing is ordered",
-        hello.host
-    ))
 }

@@ -14,8 +14,9 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::heard::{Heard, Told};
+use super::outgoing::Outgoing;
 use super::registry::Registry;
-use super::stream::{self, Outgoing};
+use super::stream;
 use super::{AgentsHandle, Refused};
 use crate::limits::{Budget, Calls, Held, Measured};
 

@@ -1,10 +1,7 @@
-//! One agent's stream: what it says is decoded and handed on; what it is sent comes out of a queue.
+//! One agent's stream: what it says is decoded and handed on; what it is sent comes out of a queue (`outgoing`).
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use futures::Stream;
 use rekeeper_proto::convert::{BadMessage, parse};
 use rekeeper_proto::v1::{self, from_agent::Kind};
 use rekeeper_shared::domain::document::{self, BadDocument, Packed};
@@ -13,8 +10,7 @@ use rekeeper_shared::domain::inventory::HostInventory;
 use rekeeper_shared::domain::step::{Event, Hello};
 use rekeeper_shared::people::rehearsal::Action;
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{ReceiverStream, WatchStream};
+use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
 
 use super::evidence::{self, Subject, Whose, rests_on};
@@ -22,43 +18,6 @@ use super::heard::Told;
 use super::registry::{Admitted, Registry};
 use super::{Connected, FromAgents};
 use crate::limits::{Held, Hold};
-
-/// What an agent is sent. A connection that is closed ends at once, whatever still waits in its queue.
-#[derive(Debug)]
-pub struct Outgoing {
-    closing: WatchStream<Option<Status>>,
-    queue: ReceiverStream<v1::FromCoordinator>,
-    ended: bool,
-}
-
-impl Outgoing {
-    pub(super) fn new(queue: mpsc::Receiver<v1::FromCoordinator>, closing: watch::Receiver<Option<Status>>) -> Self {
-        Self {
-            closing: WatchStream::new(closing),
-            queue: ReceiverStream::new(queue),
-            ended: false,
-        }
-    }
-}
-
-impl Stream for Outgoing {
-    type Item = Result<v1::FromCoordinator, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        while let Poll::Ready(Some(closing)) = Pin::new(&mut self.closing).poll_next(cx) {
-            if let Some(status) = closing {
-                self.ended = true;
-                return Poll::Ready(Some(Err(status)));
-            }
-        }
-        let next = Pin::new(&mut self.queue).poll_next(cx);
-        self.ended = matches!(next, Poll::Ready(None));
-        next.map(|message| message.map(Ok))
-    }
-}
 
 /// Reads what an agent must say first.
 pub(super) async fn first(incoming: &mut Streaming<v1::FromAgent>) -> Result<Hello, Status> {

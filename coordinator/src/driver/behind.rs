@@ -1,16 +1,14 @@
 //! A coordinator that knows less than an agent has seen orders nothing (invariant 13): its store was rolled back, lost or
 //! copied, and what it believes of tables and nodes may be long past.
 
-use rekeeper_shared::domain::ids::{HostName, MigrationName};
+use rekeeper_shared::domain::ids::MigrationName;
 use rekeeper_shared::domain::plan::HostIx;
 use rekeeper_shared::domain::problem::{Code, Finding};
-use rekeeper_shared::domain::step::{StepKind, Target};
 
 use super::hosts::Hosts;
 use super::migration::Migration;
 use super::{Driver, OperatorError};
 use crate::progress::OperatorOrder;
-use crate::progress::modes::{Needs, row};
 use crate::store::Store;
 
 impl<S: Store> Driver<S> {
@@ -58,26 +56,6 @@ pub(super) fn may_be_given(order: &OperatorOrder, hosts: &Hosts) -> bool {
         | OperatorOrder::LeaveTable { .. }
         | OperatorOrder::Abort => false,
     }
-}
-
-/// A host that has to have connected since the coordinator started before the step may be ordered of any host, and has
-/// not: what a set is recorded and deleted by is decided here, so whoever may know more has to be heard first.
-/// One that was left out for good is not waited for.
-pub(super) fn unheard<'a>(
-    migration: &'a Migration,
-    hosts: &Hosts,
-    step: StepKind,
-    target: Target,
-) -> Option<&'a HostName> {
-    let plan = &migration.plan;
-    let set = match (row(plan.request.mode, step)?.needs, target) {
-        (Needs::RoomAndAllHeard, Target::Set(set)) => set,
-        (Needs::RoomAndAllHeard, Target::Table(table)) => plan.tables[table].set,
-        (Needs::RoomAndAllHeard, Target::Host(_)) | (Needs::Nothing | Needs::Room, _) => return None,
-    };
-    let of_set = migration.progress.hosts_of(plan, set);
-    let mut names = of_set.into_iter().map(|host| &plan.hosts[host].name);
-    names.find(|name| hosts.get(name).is_none())
 }
 
 /// The refusal of what people order of such a migration.

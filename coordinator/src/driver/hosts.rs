@@ -7,9 +7,9 @@ use rekeeper_shared::domain::plan::HostIx;
 use rekeeper_shared::domain::step::{Class, Hello, StepKind, Target};
 use tokio::time::Instant;
 
-use super::behind::unheard;
 use super::migration::Migration;
 use crate::agents::{Connected, ConnectionId};
+use crate::progress::modes::{Needs, row};
 use crate::progress::next::Proposal;
 
 /// Steps on sets that are ordered for each that a host does at a time: they are short, and so the agent never waits for the
@@ -141,12 +141,27 @@ impl Hosts {
             .iter()
             .map(|(target, hosts)| {
                 if migration.not_before(*target, now).is_some()
-                    || unheard(migration, self, proposal.row.step, *target).is_some()
+                    || self.unheard(migration, proposal.row.step, *target).is_some()
                 {
                     return None;
                 }
                 hosts.iter().find(|host| has_room(host)).map(|&host| (*target, host))
             })
             .collect()
+    }
+
+    /// A host that has to have connected since the coordinator started before the step may be ordered of any host, and has
+    /// not: what a set is recorded and deleted by is decided here, so whoever may know more has to be heard first.
+    /// One that was left out for good is not waited for.
+    pub(super) fn unheard<'a>(&self, migration: &'a Migration, step: StepKind, target: Target) -> Option<&'a HostName> {
+        let plan = &migration.plan;
+        let set = match (row(plan.request.mode, step)?.needs, target) {
+            (Needs::RoomAndAllHeard, Target::Set(set)) => set,
+            (Needs::RoomAndAllHeard, Target::Table(table)) => plan.tables[table].set,
+            (Needs::RoomAndAllHeard, Target::Host(_)) | (Needs::Nothing | Needs::Room, _) => return None,
+        };
+        let of_set = migration.progress.hosts_of(plan, set);
+        let mut names = of_set.into_iter().map(|host| &plan.hosts[host].name);
+        names.find(|name| self.get(name).is_none())
     }
 }

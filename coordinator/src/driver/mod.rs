@@ -15,9 +15,10 @@ mod orders;
 mod pace;
 mod snapshot;
 mod told;
+mod turn;
 mod waiting;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ use loads::{Loaded, Loads};
 use migration::Migration;
 pub use migration::name_of;
 pub use snapshot::{Overlaps, Snapshot};
+use turn::Turn;
 
 /// How many messages are taken in one turn at most; they share one fsync.
 const TURN: usize = 1_024;
@@ -62,23 +64,6 @@ pub struct Driver<S> {
     hosts: Hosts,
     loads: Loads,
     changed: watch::Sender<u64>,
-}
-
-/// What one turn of the loop has to write down, and what follows once it is on disk.
-#[derive(Default)]
-struct Turn {
-    appends: Vec<Append>,
-    acknowledge: HashMap<HostName, (ConnectionId, u64)>,
-    commands: Vec<(MigrationName, Intent)>,
-    answers: Vec<Box<dyn FnOnce() + Send>>,
-}
-
-impl Turn {
-    /// Bytes of the documents that are to be written down.
-    fn bytes(&self) -> usize {
-        let documents = self.appends.iter().filter_map(|append| append.document.as_ref());
-        documents.map(|document| document.bytes.len()).sum()
-    }
 }
 
 impl<S: Store> Driver<S> {
@@ -370,8 +355,8 @@ impl<S: Store> Driver<S> {
     fn receiver(&self, name: &MigrationName, intent: Intent) -> Option<ConnectionId> {
         let migration = self.migrations.get(name)?;
         let has_ended = !migration.progress.in_flight.contains_key(&intent.attempt);
-        let is_unheard = || behind::unheard(migration, &self.hosts, intent.step, intent.target).is_some();
-        if has_ended || behind::behind(migration, &self.hosts).is_some() || is_unheard() {
+        let unheard = || self.hosts.unheard(migration, intent.step, intent.target);
+        if has_ended || behind::behind(migration, &self.hosts).is_some() || unheard().is_some() {
             return None;
         }
         self.hosts.connection(&migration.plan.hosts[intent.host].name)

@@ -7,7 +7,7 @@ use rekeeper_shared::domain::step::Target;
 use rekeeper_shared::people::view::{RetryStatus, RunningStep, State, StatusView};
 use tokio::time::Instant;
 
-use super::behind::{behind, unheard};
+use super::behind::behind;
 use super::hosts::Hosts;
 use super::migration::{Migration, Retry};
 use crate::progress::MAX_FAILURES;
@@ -128,7 +128,7 @@ pub(super) fn retries(migration: &Migration) -> Vec<RetryStatus> {
 
 fn not_ordered(migration: &Migration, hosts: &Hosts, proposal: &Proposal, now: Instant) -> String {
     let silent = proposal.members.iter().find_map(|(target, _)| {
-        let host = unheard(migration, hosts, proposal.row.step, *target)?;
+        let host = hosts.unheard(migration, proposal.row.step, *target)?;
         Some(format!(
             "{} of {}: {}",
             proposal.row.step,

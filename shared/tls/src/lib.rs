@@ -6,6 +6,7 @@
 
 mod accept;
 mod certificate;
+mod connection;
 mod crowd;
 mod dial;
 mod files;
@@ -16,8 +17,9 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub use accept::{Connection, Peer, Security, Seldom, Who, incoming};
+pub use accept::{Security, Seldom, incoming};
 pub use certificate::{Facts, Identity, Role, Unfit};
+pub use connection::{Connection, Peer, Who};
 pub use crowd::Admission;
 pub use dial::{DialError, Dialer};
 pub use files::{ClientFiles, Own, ServerFiles, authorities, client_config};

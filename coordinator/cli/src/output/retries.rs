@@ -6,7 +6,6 @@ use rekeeper_shared::domain::ids::TableName;
 use rekeeper_shared::people::causes::{Cause, Item, grouped};
 use rekeeper_shared::people::view::{RetryStatus, StatusView};
 
-use super::status::on;
 use super::text::{self, Paint};
 
 /// A line for each cause, with the first step that it made fail and when that is tried again.
@@ -18,7 +17,7 @@ pub(crate) fn lines(status: &StatusView, paint: Paint) -> Vec<String> {
             "{} of {}{}",
             retry.step,
             retry.target,
-            on(&retry.host, &retry.target)
+            text::on(&retry.host, &retry.target)
         )),
         host: None,
         message: retry.reason.clone(),

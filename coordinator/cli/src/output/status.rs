@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use rekeeper_shared::domain::ids::{HostName, TableName};
+use rekeeper_shared::domain::ids::TableName;
 use rekeeper_shared::people::view::{
     Counts, HostStatus, MigrationLine, Phase, RunningStep, State, StatusView, TableStatus, Until,
 };
@@ -102,17 +102,8 @@ fn steps(number: usize) -> String {
     text::count(number, "step")
 }
 
-/// Where it is done, unless the target says so.
-pub(super) fn on(host: &HostName, target: &str) -> String {
-    if target == host.as_str() {
-        String::new()
-    } else {
-        format!(" on {host}")
-    }
-}
-
 fn running_step(step: &RunningStep) -> String {
-    let on = on(&step.host, &step.target);
+    let on = text::on(&step.host, &step.target);
     let doing = step
         .doing
         .as_ref()

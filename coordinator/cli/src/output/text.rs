@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use console::measure_text_width;
+use rekeeper_shared::domain::ids::HostName;
 use rekeeper_shared::tools::unseen::is_unseen;
 
 /// Width that is written for where no terminal says another one.
@@ -219,6 +220,15 @@ pub(crate) fn bytes(number: u64) -> String {
         return count(usize::try_from(number).unwrap_or(usize::MAX), "byte");
     }
     indicatif::BinaryBytes(number).to_string()
+}
+
+/// Where it is done, unless the target says so.
+pub(super) fn on(host: &HostName, target: &str) -> String {
+    if target == host.as_str() {
+        String::new()
+    } else {
+        format!(" on {host}")
+    }
 }
 
 /// `1 table`, `2 tables`.
