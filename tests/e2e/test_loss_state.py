@@ -96,9 +96,11 @@ def test_lost(cluster, phase, what):
     assert case.code == DONE, case.problems()
     case.is_whole()
     # What RESTORE itself attached may have been attached again, as far as anybody knows by then. The server executes it
-    # although nobody hears of that.
-    unclear = sum(table["fates"].get("unclear", 0) for table in case.report() if table["host"] == FIRST)
-    assert unclear == (2 * 6 if what == "" and phase in ("attached", "restoring") else 0)
+    # although nobody hears of that; one that begins after its agent's death gives up at the gate, and attaches nothing, or
+    # comes through when the next agent opens it.
+    of_table = {"attached": {0, 6}, "restoring": {6}}.get(phase, {0}) if what == "" else {0}
+    unclear = {table["fates"].get("unclear", 0) for table in case.report() if table["host"] == FIRST}
+    assert unclear and unclear <= of_table
     assert list(case.state.rglob("*.held")) == []
 
 
