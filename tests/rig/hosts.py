@@ -169,7 +169,15 @@ class Host(ClickHouse):
   </default></users>
   <profiles><default/></profiles>
   <quotas><default/></quotas>
-  <user_directories><users_xml><path>{self.config}</path></users_xml></user_directories>"""
+  <user_directories>
+    <users_xml><path>{self.config}</path></users_xml>
+    <local_directory><path>{self.data}/access/</path></local_directory>
+  </user_directories>"""
+
+    @property
+    def server_url(self) -> str:
+        """Of a real server itself, which looks at users and their passwords, and fails no statement."""
+        return f"http://127.0.0.1:{self._server_port}"
 
     def _command(self) -> list[str]:
         command = [sys.executable, HERE / "clickhouse_host.py", "--config", self.config, "--data", self.data]

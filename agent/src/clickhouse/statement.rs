@@ -21,6 +21,9 @@ pub enum Statement<'a> {
     StopQueue(&'a TableName),
     /// SYSTEM START REPLICATION QUEUES.
     StartQueue(&'a TableName),
+    /// CREATE of a table that exists, with a key that does not: it is refused for that, or before that for a right that is
+    /// lacking (InterpreterCreateQuery.cpp, `getRequiredAccess`, comes first).
+    CreateNothing(&'a TableName, &'a str),
     /// Make the metadata anew from the parts on the disk.
     RestoreReplica(&'a TableName),
     /// Start the table anew; starts merges as well.
@@ -94,6 +97,13 @@ impl Statement<'_> {
             Self::StartMerges(table) => format!("SYSTEM START MERGES {}", table.sql()),
             Self::StopQueue(table) => format!("SYSTEM STOP REPLICATION QUEUES {}", table.sql()),
             Self::StartQueue(table) => format!("SYSTEM START REPLICATION QUEUES {}", table.sql()),
+            Self::CreateNothing(table, engine) => {
+                let key = "the_key_of_no_table";
+                format!(
+                    "CREATE TABLE {} (number UInt8) ENGINE = {engine} ORDER BY {key}",
+                    table.sql()
+                )
+            }
             Self::RestoreReplica(table) => format!("SYSTEM RESTORE REPLICA {}", table.sql()),
             Self::RestartReplica(table) => format!("SYSTEM RESTART REPLICA {}", table.sql()),
             Self::AttachPart(table, part) => {
@@ -128,6 +138,7 @@ impl Statement<'_> {
             Self::StartMerges(_) => "SYSTEM START MERGES",
             Self::StopQueue(_) => "SYSTEM STOP REPLICATION QUEUES",
             Self::StartQueue(_) => "SYSTEM START REPLICATION QUEUES",
+            Self::CreateNothing(..) => "CREATE TABLE",
             Self::RestoreReplica(_) => "SYSTEM RESTORE REPLICA",
             Self::RestartReplica(_) => "SYSTEM RESTART REPLICA",
             Self::AttachPart(..) => "ATTACH PART",

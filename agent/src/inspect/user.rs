@@ -2,6 +2,7 @@
 //! and rights. Found here, since the first statement that is refused may be the one that attaches a table whose nodes are
 //! deleted.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rekeeper_shared::domain::ids::{TableName, quote_identifier};
@@ -9,7 +10,7 @@ use rekeeper_shared::domain::inventory::{TableInventory, UserFacts};
 use rekeeper_shared::domain::problem::Code;
 use rekeeper_shared::domain::step::Failure;
 
-use crate::clickhouse::{ClickHouse, Error, code};
+use crate::clickhouse::{ClickHouse, Error, Statement, code};
 
 /// On each planned table. What needs which (measured on 26.9): ATTACH TABLE, DETACH TABLE, ATTACH PART, MODIFY SETTING,
 /// then the SYSTEM statements of their names; STOP and START of MERGES and of REPLICATION QUEUES.
@@ -56,6 +57,9 @@ pub(super) fn failed(error: Error) -> Failure {
 pub(super) async fn user(clickhouse: &ClickHouse, tables: &mut [TableInventory]) -> Result<UserFacts, Error> {
     let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
     let mut lacking = on_tables(clickhouse, &names).await?;
+    for (name, right) in on_engines(clickhouse, tables).await? {
+        lacking.entry(name).or_default().push(right);
+    }
     for table in tables {
         table.not_granted = lacking.remove(&table.name).unwrap_or_default();
     }
@@ -104,13 +108,50 @@ async fn has_all(clickhouse: &ClickHouse, on: &str) -> Result<bool, Error> {
     has(clickhouse, &OF_A_TABLE.join(", "), on).await
 }
 
-/// Whether the user has the rights. Servers before 24.11 or so are not able to tell, nor one that does not know a right:
-/// then it counts as granted.
+/// What ATTACH TABLE needs beside a right on the table: one on its engine, where `table_engines_require_grant` is on, as in
+/// the packages of ClickHouse (24.4 and later).
+async fn on_engines(clickhouse: &ClickHouse, tables: &[TableInventory]) -> Result<Vec<(TableName, String)>, Error> {
+    let mut known: HashMap<(&str, &str), Option<String>> = HashMap::new();
+    let mut lacking = Vec::new();
+    for table in tables {
+        let right = match known.entry((&table.name.database, &table.engine)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(lacking_to_attach(clickhouse, table).await?),
+        };
+        lacking.extend(right.clone().map(|right| (table.name.clone(), right)));
+    }
+    Ok(lacking)
+}
+
+/// A server that is not able to tell is asked for something that it refuses anyhow.
+async fn lacking_to_attach(clickhouse: &ClickHouse, table: &TableInventory) -> Result<Option<String>, Error> {
+    let on_engine = format!("TABLE ENGINE ON {}", table.engine);
+    if let Some(granted) = granted(clickhouse, &on_engine).await? {
+        return Ok((!granted).then_some(on_engine));
+    }
+    match clickhouse
+        .execute(Statement::CreateNothing(&table.name, &table.engine))
+        .await
+    {
+        Err(error) if error.code() == Some(code::ACCESS_DENIED) && error.says("TABLE ENGINE") => Ok(Some(on_engine)),
+        Err(error) if error.code() == Some(code::ACCESS_DENIED) => Ok(Some("CREATE TABLE".to_owned())),
+        Err(error) if error.code().is_some() => Ok(None),
+        outcome => outcome.map(|()| None),
+    }
+}
+
+/// Whether the user has the rights; where the server is not able to tell they count as granted.
 async fn has(clickhouse: &ClickHouse, rights: &str, on: &str) -> Result<bool, Error> {
-    let sql = format!("CHECK GRANT {rights} ON {on}");
+    let granted = granted(clickhouse, &format!("{rights} ON {on}")).await?;
+    Ok(granted.unwrap_or(true))
+}
+
+/// Servers before 24.11 or so are not able to tell, nor one that does not know a right.
+async fn granted(clickhouse: &ClickHouse, rights: &str) -> Result<Option<bool>, Error> {
+    let sql = format!("CHECK GRANT {rights}");
     match clickhouse.row::<u8>("CHECK GRANT", &sql).await {
-        Ok(granted) => Ok(granted != 0),
-        Err(error) if error.code() == Some(code::SYNTAX_ERROR) => Ok(true),
+        Ok(granted) => Ok(Some(granted != 0)),
+        Err(error) if error.code() == Some(code::SYNTAX_ERROR) => Ok(None),
         Err(error) => Err(error),
     }
 }
