@@ -5,16 +5,20 @@ embedded engine is never told either. Without the first a replicated table stays
 'interserver_http(s)_port' required for replication is not specified"), without the second a fetch reads through a null
 pointer. Three getters of the loaded library are therefore overwritten, in this process's memory only, with code that
 returns a constant. Each is recognised by its first bytes, which have to occur exactly once, so that another build of
-the engine is refused and not damaged. The bytes are those of chdb-core 26.9.0 on Linux x86-64.
+the engine is refused and not damaged. The bytes are those of chdb-core 26.9.0 on Linux x86-64. Where they are is noted
+beside the library: to look for them takes a second of CPU, of 1.6 that a start of the engine took.
 """
 
 import ctypes
+import json
 import mmap
+import os
 import re
 import struct
 from pathlib import Path
 
 LIBRARY = "_chdb.abi3.so"
+NOTE = "rekeeper-places.json"
 
 # Context::getInterserverIOAddress, getInterserverScheme and getInterserverCredentials.
 ADDRESS = bytes.fromhex(
@@ -36,9 +40,10 @@ def announce(host: str, port: int) -> None:
 
     library = _Code(LIBRARY)
     store_port = b"\x66\xc7\x47\x18" + struct.pack("<H", port)  # mov word [rdi + 24], port
-    library.overwrite(ADDRESS, _store_string(host) + store_port + _RETURN_RESULT)
-    library.overwrite(SCHEME, _store_string("http") + _RETURN_RESULT)
-    library.overwrite(CREDENTIALS, _return_pointer(ctypes.addressof(_empty_credentials)))
+    address, scheme, credentials = library.places([ADDRESS, SCHEME, CREDENTIALS])
+    library.overwrite(address, _store_string(host) + store_port + _RETURN_RESULT)
+    library.overwrite(scheme, _store_string("http") + _RETURN_RESULT)
+    library.overwrite(credentials, _return_pointer(ctypes.addressof(_empty_credentials)))
 
 
 # A returned object is built where rdi points to, and its address goes back in rax.
@@ -67,20 +72,41 @@ class _Code:
 
     def __init__(self, library: str):
         for line in Path("/proc/self/maps").read_text().splitlines():
-            addresses, permissions, *_ = line.split()
-            if line.endswith(library) and permissions == "r-xp":
+            addresses, permissions, *_, file = line.split()
+            if file.endswith(library) and permissions == "r-xp":
                 start, end = (int(address, 16) for address in addresses.split("-"))
                 # In place: a copy would double the memory that a host needs at its start.
                 self.start, self.content = start, (ctypes.c_char * (end - start)).from_address(start)
+                self.file = Path(file)
                 return
         raise RuntimeError(f"{library} is not loaded")
 
-    def overwrite(self, pattern: bytes, code: bytes) -> None:
-        """Put `code` where `pattern` is."""
+    def places(self, patterns: list[bytes]) -> list[int]:
+        """Where each of the patterns is: as it was noted of this very library, if they are there, or by looking."""
+        note, stat = self.file.with_name(NOTE), self.file.stat()
+        of = [stat.st_size, stat.st_mtime_ns]
+        if note.exists():
+            noted = json.loads(note.read_text())
+            found = dict(zip(map(bytes.fromhex, noted["patterns"]), noted["places"], strict=True))
+            if noted["of"] == of and all(self._is_at(found.get(pattern), pattern) for pattern in patterns):
+                return [found[pattern] for pattern in patterns]
+        places = [self._place(pattern) for pattern in patterns]
+        new = note.with_suffix(f".{os.getpid()}")
+        new.write_text(json.dumps({"of": of, "patterns": [pattern.hex() for pattern in patterns], "places": places}))
+        new.replace(note)
+        return places
+
+    def _is_at(self, place: int | None, pattern: bytes) -> bool:
+        return place is not None and self.content[place : place + len(pattern)] == pattern
+
+    def _place(self, pattern: bytes) -> int:
         places = [match.start() for match in re.finditer(re.escape(pattern), self.content)]
         if len(places) != 1:
             raise RuntimeError(f"not the engine of chdb-core 26.9.0: a function to patch was found {len(places)} times")
-        (at,) = places
+        return places[0]
+
+    def overwrite(self, at: int, code: bytes) -> None:
+        """Put `code` at a place."""
         first = (self.start + at) // mmap.PAGESIZE * mmap.PAGESIZE
         libc = ctypes.CDLL(None, use_errno=True)
         libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
