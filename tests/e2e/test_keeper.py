@@ -5,7 +5,7 @@ import threading
 import pytest
 import tables
 from keeper import CONNECTION_LOSS, OPERATION_TIMEOUT, Keeper, Version
-from programs import DONE
+from programs import BLOCKED, DONE
 from proof import Proof, report
 from rig import Cluster
 from tables import Table
@@ -13,6 +13,7 @@ from writer import Ledger, Writer
 
 VERSIONS = [Version("22.8"), Version("25.3"), Version("25.8"), Version("26.7"), Version("26.7", create2=True)]
 TABLES = [Table("shop", "plain"), Table("shop", "partitioned", partition="toInt8(id % 3) - 1")]
+PASSWORD = "of the handshake"  # As long as there is room for one.
 MULTI, WRITES, READS = 14, {1, 2, 5, 7, 14}, {3, 4, 6, 8, 12, 22}
 
 
@@ -21,8 +22,8 @@ def cluster():
     """Two replicas of one shard with Rekeeper behind a Keeper, whose version each test sets."""
     with Cluster(shards=1, replicas=2) as cluster:
         tables.create(cluster.shards(), TABLES)
-        cluster.keeper = Keeper(cluster.zookeeper.port, Version("25.8"))
-        cluster.start_rekeeper(cluster.keeper)
+        cluster.keeper = Keeper(cluster.zookeeper.port, Version("25.8"), PASSWORD)
+        cluster.start_rekeeper(cluster.keeper, password=PASSWORD)
         yield cluster
         cluster.keeper.close()
 
@@ -114,3 +115,21 @@ def test_a_table_that_is_written_to(cluster, version):
         cluster.rekeeper("retry", name)
         cluster.rekeeper.wait_for_state(name, "COMPLETED", timeout=60)
     assert report(proof.check(before, ledger))
+
+
+@pytest.mark.parametrize("password", ["", "of another server"[:16]], ids=["missing", "wrong"])
+def test_a_password_that_is_not_keepers(cluster, password):
+    """Keeper says nothing, so the plan does: what it may be, and never the password."""
+    agent = cluster.agents["ch-01-1"]
+    agent.use_zookeeper(cluster.keeper.port, password)
+    agent.restart()
+    cluster.rekeeper.wait_for_agents(*cluster.agents)
+    try:
+        refused = cluster.rekeeper("plan", "password", "--restart", "never", "-o", "json").expect(BLOCKED)
+        told = {finding["message"] for finding in refused.json["blockers"] if finding["code"] == "ZOOKEEPER_UNREACHABLE"}
+        assert told and all("<password>" in message for message in told), refused
+        assert not password or password not in refused.stdout + refused.stderr
+    finally:
+        agent.use_zookeeper(cluster.keeper.port, PASSWORD)
+        agent.restart()
+        cluster.rekeeper.wait_for_agents(*cluster.agents)

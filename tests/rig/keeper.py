@@ -5,6 +5,7 @@ Storage, order and atomicity are ZooKeeper's own. What is changed, with its sour
 - a part of a multiRead that failed has no body (ZooKeeperMultiResponse::writeImpl; #58747);
 - of an open node getACL gives an empty list, and entries for world:anyone are not kept (fixupACL; #82755);
 - every reconnect gets a new session (KeeperTCPHandler.cpp, receiveHandshake; #116690);
+- a handshake without the password, where there is one, gets no answer (the same function);
 - -4 and -7 come on connections that live (KeeperDispatcher.cpp, addErrorResponses), as a test asks for.
 """
 
@@ -21,6 +22,7 @@ GET, GET_ACL, SET_ACL, LIST, MULTI, CREATE2, MULTI_READ, AUTH = 4, 6, 7, 8, 14, 
 ALWAYS = {-11, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, MULTI, AUTH}
 OPEN = (31, b"world", b"anyone")
 STAT = 68
+PASSWORD = 16
 OPERATION_TIMEOUT, CONNECTION_LOSS, AUTH_FAILED = -7, -4, -115
 
 
@@ -63,8 +65,9 @@ class Fault:
 class Keeper(Listener):
     """Listens on a port of its own, in front of the ZooKeeper at `port`."""
 
-    def __init__(self, port: int, version: Version):
+    def __init__(self, port: int, version: Version, password: str = ""):
         self.server_port, self.version = port, version
+        self.password = password.encode().ljust(PASSWORD, b"\0")
         self.ended: list[str] = []
         self.reconnects = 0
         self.faults: list[Fault] = []
@@ -131,16 +134,20 @@ class _Connection:
         if not frame:
             return False
         _, _, timeout, session = struct.unpack_from(">iqiq", frame)
+        at = struct.calcsize(">iqiqi")
+        if frame[at : at + PASSWORD] != self.keeper.password:
+            self.keeper.ended.append("Wrong password")
+            return False
         if session:
             self.keeper.reconnects += 1
         # Neither the session nor the last transaction that the client names is looked at.
-        asked = struct.pack(">iqiq", 0, 0, max(timeout, 10_000), 0) + struct.pack(">i", 16) + bytes(16) + b"\0"
+        asked = struct.pack(">iqiq", 0, 0, max(timeout, 10_000), 0) + struct.pack(">i", PASSWORD) + bytes(PASSWORD) + b"\0"
         self.server.sendall(struct.pack(">i", len(asked)) + asked)
         answer = _frame(self.server)
         if not answer:
             return False
         _, timeout, session = struct.unpack_from(">iiq", answer)
-        self._send(struct.pack(">iiq", 0, timeout, session) + struct.pack(">i", 16) + bytes(16))
+        self._send(struct.pack(">iiq", 0, timeout, session) + struct.pack(">i", PASSWORD) + bytes(PASSWORD))
         return True
 
     def _send(self, body: bytes) -> None:

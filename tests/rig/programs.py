@@ -156,10 +156,11 @@ class Agent(Program):
         # The kernel forgets it when the user changes.
         self._by += ["--pdeathsig", "KILL", "--"]
 
-    def use_zookeeper(self, port: int) -> None:
+    def use_zookeeper(self, port: int, password: str = "") -> None:
         """Let it read of another ZooKeeper port than its host does; all nodes of an ensemble become that one."""
         nodes = re.compile(r"(<zookeeper>).*(<node>.*?<port>)\d+(?=</port>)", re.DOTALL)
-        self.use_configuration(lambda text: nodes.sub(rf"\g<1>\g<2>{port}", text, count=1))
+        told = f"<password>{password}</password>" if password else ""
+        self.use_configuration(lambda text: nodes.sub(rf"\g<1>{told}\g<2>{port}", text, count=1))
 
     def use_configuration(self, change: Callable[[str], str]) -> None:
         """Let it read the ensembles from a changed copy of its host's configuration, from its next start on."""

@@ -82,11 +82,13 @@ class Cluster:
         else:
             shutil.rmtree(self.directory)
 
-    def start_rekeeper(self, proxy: ZooKeeperProxy | None = None, tls: bool = False) -> Rekeeper:
+    def start_rekeeper(
+        self, proxy: ZooKeeperProxy | None = None, tls: bool = False, password: str = ""
+    ) -> Rekeeper:
         """Start the coordinator and an agent for each host, and wait until all are connected.
 
-        With a proxy all agents reach ZooKeeper through it; the hosts themselves do not. With TLS the files are those
-        of docs/tls.md.
+        With a proxy all agents reach ZooKeeper through it, with its password; the hosts themselves do not. With TLS the
+        files are those of docs/tls.md.
         """
         pki = Pki(self.directory / "pki") if tls else None
         self.coordinator = Coordinator(self.directory / "coordinator", pki)
@@ -95,7 +97,7 @@ class Cluster:
         for host in self.hosts:
             agent = Agent(self.directory / f"agent-{host.name}", host, self.coordinator)
             if proxy:
-                agent.use_zookeeper(proxy.port)
+                agent.use_zookeeper(proxy.port, password)
             self.agents[host.name] = agent
             agent.start()
         self.rekeeper.wait_for_agents(*self.agents)

@@ -6,16 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rekeeper_shared::domain::place::Place;
+use tokio::net::TcpStream;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use zookeeper_client::{Acls, Client, Error as ClientError, SessionState};
 
 use super::ensembles::Access;
 use super::error::ZkError;
-use super::tls::server_name;
+use super::tls::{Tls, server_name};
 
 /// How long one node may take to answer; also how long a silent connection is believed in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one node may take to accept a connection, when it is only asked why there is no session.
+const PROBE: Duration = Duration::from_secs(1);
 /// How long a step waits at most for an ensemble that is away, however long its sessions may be.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks whether it is back.
@@ -76,6 +79,7 @@ impl ZooKeeper {
         };
         let mut connector = Client::connector()
             .with_session_timeout(access.session_timeout)
+            .with_password(access.password)
             .with_connection_timeout(CONNECT_TIMEOUT)
             // Only chooses how nodes are created: ClickHouse Keeper before 25.12 does not know Create2 (opcode 15).
             .with_server_version(3, 4, 0)
@@ -101,12 +105,7 @@ impl ZooKeeper {
         let client = match timeout(limit, connector.connect(&nodes)).await {
             Ok(Ok(client)) => client,
             Ok(Err(ClientError::NoHosts)) => {
-                let mut reason = "none of its nodes accepted a session".to_owned();
-                if let Some(tls) = tls
-                    && let Some(why) = tls.trouble(&place.nodes).await
-                {
-                    reason = why;
-                }
+                let reason = Self::why_no_session(place, tls.as_ref()).await;
                 return Err(unreachable(reason, None));
             }
             Ok(Err(ClientError::AuthFailed)) => {
@@ -137,6 +136,25 @@ impl ZooKeeper {
                 multi_read: AtomicBool::new(true),
             }),
         })
+    }
+
+    /// ClickHouse Keeper ends the connection at a wrong password without a word, which is all that a client sees of it.
+    async fn why_no_session(place: &Place, tls: Option<&Tls>) -> String {
+        if let Some(tls) = tls
+            && let Some(why) = tls.trouble(&place.nodes).await
+        {
+            return why;
+        }
+        for node in &place.nodes {
+            if matches!(timeout(PROBE, TcpStream::connect(node)).await, Ok(Ok(_))) {
+                return format!(
+                    "{node} takes connections, but ends them before there is a session: it has no leader, or it is a \
+                     ClickHouse Keeper with a <password>, and the one in <zookeeper> of ClickHouse's configuration is \
+                     another or missing"
+                );
+            }
+        }
+        "none of its nodes accepted a session".to_owned()
     }
 
     /// A missing chroot connects, and then every answer is "no such node": that must not be taken for "deleted".

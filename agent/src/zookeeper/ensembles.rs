@@ -13,6 +13,8 @@ use super::xml::{child, child_text, truth};
 
 /// What ClickHouse uses where `session_timeout_ms` is not set.
 const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(30);
+/// The room that the handshake has for a password.
+const PASSWORD_BYTES: usize = 16;
 /// Attributes of a value that ClickHouse has yet to fetch from somewhere else.
 const UNRESOLVED: [&str; 4] = ["incl", "from_zk", "from_env", "encrypted_by"];
 
@@ -56,6 +58,8 @@ pub enum BadEnsembles {
 pub struct Access {
     /// `user:password` of the digest scheme.
     pub identity: Option<String>,
+    /// What ClickHouse Keeper may demand in the handshake, filled up with zeros; all zeros when there is none.
+    pub password: [u8; PASSWORD_BYTES],
     /// The session timeout to ask for.
     pub session_timeout: Duration,
     /// The files for nodes that are `<secure>`.
@@ -66,6 +70,7 @@ impl Default for Access {
     fn default() -> Self {
         Self {
             identity: None,
+            password: [0; PASSWORD_BYTES],
             session_timeout: DEFAULT_SESSION_TIMEOUT,
             tls: TlsFiles::default(),
         }
@@ -76,6 +81,7 @@ impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access")
             .field("identity", &self.identity.as_ref().map(|_| "(hidden)"))
+            .field("password", &"(hidden)")
             .field("session_timeout", &self.session_timeout)
             .field("tls", &self.tls)
             .finish()
@@ -192,6 +198,7 @@ fn ensemble(name: &str, section: Node<'_, '_>) -> Result<(Place, Access), String
     let chroot = chroot.strip_suffix('/').unwrap_or(&chroot).to_owned();
     let access = Access {
         identity: child_text(section, "identity").filter(|text| !text.is_empty()),
+        password: password(section)?,
         session_timeout: milliseconds(section, "session_timeout_ms")?,
         ..Access::default()
     };
@@ -248,6 +255,16 @@ fn place(name: &str, mut nodes: Vec<String>, secure: &[bool], chroot: String) ->
     })
 }
 
+fn password(section: Node<'_, '_>) -> Result<[u8; PASSWORD_BYTES], String> {
+    let text = child_text(section, "password").unwrap_or_default();
+    let mut password = [0; PASSWORD_BYTES];
+    let room = password.get_mut(..text.len());
+    let room =
+        room.ok_or_else(|| format!("its <password> is longer than the {PASSWORD_BYTES} bytes that ClickHouse takes"))?;
+    room.copy_from_slice(text.as_bytes());
+    Ok(password)
+}
+
 fn milliseconds(section: Node<'_, '_>, name: &str) -> Result<Duration, String> {
     let Some(text) = child_text(section, name) else {
         return Ok(DEFAULT_SESSION_TIMEOUT);
@@ -286,7 +303,8 @@ mod tests {
     fn default_and_auxiliary_ensembles_are_read() {
         let ensembles = parse(
             "<yandex><zookeeper><node index=\"1\"><host>zk2</host></node><node><host>zk1</host><port>2182</port></node>
-             <root>/ch/</root><identity>user:secret</identity><session_timeout_ms>4000</session_timeout_ms></zookeeper>
+             <root>/ch/</root><identity>user:secret</identity><session_timeout_ms>4000</session_timeout_ms>
+             <password>secret2</password></zookeeper>
              <auxiliary_zookeepers><second><node_a><host>x</host><secure>1</secure></node_a></second>
              </auxiliary_zookeepers></yandex>",
         )
@@ -298,8 +316,12 @@ mod tests {
         assert_eq!(ensembles.place("third"), None);
         let access = ensembles.access(&place);
         assert_eq!(access.identity.as_deref(), Some("user:secret"));
+        assert_eq!(&access.password, b"secret2\0\0\0\0\0\0\0\0\0");
+        let second = ensembles.access(&ensembles.place("second").unwrap());
+        assert_eq!(second.password, [0; PASSWORD_BYTES]);
         assert_eq!(access.session_timeout, Duration::from_secs(4));
-        assert!(!format!("{ensembles:?}").contains("secret"));
+        let shown = format!("{ensembles:?}");
+        assert!(!shown.contains("secret") && !shown.contains("115, 101"), "{shown}");
     }
 
     #[test]
@@ -328,6 +350,10 @@ mod tests {
                 "from_env",
             ),
             ("<c><zookeeper/></c>", "names no <node>"),
+            (
+                "<c><zookeeper><node><host>a</host></node><password>seventeen letters</password></zookeeper></c>",
+                "longer than the 16 bytes",
+            ),
             (
                 "<c><zookeeper><node><host>a</host><port>x</port></node></zookeeper></c>",
                 "port number",

@@ -8,6 +8,7 @@ use rekeeper_agent::zookeeper::{
 };
 use rekeeper_shared::domain::place::ZkPath;
 use rekeeper_shared::domain::step::Witness;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::server;
@@ -39,6 +40,64 @@ async fn a_root_that_is_missing_is_said_and_one_that_is_there_is_entered() {
     assert!(matches!(error, ZkError::NoChroot { .. }));
     assert!(error.to_string().contains("the root /chroot/nowhere of"));
     assert!(Ensembles::read(Path::new("/no/such/config.xml")).is_err());
+}
+
+/// ClickHouse Keeper's `<keeper_server><password>`, at each handshake: KeeperTCPHandler.cpp, `receiveHandshake`.
+#[tokio::test]
+async fn a_keeper_that_demands_a_password_gets_it_and_another_is_said() {
+    let keeper = demanding(*b"secret\0\0\0\0\0\0\0\0\0\0").await;
+    let config = |password: &str| {
+        format!(
+            "<clickhouse><zookeeper><node><host>127.0.0.1</host><port>{keeper}</port></node>{password}</zookeeper>\
+             </clickhouse>"
+        )
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.xml");
+    for (password, enters) in [
+        ("<password>secret</password>", true),
+        ("<password>Secret</password>", false),
+        ("", false),
+    ] {
+        std::fs::write(&file, config(password)).unwrap();
+        let ensembles = Ensembles::read(&file).unwrap();
+        let place = ensembles.place("default").unwrap();
+        let connected = ZooKeeper::connect(&place, &ensembles.access(&place)).await;
+        match connected {
+            Ok(_) => assert!(enters, "entered with {password:?}"),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(
+                    !enters && text.contains("<password>") && !text.contains("ecret"),
+                    "{text}"
+                );
+            }
+        }
+    }
+}
+
+/// A port that passes those on to ZooKeeper that shake hands with the password, and ends the others' connections.
+async fn demanding(password: [u8; 16]) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                // Length, version, transaction, timeout, session, and the length of the password before it; then one byte.
+                let mut handshake = [0; 49];
+                let read = client.read_exact(&mut handshake).await;
+                if read.is_err() || handshake[32..48] != password {
+                    return;
+                }
+                let mut server = tokio::net::TcpStream::connect(("127.0.0.1", server::port()))
+                    .await
+                    .unwrap();
+                server.write_all(&handshake).await.unwrap();
+                let _ended = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    port
 }
 
 #[tokio::test]

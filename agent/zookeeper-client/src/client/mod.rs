@@ -16,7 +16,7 @@ use thiserror::Error;
 use tracing::instrument;
 
 pub use self::watcher::{OneshotWatcher, PersistentWatcher, StateWatcher};
-use super::session::{Depot, MarshalledRequest, Request, Session, SessionOperation, WatchReceiver};
+use super::session::{Depot, MarshalledRequest, PASSWORD_LEN, Request, Session, SessionOperation, WatchReceiver};
 use crate::acl::{Acl, Acls, AuthUser};
 use crate::chroot::{Chroot, ChrootPath, OwnedChroot};
 use crate::endpoint::{self, IterableEndpoints};
@@ -1542,6 +1542,8 @@ pub struct Connector {
     #[derive_where(skip(Debug))]
     authes: Vec<MarshalledRequest>,
     session: Option<SessionInfo>,
+    #[derive_where(skip(Debug))]
+    password: [u8; PASSWORD_LEN],
     readonly: bool,
     detached: bool,
     fail_eagerly: bool,
@@ -1559,6 +1561,7 @@ impl Connector {
             sasl: None,
             authes: Default::default(),
             session: None,
+            password: [0; PASSWORD_LEN],
             readonly: false,
             detached: false,
             fail_eagerly: false,
@@ -1629,6 +1632,13 @@ impl Connector {
         let packet = AuthPacket { scheme: &scheme, auth: &auth };
         let request = MarshalledRequest::new(OpCode::Auth, &packet);
         self.authes.push(request);
+        self
+    }
+
+    /// Rekeeper: specifies the password that ClickHouse Keeper may demand in the handshake, filled up with zeros. ZooKeeper
+    /// does not look at it in a new session.
+    pub fn with_password(mut self, password: [u8; PASSWORD_LEN]) -> Self {
+        self.password = password;
         self
     }
 
@@ -1745,6 +1755,7 @@ impl Connector {
         let (endpoints, chroot) = endpoint::parse_connect_string(cluster, secure)?;
         let builder = Session::builder()
             .with_session(self.session)
+            .with_password(self.password)
             .with_authes(self.authes)
             .with_readonly(self.readonly)
             .with_detached(self.detached)

@@ -59,6 +59,7 @@ pub struct Builder {
     readonly: bool,
     detached: bool,
     session: Option<SessionInfo>,
+    password: [u8; PASSWORD_LEN],
     session_timeout: Duration,
     connection_timeout: Duration,
 }
@@ -90,6 +91,11 @@ impl Builder {
         Self { session, ..self }
     }
 
+    /// Rekeeper: see [crate::Connector::with_password].
+    pub fn with_password(self, password: [u8; PASSWORD_LEN]) -> Self {
+        Self { password, ..self }
+    }
+
     pub fn with_session_timeout(self, session_timeout: Duration) -> Self {
         Self { session_timeout, ..self }
     }
@@ -110,7 +116,7 @@ impl Builder {
                 Span::current().record("session", display(session.id()));
                 session
             },
-            None => SessionInfo::new(SessionId(0), vec![0; PASSWORD_LEN]),
+            None => SessionInfo::new(SessionId(0), self.password.to_vec()),
         };
         if self.session_timeout < Duration::ZERO {
             return Err(Error::BadArguments(&"session timeout must not be negative"));
@@ -467,8 +473,11 @@ impl Session {
             let span = Span::current();
             span.record("session", display(session_id));
         }
-        self.session.password.clear();
-        self.session.password.extend_from_slice(response.password);
+        // Rekeeper: ClickHouse Keeper answers with zeros, and wants its own password again at a reconnect.
+        if response.password.iter().any(|byte| *byte != 0) {
+            self.session.password.clear();
+            self.session.password.extend_from_slice(response.password);
+        }
         self.session.readonly = response.readonly;
         self.reset_timeout(Duration::from_millis(response.session_timeout as u64));
         self.complete_connect();
