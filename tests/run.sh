@@ -54,4 +54,4 @@ stage "programs"
 cargo build --workspace --bins --locked
 export REKEEPER_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug
 stage "end to end"
-"$python" -m pytest tests/e2e -n 2 --dist loadfile
+"$python" -m pytest tests/e2e -n 2 --dist loadfile --durations 20
