@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import pytest
+from cable import Cable
 from clickhouse import ClickHouse, StatementFailed
 from processes import wait_for
 from programs import DONE
@@ -199,9 +200,24 @@ def test_who_reads_for_long_is_waited_for_with_no_part_there(embedded):
             assert host.query(f"SELECT v, count() FROM {table} FINAL GROUP BY v") == [["3", "20000"]]
 
 
-@pytest.mark.parametrize("who", ["agent", "server"])
-def test_killed_at_the_gate(embedded, who):
-    """Everything is away, and the caches are about to be dropped."""
+@pytest.fixture
+def cable(embedded):
+    """The one to the reference's server, which its agent has for this test."""
+    reference, cluster = embedded.hosts[0], embedded
+    agent, cable = cluster.agents[reference.name], Cable(reference.port)
+    honest = agent.configuration
+    for url in (f"http://127.0.0.1:{cable.port}", honest["clickhouse"]["url"]):
+        agent.configure(honest | {"clickhouse": honest["clickhouse"] | {"url": url}})
+        agent.restart()
+        cluster.rekeeper.wait_for_agents(reference.name)
+        if str(cable.port) in url:
+            yield cable
+    cable.close()
+
+
+@pytest.mark.parametrize("who", ["agent", "server", "connections"])
+def test_killed_at_the_gate(embedded, cable, who):
+    """Everything is away, and the caches are about to be dropped. RESTORE goes on alone, and nobody waits for readers."""
     rekeeper, reference = embedded.rekeeper, embedded.hosts[0]
     tables, name = create(embedded, f"killed_{who}"), f"killed-{who}"
     rekeeper("plan", name, "--database", f"killed_{who}", "--restart", "never").expect(DONE)
@@ -215,6 +231,9 @@ def test_killed_at_the_gate(embedded, who):
                 agent.kill()
                 reference.clear_faults()
                 agent.start()
+            elif who == "connections":
+                cable.cut()
+                reference.clear_faults()
             else:
                 reference.kill()
                 reference.clear_faults()
@@ -223,3 +242,7 @@ def test_killed_at_the_gate(embedded, who):
     check(embedded, name, reads, has_no_server=who == "server")
     with embedded.zookeeper.client() as client:
         assert {client.get(f"/tables/01/killed_{who}/{kind}")[0] for kind in SETTINGS} == {b""}
+    # Of the other table nothing may have been sent yet.
+    restores = ["SYSTEM RESTORE REPLICA `{}`.`{}`".format(*table.split(".")) for table in tables]
+    sent = Counter(record["sql"] for record in reference.query_log())
+    assert max(sent[restore] for restore in restores) > 1, "the first one went on with the caches as they were"

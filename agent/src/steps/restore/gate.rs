@@ -16,12 +16,12 @@ use rekeeper_shared::domain::step::Failure;
 use tokio::time::Instant;
 
 use super::work::{CODE, Work};
-use crate::clickhouse::{Cache, Error, Statement, code};
+use crate::clickhouse::{Cache, Class, Error, Statement, code};
 use crate::steps::clear::until_readers_end;
 use crate::steps::failed;
 use crate::steps::shared::caches::drop_caches;
 use crate::steps::shared::owners::check_absent;
-use crate::steps::shared::wait::polls;
+use crate::steps::shared::wait::{polls, until_alone};
 
 /// How long readers are waited for. The table is out of service meanwhile, and most of those that may read it do not.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,6 +51,12 @@ impl Work<'_> {
         };
         if freed.is_err() && ended.is_none() {
             ended = Some(statement.as_mut().await); // It gives up.
+        }
+        if let Some(Err(error)) = &ended
+            && error.class() == Class::Unknown
+        {
+            // The answer was lost, and the server may still be at it: nobody waits for readers, so it has to give up.
+            until_alone(self.context, self.table, CODE).await?;
         }
         let opened = self.open_gate().await;
         let outcome = match ended {
