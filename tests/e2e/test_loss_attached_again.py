@@ -35,8 +35,8 @@ def test_detached_and_attached_again(cluster, name, then):
     """Before the account: the part was never the user's to detach. Asked is whether the partition is to be there."""
     host, table = cluster.hosts[0], created(cluster.hosts, f"again_{name.replace('-', '_')}_{then}")
     with Migration(cluster, table, host, RESTORE) as migration:
-        with killed(cluster, host, table, PLACES[name]):
-            migration.hold(BEFORE_LEFTOVERS)
+        with killed(cluster, host, table, PLACES[name], meanwhile=lambda: migration.hold(BEFORE_LEFTOVERS)):
+            host.clear_faults()
         assert migration.until_held()
         host.query(DETACH.format(table))
         host.query(ATTACH.format(table))
@@ -60,8 +60,8 @@ def test_attached_again_when_restored(cluster, name):
     """A partition that stays detached is nobody's loss, if all of it can be attached."""
     host, table = cluster.hosts[0], created(cluster.hosts, f"later_{name.replace('-', '_')}")
     with Migration(cluster, table, host, RESTORE) as migration:
-        with killed(cluster, host, table, PLACES[name]):
-            migration.hold(BEFORE_LEFTOVERS)
+        with killed(cluster, host, table, PLACES[name], meanwhile=lambda: migration.hold(BEFORE_LEFTOVERS)):
+            host.clear_faults()
         assert migration.until_held()
         host.query(DETACH.format(table))
     assert migration.code == DONE and {count(h, table) for h in cluster.hosts} == {0}

@@ -1,6 +1,8 @@
 """Loss 4: somebody's table is at the path when the "first" replica is restored, which then becomes its follower."""
 
 import contextlib
+import os
+import signal
 from dataclasses import dataclass
 
 import pytest
@@ -22,7 +24,7 @@ def table(name: str) -> Table:
     return Table("shop", name, settings=tables.NEVER_MERGES, rows=ROWS, inserts=5)
 
 
-TABLES = [table(name) for name in ("bare", "before", "between", "same_name", "vanished")]
+TABLES = [table(name) for name in ("bare", "before", "gate", "between", "same_name", "vanished")]
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +49,17 @@ class Case:
     def path(self) -> str:
         return f"/tables/01/shop/{self.name}"
 
+    @property
+    def host(self):
+        """The reference's."""
+        return self.cluster.host("ch-01-1")
+
     def count(self, host: str) -> int:
         return int(self.cluster.host(host).value(f"SELECT count() FROM shop.{self.name}"))
+
+    def detached(self) -> int:
+        """Parts of the reference."""
+        return int(self.host.value(f"SELECT count() FROM system.detached_parts WHERE table = '{self.name}'"))
 
     def create_stranger(self, rows: int) -> None:
         """On the second host, a table of the same columns."""
@@ -72,20 +83,32 @@ class Case:
         self.cluster.rekeeper("plan", self.name, "--table", f"shop.{self.name}", "--restart", "never").expect(DONE)
 
     @contextlib.contextmanager
-    def restore_held(self):
-        """What is done within comes after Rekeeper's last look at the path and before RESTORE."""
-        host, before = self.cluster.host("ch-01-1"), len(self.cluster.host("ch-01-1").query_log("held"))
-        host.set_faults({"pattern": f"^SYSTEM RESTORE REPLICA .*{self.name}", "wait": True})
+    def at_the_gate(self, then: int = PROBLEMS):
+        """What is done within comes when the parts are away, and a node of Rekeeper's keeps RESTORE from the path."""
+        host, before = self.host, len(self.host.query_log("held"))
+        host.set_faults({"pattern": "^SYSTEM DROP MARK CACHE", "wait": True})
         output = self.cluster.directory / "start.out"
         following = self.cluster.rekeeper.background("start", self.name, "--yes", output=output)
         try:
-            wait_for(lambda: len(host.query_log("held")) > before, "RESTORE to be sent", timeout=60)
+            wait_for(lambda: len(host.query_log("held")) > before, "the caches to be dropped", timeout=60)
             yield
             host.clear_faults()
-            assert following.wait(timeout=120) == PROBLEMS
+            assert following.wait(timeout=120) == then
         finally:
+            host.clear_faults()
             following.terminate()
             following.wait()
+
+    @contextlib.contextmanager
+    def nobody_at_the_path(self):
+        """What is done within comes when that node is gone, and before RESTORE, which looks for it, makes its own."""
+        os.kill(self.host.pid, signal.SIGSTOP)
+        try:
+            with self.cluster.zookeeper.client() as client:
+                client.delete(self.path)
+            yield
+        finally:
+            os.kill(self.host.pid, signal.SIGCONT)
 
     def problem(self) -> dict:
         """The one problem that the set has, with a remedy that can be pasted."""
@@ -106,10 +129,13 @@ class Case:
         assert self.cluster.rekeeper.wait_for_state(self.name, "COMPLETED", "FAILED")["state"] == "FAILED"
 
     def retry_finishes(self) -> None:
-        """Every row is there on every replica, and none that is not the table's own."""
         self.cluster.rekeeper("retry", self.name).expect(DONE)
         status = self.cluster.rekeeper.wait_for_state(self.name, "COMPLETED", "FAILED", timeout=120)
         assert status["state"] == "COMPLETED"
+        self.has_every_row()
+
+    def has_every_row(self) -> None:
+        """On every replica, and none that is not the table's own."""
         assert {self.count(host.name) for host in self.cluster.hosts} == {ROWS}
         assert report(self.proof.check(self.before, Ledger(self.cluster.directory / f"{self.name}.jsonl")))
 
@@ -120,7 +146,7 @@ def test_bare_statements_make_a_follower_of_the_stranger_of_it(cluster):
         host.query("DETACH TABLE shop.bare PERMANENTLY SYNC")
     with cluster.zookeeper.client() as client:
         client.delete(case.path, recursive=True)
-    host = cluster.host("ch-01-1")
+    host = case.host
     host.query("ATTACH TABLE shop.bare")
     assert case.count("ch-01-1") == ROWS
     case.create_stranger(rows=0)
@@ -148,18 +174,26 @@ def test_path_that_exists_before_the_restore(cluster):
     case.retry_finishes()
 
 
+def test_table_that_is_created_at_the_gate(cluster):
+    """As long as RESTORE is held up nobody else gets in."""
+    case = Case(cluster, "gate")
+    case.plan()
+    with case.at_the_gate(then=DONE), pytest.raises(StatementFailed, match="REPLICA_ALREADY_EXISTS"):
+        case.create_stranger(rows=FOREIGN)
+    case.has_every_row()
+
+
 def test_table_that_is_created_between_the_last_look_and_restore(cluster):
     """RESTORE makes a follower of the stranger of it. Nothing is attached into that table, nothing of it stays."""
     case, rows = Case(cluster, "between"), FOREIGN
     case.plan()
-    with case.restore_held():
+    with case.at_the_gate(), case.nobody_at_the_path():
         case.create_stranger(rows)
     case.names_the_stranger()
-    host = cluster.host("ch-01-1")
+    host = case.host
     wait_for(lambda: case.count("ch-01-1") >= rows, "the stranger's rows to be fetched")
     assert case.count("ch-01-1") == rows
-    detached = "SELECT count() FROM system.detached_parts WHERE table = 'between'"
-    assert host.value(detached) == "5"
+    assert case.detached() == 5
     assert cluster.host("ch-01-2").value("SELECT count() FROM other.between") == str(rows)
 
     # As long as it is there, nothing goes on; and when it is gone, its rows are still to go.
@@ -175,27 +209,28 @@ def test_table_that_is_created_between_the_last_look_and_restore(cluster):
 
 
 def test_stranger_with_the_replica_name_of_the_table_itself(cluster):
-    """RESTORE finds its replica there and does nothing; the name alone does not make it ours."""
+    """RESTORE finds its replica there and gives up; the name alone does not make it ours."""
     case = Case(cluster, "same_name", replica="r1")
     case.plan()
-    with case.restore_held():
+    with case.at_the_gate(), case.nobody_at_the_path():
         case.create_stranger(rows=FOREIGN)
     case.names_the_stranger()
-    assert case.count("ch-01-1") == ROWS
+    assert case.detached() == 5
     case.drop_stranger()
     case.retry_finishes()
 
 
 def test_stranger_that_is_gone_when_rekeeper_looks_again(cluster):
     """Only that the reference has not made its path itself tells."""
-    case, host = Case(cluster, "vanished"), cluster.host("ch-01-1")
+    case = Case(cluster, "vanished")
+    host = case.host
     case.plan()
-    with case.restore_held():
-        case.create_stranger(rows=FOREIGN)
-        # The answer to RESTORE is kept back until the stranger has come and gone.
-        rule = {"pattern": "^SYSTEM RESTORE REPLICA .*vanished", "wait": True, "after": True}
+    with case.at_the_gate():
         held = len(host.query_log("held"))
-        host.set_faults(rule)
+        with case.nobody_at_the_path():
+            case.create_stranger(rows=FOREIGN)
+            # The answer to RESTORE is kept back until the stranger has come and gone.
+            host.set_faults({"pattern": "^SYSTEM RESTORE REPLICA .*vanished", "wait": True, "after": True})
         wait_for(lambda: len(host.query_log("held")) > held, "RESTORE to be executed", timeout=60)
         wait_for(lambda: case.count("ch-01-1") == FOREIGN, "the stranger's rows to be fetched")
         case.drop_stranger()
