@@ -1,10 +1,13 @@
-//! Logging of the daemons: to stderr, `REKEEPER_LOG` as filter, JSON lines with `REKEEPER_LOG_FORMAT=json`. An event is one
+//! Logging of the daemons: to stderr, `REKEEPER_LOG` as filter (`info`, `warn,rekeeper_agent=debug`), JSON lines with `REKEEPER_LOG_FORMAT=json`. An event is one
 //! line, whatever others have written into its fields, and has an end.
 
 use std::io::{self, Write};
 
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::tools::unseen::is_unseen;
 
@@ -13,12 +16,23 @@ const LINE: usize = 16 << 10;
 
 /// Starts logging. Call once, from `main`.
 pub fn init() {
-    let filter = EnvFilter::try_from_env("REKEEPER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    let wanted = std::env::var("REKEEPER_LOG").unwrap_or_default();
+    let filter = wanted.parse::<Targets>();
+    let refused = filter.as_ref().err().map(ToString::to_string);
+    let filter = match filter {
+        Ok(filter) if !wanted.is_empty() => filter,
+        _ => Targets::new().with_default(LevelFilter::INFO),
+    };
+    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE);
     if std::env::var("REKEEPER_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        builder.json().with_writer(Lines { json: true }).init();
+        let json = builder.json().with_writer(Lines { json: true });
+        json.finish().with(filter).init();
     } else {
-        builder.with_ansi(false).with_writer(Lines { json: false }).init();
+        let text = builder.with_ansi(false).with_writer(Lines { json: false });
+        text.finish().with(filter).init();
+    }
+    if let Some(error) = refused {
+        tracing::warn!(%error, "REKEEPER_LOG is not understood; `info` is taken");
     }
 }
 
