@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# Everything that has to hold before a change is merged: format, lints, documentation, dependencies, all tests. The one
-# command of CI. With --mutants it does something else: it takes out one guard after the other, and demands that a cargo
-# test notices (tests/mutants/run.py --plain).
+# Everything that has to hold before a change is merged: format, lints, documentation, dependencies, tests. The one command
+# of CI. What takes longer does something else:
+#
+#     --mutants            takes out one guard after the other, and demands that a cargo test notices
+#                          (tests/mutants/run.py --plain)
+#     --matrix [ENGINE...] every end-to-end test, also those that tests/e2e/long.py leaves out here, on every engine of the rig
+#                          or on those named; writes docs/compatibility.md (tests/matrix/run.py)
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -27,9 +31,17 @@ case ${1:-} in
     tests/mutants/run.py --plain
     exit
     ;;
+--matrix)
+    stage "programs"
+    cargo build --workspace --bins --locked
+    export REKEEPER_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug
+    stage "matrix"
+    tests/matrix/run.py "${@:2}"
+    exit
+    ;;
 "") ;;
 *)
-    echo "usage: tests/run.sh [--mutants]" >&2
+    echo "usage: tests/run.sh [--mutants | --matrix [ENGINE...]]" >&2
     exit 2
     ;;
 esac
@@ -54,4 +66,4 @@ stage "programs"
 cargo build --workspace --bins --locked
 export REKEEPER_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug
 stage "end to end"
-"$python" -m pytest tests/e2e -n 2 --dist loadfile --durations 20
+"$python" -m pytest tests/e2e -m "not long" -n 2 --dist loadfile --durations 20

@@ -1,7 +1,36 @@
-"""Fixtures of the end-to-end tests: clusters of real programs, and what they said when a test failed."""
+"""Fixtures of the end-to-end tests: clusters of real programs, and what they said when a test failed; which of them run."""
+
+import re
+from collections import Counter
 
 import pytest
+from long import LONG
 from rig import Cluster
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what runs only when all tests are wanted. A pattern that means no test is a mistake."""
+    for module, patterns in LONG.items():
+        cases = [item for item in items if item.path.name == module]
+        for pattern in patterns:
+            found = [item for item in cases if re.search(pattern, item.name)]
+            for item in found:
+                item.add_marker("long")
+            # Of a module of which only some tests were asked for, the others are not here.
+            if cases and not found and all("::" not in argument for argument in cases[0].config.args):
+                raise pytest.UsageError(f"long.py: no test of {module} is {pattern}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Tell how long each module took, of all workers together: what long.py is weighed by."""
+    seconds = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.location[0]] += report.duration
+    terminalreporter.section("seconds of modules")
+    for module, took in seconds.most_common():
+        terminalreporter.line(f"{took:7.0f} {module}")
 
 
 @pytest.hookimpl(wrapper=True)
