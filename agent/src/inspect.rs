@@ -107,6 +107,7 @@ async fn look(
         .collect();
     let unread = ensembles.as_ref().err().map(|e| in_full(e));
     disks::unwritable(clickhouse, &mut around.disks).await.map_err(failed)?;
+    around.runs_keeper = ensembles.as_ref().is_ok_and(|e| e.own_keeper().is_some());
     around.kept = kept::kept(clickhouse, config).await.map_err(failed)?;
     around.user = user::user(clickhouse, &mut tables).await.map_err(failed)?;
     zookeeper::ask_zookeeper(&mut tables, ensembles.as_ref().ok(), unread.as_deref(), connections).await;

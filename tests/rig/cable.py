@@ -8,13 +8,13 @@ from listener import Listener
 
 
 class Cable(Listener):
-    """Listens on a port of its own, in front of the server at `port`."""
+    """Listens on a port of its own, or on `at`, in front of the server at `port`."""
 
-    def __init__(self, port: int):
+    def __init__(self, port: int, at: int = 0):
         self.server_port = port
         self._ends: set[socket.socket] = set()
         self._lock = threading.Lock()
-        super().__init__()
+        super().__init__(at)
 
     def cut(self) -> None:
         """All its connections end. What was asked on them goes on; new ones are taken."""

@@ -8,10 +8,10 @@ from processes import free_port
 
 
 class Listener:
-    """What a proxy is made of: `serve` is called with each connection."""
+    """What a proxy is made of: `serve` is called with each connection, at a free port if none is given."""
 
-    def __init__(self):
-        self.port = free_port()
+    def __init__(self, port: int = 0):
+        self.port = port or free_port()
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
         threading.Thread(target=self._accept, daemon=True, name=type(self).__name__).start()
 

@@ -46,6 +46,33 @@ const TAIL: u64 = 2_000;
 /// # Errors
 /// HOOK_FAILED, RESTART_FAILED.
 pub async fn restart(context: &Context, command: &RestartCommand, hooks: &Hooks) -> StepResult {
+    let at = until_restarted(context, command, hooks).await?;
+    until_keeper_serves(context, command.timeout).await?;
+    let at = humantime::format_rfc3339_seconds(at).to_string();
+    Ok(Done::Restarted { at }.into())
+}
+
+/// Until the node of ClickHouse Keeper that the server runs, if it runs one, gives sessions: it has found the others, and
+/// one of those may be restarted.
+async fn until_keeper_serves(context: &Context, limit: Duration) -> Result<(), Failure> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let Err(why) = context.zookeeper.own_keeper_serves().await else {
+            return Ok(());
+        };
+        if Instant::now() >= deadline {
+            let limit = humantime::format_duration(limit);
+            let text =
+                format!("the new server answers, but its ClickHouse Keeper gave no session within {limit}: {why}");
+            return Err(Failure::lasting(Code::RestartFailed, text));
+        }
+        context.doing("waits for the ClickHouse Keeper of the new server");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// When the server was started, once it is surely a new one.
+async fn until_restarted(context: &Context, command: &RestartCommand, hooks: &Hooks) -> Result<SystemTime, Failure> {
     let state = &context.state;
     let note = state
         .restart_note(&context.migration, context.attempt)
@@ -63,13 +90,13 @@ pub async fn restart(context: &Context, command: &RestartCommand, hooks: &Hooks)
     };
     let mut proof = Proof { ready_at, before: None };
     if let Some(at) = proof.started_since(context).await {
-        return Ok(restarted(at));
+        return Ok(at);
     }
     let deadline = Instant::now() + command.timeout;
     let output = own_output(context, "restart", command.timeout, Code::RestartFailed).await?;
     // If the command of an agent that is no more was waited for, it may have done it.
     if let Some(at) = proof.started_since(context).await {
-        return Ok(restarted(at));
+        return Ok(at);
     }
     if !proof.will_tell()
         && let Ok(early) = (ready_at + RESOLUTION).duration_since(SystemTime::now())
@@ -93,7 +120,7 @@ pub async fn restart(context: &Context, command: &RestartCommand, hooks: &Hooks)
     };
     loop {
         if let Some(at) = proof.started_since(context).await {
-            return Ok(restarted(at));
+            return Ok(at);
         }
         if Instant::now() >= deadline {
             let text = complaint.unwrap_or_else(|| {
@@ -105,11 +132,6 @@ pub async fn restart(context: &Context, command: &RestartCommand, hooks: &Hooks)
         context.doing("waits for the new server to answer");
         tokio::time::sleep(POLL).await;
     }
-}
-
-fn restarted(at: SystemTime) -> super::Finished {
-    let at = humantime::format_rfc3339_seconds(at).to_string();
-    Done::Restarted { at }.into()
 }
 
 /// What tells that the server that answers was started after the hooks of this attempt had run.

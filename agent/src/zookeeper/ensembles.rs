@@ -8,6 +8,7 @@ use std::time::Duration;
 use rekeeper_shared::domain::place::Place;
 use roxmltree::{Document, Node};
 
+use super::keeper;
 use super::tls::TlsFiles;
 use super::xml::{child, child_text, truth};
 
@@ -92,6 +93,7 @@ impl fmt::Debug for Access {
 #[derive(Debug, Clone, Default)]
 pub struct Ensembles {
     by_name: BTreeMap<String, (Place, Access)>,
+    own_keeper: Option<Result<(Place, Access), String>>,
 }
 
 impl Ensembles {
@@ -127,15 +129,13 @@ impl Ensembles {
             problem,
         };
         let mut by_name = BTreeMap::new();
+        let own_keeper = keeper::section(root);
         if let Some(section) = child(root, "zookeeper").or_else(|| child(root, "keeper")) {
             let name = section.tag_name().name();
             let found = ensemble("default", section).map_err(|problem| bad(name, problem))?;
             by_name.insert("default".to_owned(), found);
-        } else if let Some(section) = child(root, "keeper_server")
-            && child(section, "raft_configuration").is_some()
-            && child_text(section, "use_cluster").is_none_or(|text| truth(&text))
-        {
-            let found = embedded(section).map_err(|problem| bad("keeper_server", problem))?;
+        } else if let Some(section) = own_keeper.filter(|section| keeper::is_used(*section)) {
+            let found = keeper::embedded(section).map_err(|problem| bad("keeper_server", problem))?;
             by_name.insert("default".to_owned(), found);
         }
         if let Some(auxiliary) = child(root, "auxiliary_zookeepers") {
@@ -147,17 +147,25 @@ impl Ensembles {
                 by_name.insert(name.to_owned(), found);
             }
         }
+        let mut own_keeper = own_keeper.map(keeper::own);
         let tls = TlsFiles::parse(root);
-        for (_, access) in by_name.values_mut() {
+        let own = own_keeper.iter_mut().flatten();
+        for (_, access) in by_name.values_mut().chain(own) {
             access.tls.clone_from(&tls);
         }
-        Ok(Self { by_name })
+        Ok(Self { by_name, own_keeper })
     }
 
     /// The place that the configuration calls `name`.
     #[must_use]
     pub fn place(&self, name: &str) -> Option<Place> {
         self.by_name.get(name).map(|(place, _)| place.clone())
+    }
+
+    /// The node of ClickHouse Keeper that the server runs itself, or why it cannot be told where that takes clients.
+    #[must_use]
+    pub fn own_keeper(&self) -> Option<&Result<(Place, Access), String>> {
+        self.own_keeper.as_ref()
     }
 
     /// The names, `default` among them if it is configured.
@@ -205,33 +213,7 @@ fn ensemble(name: &str, section: Node<'_, '_>) -> Result<(Place, Access), String
     Ok((place(name, nodes, &secure, chroot)?, access))
 }
 
-/// `<keeper_server>` of a server that runs Keeper itself and has no `<zookeeper>`.
-fn embedded(section: Node<'_, '_>) -> Result<(Place, Access), String> {
-    unresolved(section)?;
-    let secure = child_text(section, "tcp_port_secure");
-    let port = secure.clone().or_else(|| child_text(section, "tcp_port"));
-    let port = port.ok_or("it has neither <tcp_port> nor <tcp_port_secure>")?;
-    let servers = child(section, "raft_configuration")
-        .into_iter()
-        .flat_map(|raft| raft.children());
-    let nodes: Vec<String> = servers
-        .filter(|n| n.tag_name().name().starts_with("server"))
-        .filter_map(|server| child_text(server, "hostname"))
-        .map(|host| format!("{host}:{port}"))
-        .collect();
-    let all_secure = vec![secure.is_some(); nodes.len()];
-    let session_timeout = match child(section, "coordination_settings") {
-        Some(settings) => milliseconds(settings, "session_timeout_ms")?,
-        None => DEFAULT_SESSION_TIMEOUT,
-    };
-    let access = Access {
-        session_timeout,
-        ..Access::default()
-    };
-    Ok((place("default", nodes, &all_secure, String::new())?, access))
-}
-
-fn place(name: &str, mut nodes: Vec<String>, secure: &[bool], chroot: String) -> Result<Place, String> {
+pub(super) fn place(name: &str, mut nodes: Vec<String>, secure: &[bool], chroot: String) -> Result<Place, String> {
     if nodes.is_empty() {
         return Err(
             "it names no <node>: the file is not the merged configuration; set clickhouse.config of \
@@ -255,7 +237,7 @@ fn place(name: &str, mut nodes: Vec<String>, secure: &[bool], chroot: String) ->
     })
 }
 
-fn password(section: Node<'_, '_>) -> Result<[u8; PASSWORD_BYTES], String> {
+pub(super) fn password(section: Node<'_, '_>) -> Result<[u8; PASSWORD_BYTES], String> {
     let text = child_text(section, "password").unwrap_or_default();
     let mut password = [0; PASSWORD_BYTES];
     let room = password.get_mut(..text.len());
@@ -265,7 +247,7 @@ fn password(section: Node<'_, '_>) -> Result<[u8; PASSWORD_BYTES], String> {
     Ok(password)
 }
 
-fn milliseconds(section: Node<'_, '_>, name: &str) -> Result<Duration, String> {
+pub(super) fn milliseconds(section: Node<'_, '_>, name: &str) -> Result<Duration, String> {
     let Some(text) = child_text(section, name) else {
         return Ok(DEFAULT_SESSION_TIMEOUT);
     };
@@ -275,7 +257,7 @@ fn milliseconds(section: Node<'_, '_>, name: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(number))
 }
 
-fn unresolved(section: Node<'_, '_>) -> Result<(), String> {
+pub(super) fn unresolved(section: Node<'_, '_>) -> Result<(), String> {
     let found = section.descendants().filter(Node::is_element).find_map(|element| {
         let attribute = element.attributes().find(|a| UNRESOLVED.contains(&a.name()))?;
         Some((element.tag_name().name().to_owned(), attribute))
@@ -334,7 +316,29 @@ mod tests {
         )
         .unwrap();
         assert_eq!(embedded.place("default").unwrap().nodes, ["k:9181"]);
+        assert!(keeper.own_keeper().is_none() && embedded.own_keeper().is_some());
         assert_eq!(parse("<clickhouse/>").unwrap().names().count(), 0);
+    }
+
+    #[test]
+    fn the_servers_own_node_of_keeper_is_found_by_its_id() {
+        let own = |inner: &str| {
+            let text = format!(
+                "<c><zookeeper><node><host>a</host></node></zookeeper><keeper_server><server_id>2</server_id>{inner}
+                 <raft_configuration><server><id>1</id><hostname>a</hostname></server>
+                 <server><id>2</id><hostname>b</hostname></server></raft_configuration></keeper_server></c>"
+            );
+            parse(&text).unwrap().own_keeper().unwrap().clone()
+        };
+        let (place, access) = own("<tcp_port>9181</tcp_port><password>p</password>").unwrap();
+        assert_eq!(
+            (place.nodes, place.secure),
+            (vec!["127.0.0.1:9181".into(), "b:9181".into()], false)
+        );
+        assert_eq!(access.password[0], b'p');
+        assert!(own("<tcp_port_secure>9281</tcp_port_secure>").unwrap().0.secure);
+        // One that nobody can ask is a node all the same, and keeps the ensembles from nothing.
+        assert!(own("").unwrap_err().contains("tcp_port"));
     }
 
     #[test]

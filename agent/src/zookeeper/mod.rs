@@ -15,6 +15,7 @@ mod foreign;
 mod freeze;
 mod gate;
 mod holds;
+mod keeper;
 mod log_entry;
 mod marker;
 mod may_delete;

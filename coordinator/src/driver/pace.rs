@@ -105,6 +105,7 @@ mod tests {
             name: name.parse().unwrap(),
             clickhouse_version: String::new(),
             has_hook: false,
+            runs_keeper: false,
         };
         let table = |ix: usize| PlannedTable {
             host: ix,

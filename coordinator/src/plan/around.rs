@@ -182,6 +182,22 @@ pub(super) fn check_hooks(request: &PlanRequest, inventories: &[HostInventory], 
     found
 }
 
+/// Servers that are restarted, and nodes of ClickHouse Keeper with them.
+pub(super) fn check_keepers(
+    request: &PlanRequest,
+    inventories: &[HostInventory],
+    planned: &Planned<'_>,
+) -> Vec<Finding> {
+    if request.restart == RestartPolicy::Never {
+        return Vec::new();
+    }
+    let with = |i: &&HostInventory| i.around.runs_keeper && planned.on(&i.host).is_some();
+    let finding = |i: &HostInventory| {
+        Finding::new(Code::KeeperRestarted, "its <keeper_server> is restarted with it, alone").on(&i.host)
+    };
+    inventories.iter().filter(with).map(finding).collect()
+}
+
 /// What stays where it is, and what to do with each kind.
 fn left_behind(kept: &[Kept]) -> String {
     let mut by_kind: BTreeMap<KeptKind, Vec<String>> = BTreeMap::new();

@@ -11,7 +11,7 @@ use rekeeper_shared::domain::plan::{
 use rekeeper_shared::domain::problem::{Code, Finding};
 use rekeeper_shared::people::view::{PlanView, PlannedReplicaView, PlannedSetView, WaveView};
 
-use super::around::{check_around, check_hooks, some_of};
+use super::around::{check_around, check_hooks, check_keepers, some_of};
 use super::check::{Chosen, SetKey, check_restart, check_sets, check_tables, check_versions, set_key};
 use super::forecast::forecasts;
 use super::neighbours::check_writers;
@@ -103,6 +103,7 @@ pub fn build(
     }
     warnings.extend(check_around(inventories, &chosen, &planned));
     warnings.extend(check_hooks(request, inventories, &planned));
+    warnings.extend(check_keepers(request, inventories, &planned));
     warnings.sort();
     blockers.sort();
     let plan = assemble(
@@ -152,6 +153,7 @@ fn planned_hosts(inventories: &[HostInventory], planned: &Planned<'_>) -> Vec<Pl
             name: name.clone(),
             clickhouse_version: inventory.map(|i| i.clickhouse_version.clone()).unwrap_or_default(),
             has_hook: inventory.is_some_and(|i| i.around.has_hook),
+            runs_keeper: inventory.is_some_and(|i| i.around.runs_keeper),
         }
     };
     planned.hosts().map(of).collect()

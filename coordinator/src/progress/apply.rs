@@ -121,6 +121,11 @@ impl Progress {
                     self.sets[set].at = self.sets[set].at.max(SetAt::Cleaning);
                 }
             }
+            Leaves::Restart => {
+                if let Target::Host(host) = target {
+                    self.hosts[host].restarting = true;
+                }
+            }
         }
     }
 

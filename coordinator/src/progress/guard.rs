@@ -55,6 +55,9 @@ pub enum Guard {
     /// A server is restarted when no set of it can still be cleaned.
     #[error("a set of the host may still be cleaned")]
     HostCleaned,
+    /// Of servers that run nodes of ClickHouse Keeper only one is away at a time: the others keep its majority.
+    #[error("another server that runs a node of ClickHouse Keeper may be away")]
+    OneKeeper,
     /// No table is attached without metadata before its path is gone.
     #[error("the set is not cleaned")]
     Cleaned,
@@ -98,6 +101,7 @@ impl Guard {
         Guard::Recorded,
         Guard::Attested,
         Guard::HostCleaned,
+        Guard::OneKeeper,
         Guard::Cleaned,
         Guard::HostsReady,
         Guard::Witnessed,
@@ -156,6 +160,7 @@ impl Progress {
             Guard::Recorded => of_set(&|set| set.at >= SetAt::Recorded),
             Guard::Attested => set.is_some_and(|set| self.is_attested(plan, set)),
             Guard::HostCleaned => host.is_some_and(|host| self.host_is_cleaned(plan, host)),
+            Guard::OneKeeper => host.is_some_and(|host| self.keepers_are_there(plan, host)),
             Guard::Cleaned => of_set(&|set| set.at >= SetAt::Cleaned),
             Guard::HostsReady => set.is_some_and(|set| self.hosts_are_ready(plan, set)),
             Guard::Witnessed => of_set(&|set| set.at == SetAt::Witnessed),
@@ -185,6 +190,12 @@ impl Progress {
     fn host_is_cleaned(&self, plan: &Plan, host: HostIx) -> bool {
         plan.sets_on(host)
             .all(|set| self.sets[set].at >= SetAt::Cleaned || self.is_left(plan, set))
+    }
+
+    /// Whether no other server that runs a node of ClickHouse Keeper may be away, if this one does.
+    fn keepers_are_there(&self, plan: &Plan, host: HostIx) -> bool {
+        let away = |other: HostIx| plan.hosts[other].runs_keeper && self.hosts[other].may_be_away();
+        !plan.hosts[host].runs_keeper || !(0..plan.hosts.len()).any(|other| other != host && away(other))
     }
 
     fn hosts_are_ready(&self, plan: &Plan, set: SetIx) -> bool {

@@ -172,12 +172,21 @@ impl SetProgress {
 pub struct HostProgress {
     /// When its server started anew, RFC 3339 UTC.
     pub restarted_at: Option<String>,
+    /// A restart was ordered: until a new server is known the host may have none.
+    pub restarting: bool,
     /// It was left out for good: what people are told at its tables. Nothing is ordered of it, and nothing waits for it.
     pub left: Option<Problem>,
     /// Failures in a row.
     pub failures: u32,
     /// Why the last attempt failed; absent again when one succeeds.
     pub problem: Option<Problem>,
+}
+
+impl HostProgress {
+    /// Whether its server may be away, and somebody means to bring it back.
+    fn may_be_away(&self) -> bool {
+        self.restarting && self.restarted_at.is_none() && self.left.is_none()
+    }
 }
 
 impl Progress {

@@ -48,6 +48,7 @@ pub(crate) fn plan() -> Plan {
         name: host(name),
         clickhouse_version: "26.9".into(),
         has_hook: false,
+        runs_keeper: false,
     };
     Plan {
         name: migration(),

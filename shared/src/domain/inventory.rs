@@ -38,6 +38,9 @@ pub struct Around {
     /// Its agent runs a hook before the server is restarted, which may move the whole server to another place.
     #[serde(default)]
     pub has_hook: bool,
+    /// The server runs a node of ClickHouse Keeper itself (`<keeper_server>`), which is away while it is restarted.
+    #[serde(default)]
+    pub runs_keeper: bool,
     /// What else it keeps in ZooKeeper.
     #[serde(default)]
     pub kept: Vec<Kept>,

@@ -137,6 +137,9 @@ pub struct PlannedHost {
     /// Its agent had a hook when the plan was made, which may move the whole server.
     #[serde(default)]
     pub has_hook: bool,
+    /// Its server ran a node of ClickHouse Keeper when the plan was made: no two such servers are restarted together.
+    #[serde(default)]
+    pub runs_keeper: bool,
 }
 
 /// A table replica of the plan.

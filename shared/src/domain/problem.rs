@@ -203,6 +203,10 @@ codes! {
         "the agent of a host has a hook, and --restart never runs none"
         "the tables get new metadata where the server is configured now; to move it to another place plan without --restart \
          never";
+    KeeperRestarted "KEEPER_RESTARTED" false
+        "the server runs a node of ClickHouse Keeper, which is away while it is restarted"
+        "nothing, where the other nodes are a majority without it: such servers are restarted one after another, each when the \
+         Keeper of the one before gives sessions again; a Keeper of one or two nodes is away each time";
     DeduplicationForgotten "DEDUPLICATION_FORGOTTEN" false
         "new metadata begins with an empty memory of insert deduplication"
         "an INSERT that was refused or cut half-way (several partitions: several parts) and is sent again after the \

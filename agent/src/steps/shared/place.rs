@@ -170,6 +170,22 @@ impl ServerPlaces {
         found.map_err(failed(Code::RestoreFailed))
     }
 
+    /// Whether the node of ClickHouse Keeper that the server runs gives sessions, if it runs one.
+    ///
+    /// # Errors
+    /// Why it gives none.
+    pub(in crate::steps) async fn own_keeper_serves(&self) -> Result<(), String> {
+        let ensembles = Ensembles::read(&self.config).map_err(|e| in_full(&e))?;
+        match ensembles.own_keeper() {
+            Some(Ok((place, access))) => {
+                let session = ZooKeeper::connect(place, access).await;
+                session.map(drop).map_err(|e| in_full(&e))
+            }
+            // Nobody can ask it.
+            Some(Err(_)) | None => Ok(()),
+        }
+    }
+
     /// Shuts the gate at the table's path; false when something is there.
     pub(in crate::steps) async fn shut_gate(&self, witness: &Witness) -> Result<bool, Failure> {
         let zookeeper = self.at(&witness.ensemble, Code::RestoreFailed).await?;

@@ -49,6 +49,8 @@ pub enum Leaves {
     NoRecord,
     /// Nodes that are deleted: from here on, forward is the only way.
     Deletion,
+    /// A server that is away.
+    Restart,
 }
 
 /// What the coordinator needs to order a step, beside what its progress says.

@@ -105,10 +105,10 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         step: StepKind::Restart,
         way: Forward,
-        guards: &[Guard::Exclusive, Guard::HostCleaned],
+        guards: &[Guard::Exclusive, Guard::HostCleaned, Guard::OneKeeper],
         leads_to: Until::Restarted,
         passes: true,
-        leaves: Leaves::Nothing,
+        leaves: Leaves::Restart,
         together: false,
         needs: Needs::Nothing,
     },

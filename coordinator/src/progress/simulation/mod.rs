@@ -154,6 +154,9 @@ impl Simulation {
                 }
                 // An intent that the one before made impossible is left for the next round.
                 if self.progress.may(&self.plan, proposal.row.step, target).is_ok() {
+                    if intent.step == StepKind::Restart {
+                        self.check_keepers(intent.host)?;
+                    }
                     self.write(Record::Intent(intent))?;
                     self.commands.push_back(intent);
                 }
@@ -173,6 +176,21 @@ impl Simulation {
             }
         }
         Ok(())
+    }
+
+    /// Of the servers that run nodes of a Keeper only one may be away.
+    fn check_keepers(&self, host: usize) -> Result<(), String> {
+        let begun = |other: usize| {
+            let ordered =
+                |r: &&Record| matches!(r, Record::Intent(i) if i.step == StepKind::Restart && i.host == other);
+            self.log.iter().any(|record| ordered(&record)) && self.progress.hosts[other].restarted_at.is_none()
+        };
+        let keeper = |other: usize| self.plan.hosts[other].runs_keeper && !self.world.left[other];
+        let mut others = (0..self.plan.hosts.len()).filter(|&other| other != host && keeper(other));
+        match others.find(|&other| keeper(host) && begun(other)) {
+            Some(other) => Err(format!("host {host} is restarted while host {other} may be away")),
+            None => Ok(()),
+        }
     }
 
     /// One command arrives: it is done, fails before or after its effect, or the agent dies before or after it.

@@ -56,6 +56,7 @@ pub(in crate::progress) fn plan(restart: RestartPolicy) -> Plan {
                 name: format!("h{h}").parse().unwrap(),
                 clickhouse_version: String::new(),
                 has_hook: false,
+                runs_keeper: h < 2,
             })
             .collect(),
         tables,
