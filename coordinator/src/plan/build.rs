@@ -12,13 +12,14 @@ use rekeeper_shared::domain::problem::{Code, Finding};
 use rekeeper_shared::people::view::{PlanView, PlannedReplicaView, PlannedSetView, WaveView};
 
 use super::around::{check_around, check_hooks, check_keepers, some_of};
-use super::check::{Chosen, SetKey, check_restart, check_sets, check_tables, check_versions, set_key};
+use super::check::{Chosen, SetKey, check_restart, check_sets, check_tables, set_key};
 use super::forecast::forecasts;
 use super::neighbours::check_writers;
 use super::pattern::Selection;
 use super::planned::{Planned, by_host};
 use super::ties::ties;
 use super::user::check_users;
+use super::versions::check_versions;
 
 /// What is known beside the inventories.
 #[derive(Debug, Clone, Default)]

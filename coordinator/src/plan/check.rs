@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rekeeper_shared::domain::ids::HostName;
-use rekeeper_shared::domain::inventory::{
-    HostInventory, PathFacts, TableInventory, ZookeeperFacts, is_too_old, version,
-};
+use rekeeper_shared::domain::inventory::{HostInventory, PathFacts, TableInventory, ZookeeperFacts};
 use rekeeper_shared::domain::mutation::is_alter;
 use rekeeper_shared::domain::place::ZkPath;
 use rekeeper_shared::domain::plan::{PlanRequest, RestartPolicy};
@@ -329,39 +327,4 @@ pub(super) fn check_restart(
         .filter(|_| request.restart == RestartPolicy::Once)
         .map(|i| Finding::new(Code::RestartNotConfigured, "restart.command is not set in agent.yaml").on(&i.host))
         .collect()
-}
-
-/// Checks the versions of the servers. The lowest version that Rekeeper was really tested on is 26.9.
-pub(super) fn check_versions(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> (Vec<Finding>, Vec<Finding>) {
-    let (mut blockers, mut warnings) = (Vec::new(), Vec::new());
-    let mut versions: HashMap<&HostName, &str> = HashMap::new();
-    for inventory in inventories {
-        let text = inventory.clickhouse_version.as_str();
-        versions.insert(&inventory.host, text);
-        match version(text) {
-            Some(_) if is_too_old(text) => {
-                blockers.push(Finding::new(Code::ClickhouseTooOld, format!("the server is {text}")).on(&inventory.host))
-            }
-            Some(version) if version >= (26, 9) => {}
-            _ => warnings
-                .push(Finding::new(Code::ClickhouseUntested, format!("the server is {text}")).on(&inventory.host)),
-        }
-    }
-    let mut of_set: BTreeMap<SetKey, BTreeSet<&str>> = BTreeMap::new();
-    for (host, table) in chosen {
-        if let (Some((key, _)), Some(version)) = (set_key(table), versions.get(host)) {
-            of_set.entry(key).or_default().insert(version);
-        }
-    }
-    let mixed: BTreeSet<String> = of_set
-        .into_values()
-        .filter(|versions| versions.len() > 1)
-        .map(|versions| versions.into_iter().collect::<Vec<_>>().join(", "))
-        .collect();
-    warnings.extend(
-        mixed
-            .into_iter()
-            .map(|versions| Finding::new(Code::VersionsDiffer, format!("within a set: {versions}"))),
-    );
-    (blockers, warnings)
 }

@@ -12,6 +12,7 @@ mod rates;
 pub mod remedy;
 mod ties;
 mod user;
+mod versions;
 mod waves;
 
 pub use build::{Circumstances, Draft, build};

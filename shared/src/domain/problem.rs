@@ -83,8 +83,8 @@ codes! {
         "SYSTEM RESTORE REPLICA came with ClickHouse 21.8"
         "upgrade the server first";
     ClickhouseUntested "CLICKHOUSE_UNTESTED" false
-        "this ClickHouse version is lower than the lowest that Rekeeper was tested on (26.9)"
-        "try it on a test cluster of the same version first";
+        "Rekeeper was not tested on this version of ClickHouse"
+        "try it on a test cluster of the same version first; README has what was tested";
     ReplicaTwice "REPLICA_TWICE" false
         "two tables use the same ZooKeeper path and replica name"
         "drop or rename one of the tables: only one of them can be the replica";
