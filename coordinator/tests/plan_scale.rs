@@ -17,7 +17,7 @@ use cluster::{Size, cluster, name};
 /// loop in a loop.
 const AT_MOST: f64 = 40.0;
 /// The smaller plan of the two; optimised or not, it takes long enough to be measured.
-const TABLES: usize = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
+const TABLES: usize = if cfg!(debug_assertions) { 300 } else { 10_000 };
 
 fn takes(size: Size, request: &PlanRequest) -> Duration {
     let inventories = cluster(size);
@@ -35,8 +35,12 @@ fn takes(size: Size, request: &PlanRequest) -> Duration {
 /// The time of the larger plan, in times of the smaller one: the quickest of several, which nothing disturbed.
 fn ratio(small: Size, large: Size, request: &PlanRequest) -> f64 {
     let once = (0..3).map(|_| takes(small, request)).min().unwrap();
-    let large = (0..2).map(|_| takes(large, request)).min().unwrap();
-    large.as_secs_f64() / once.as_secs_f64()
+    let times = || takes(large, request).as_secs_f64() / once.as_secs_f64();
+    match times() {
+        // Something may have disturbed it.
+        ratio if (AT_MOST..2.0 * AT_MOST).contains(&ratio) => times(),
+        ratio => ratio,
+    }
 }
 
 #[test]
@@ -84,7 +88,7 @@ fn many_names_are_looked_for_in_a_time_that_grows_as_they_do() {
         exclude: vec!["db1.table_*9".into(), "db?.*a*e_*77*".into()],
         ..PlanRequest::default()
     };
-    let (small, large) = (of(TABLES / 10), of(TABLES));
+    let (small, large) = (of(TABLES / 3), of(10 * TABLES / 3));
     let once = (0..3).map(|_| takes(small, &request(small.tables))).min().unwrap();
     let ratio = takes(large, &request(large.tables)).as_secs_f64() / once.as_secs_f64();
     assert!(ratio < AT_MOST, "ten times the names took {ratio:.1} times as long");
