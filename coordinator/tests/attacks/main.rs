@@ -52,18 +52,24 @@ async fn a_bomb_in_an_event_is_not_unpacked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bomb_that_nobody_asked_for_is_not_unpacked() {
     let mut program = Program::start().await;
-    let agent = Caller::attend(&program, "h1").await.unwrap();
-    let (request, error) = (1, String::new());
-    let inventory = bomb();
-    agent
-        .say(Kind::Inspected(v1::Inspected {
-            request,
-            inventory,
-            error,
-        }))
-        .await;
+    let mut agent = Caller::attend(&program, "h1").await.unwrap();
+    // The latter would be the end of the connection, if anybody looked into it.
+    for inventory in [bomb(), b"no inventory".to_vec()] {
+        let (request, error) = (1, String::new());
+        agent
+            .say(Kind::Inspected(v1::Inspected {
+                request,
+                inventory,
+                error,
+            }))
+            .await;
+    }
     program.settles().await;
     program.has_had_at_most(AT_MOST);
+    let plan = tokio::spawn(program.plan("m"));
+    let asked = tokio::time::timeout(Duration::from_secs(60), agent.is_inspected());
+    asked.await.unwrap();
+    plan.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
