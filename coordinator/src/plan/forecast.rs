@@ -47,6 +47,7 @@ pub(super) fn forecasts(
         let inventory = inventories.get(&plan.hosts[host].name);
         load.all_tables = inventory.map_or(0, |i| i.tables.len() as u64);
         load.restart = plan.request.restart == RestartPolicy::Once;
+        load.runs_keeper = plan.hosts[host].runs_keeper;
     }
     let mut shared_in: Vec<BTreeSet<&TableName>> = vec![BTreeSet::new(); plan.waves.len()];
     for (set, of) in plan.sets.iter().enumerate() {

@@ -35,6 +35,18 @@ pub(super) struct HostLoad {
     pub(super) all_tables: u64,
     /// Whether it is restarted.
     pub(super) restart: bool,
+    /// Whether its server runs a node of ClickHouse Keeper: those of a wave are restarted one after another.
+    pub(super) runs_keeper: bool,
+}
+
+impl HostLoad {
+    fn restart_ms(&self) -> u64 {
+        if self.restart {
+            RESTART_MS + RESTART_TABLE_MS * self.all_tables
+        } else {
+            0
+        }
+    }
 }
 
 /// How long the tables of a wave are unavailable, in whole seconds: as long as its slowest host needs.
@@ -64,11 +76,13 @@ impl Default for Pace {
 /// The same for hosts whose pace was measured. The rate of fetches is the assumed one: nobody has measured it.
 #[must_use]
 pub(super) fn seconds_at_pace(hosts: &[HostLoad], pace: Pace) -> u64 {
+    let keepers = hosts.iter().filter(|host| host.runs_keeper);
+    let keepers_ms: u64 = keepers.map(HostLoad::restart_ms).sum();
     let of = |host: &HostLoad| {
-        let restart = if host.restart {
-            RESTART_MS + RESTART_TABLE_MS * host.all_tables
+        let restart = if host.runs_keeper {
+            keepers_ms
         } else {
-            0
+            host.restart_ms()
         };
         let own = FIXED_MS + TABLE_MS * host.tables + PART_MS * host.parts + restart;
         let own = u128::from(own) * u128::from(pace.took_ms) / u128::from(pace.assumed_ms.max(1));
@@ -153,6 +167,13 @@ mod tests {
             took_ms: 30_000,
             assumed_ms: 10_000,
         };
+        // 1.5 s and 2.5 s for the tables of each.
+        let keeper = HostLoad {
+            runs_keeper: true,
+            ..slow
+        };
+        assert_eq!(unavailable_seconds(&[keeper]), 38);
+        assert_eq!(unavailable_seconds(&[keeper, slow, keeper]), 42);
         // What is fetched is fetched no slower for that.
         assert_eq!(seconds_at_pace(&[slow], pace), 114);
         assert_eq!(seconds_at_pace(&[fetches], pace), 607);

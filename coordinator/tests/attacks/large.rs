@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use rekeeper_proto::v1::{self, from_agent::Kind};
 use rekeeper_shared::domain::document::pack;
 
 use crate::cluster::{Size, cluster};
 use crate::flood::Caller;
+use crate::inspected;
 use crate::program::Program;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,15 +22,9 @@ async fn nobody_waits_for_a_plan_of_many_tables() {
     let mut operator = Program::operator(program.channel().await).await;
     let plan = tokio::spawn(program.plan("m"));
     let request = agent.is_inspected().await;
-    let (inventory, error) = (pack(&inventory).unwrap().bytes, String::new());
+    let inventory = pack(&inventory).unwrap().bytes;
     let told = Instant::now();
-    agent
-        .say(Kind::Inspected(v1::Inspected {
-            request,
-            inventory,
-            error,
-        }))
-        .await;
+    agent.say(inspected(request, inventory)).await;
     let mut longest = Duration::ZERO;
     while !plan.is_finished() {
         longest = longest.max(program.hosts(&mut operator).await);

@@ -24,6 +24,16 @@ use program::{MIB, Program};
 /// More than an honest load takes, and far below what each attack took: the least of them was 600 MiB.
 const AT_MOST: u64 = 200 * MIB;
 
+/// The answer to an inspection, of which nothing is wrong but what it has.
+pub(crate) fn inspected(request: u64, inventory: Vec<u8>) -> Kind {
+    let error = String::new();
+    Kind::Inspected(v1::Inspected {
+        request,
+        inventory,
+        error,
+    })
+}
+
 fn event_with(document: Vec<u8>) -> Kind {
     Kind::Event(numbered(
         1,
@@ -55,14 +65,7 @@ async fn a_bomb_that_nobody_asked_for_is_not_unpacked() {
     let mut agent = Caller::attend(&program, "h1").await.unwrap();
     // The latter would be the end of the connection, if anybody looked into it.
     for inventory in [bomb(), b"no inventory".to_vec()] {
-        let (request, error) = (1, String::new());
-        agent
-            .say(Kind::Inspected(v1::Inspected {
-                request,
-                inventory,
-                error,
-            }))
-            .await;
+        agent.say(inspected(1, inventory)).await;
     }
     program.settles().await;
     program.has_had_at_most(AT_MOST);
@@ -78,14 +81,7 @@ async fn an_inventory_that_is_a_bomb_is_a_problem_of_its_host() {
     let mut agent = Caller::attend(&program, "h1").await.unwrap();
     let plan = tokio::spawn(program.plan("m"));
     let request = agent.is_inspected().await;
-    let (inventory, error) = (bomb(), String::new());
-    agent
-        .say(Kind::Inspected(v1::Inspected {
-            request,
-            inventory,
-            error,
-        }))
-        .await;
+    agent.say(inspected(request, bomb())).await;
     let plan = tokio::time::timeout(Duration::from_secs(60), plan).await.unwrap();
     let view = plan.unwrap().unwrap();
     assert!(view.contains("h1") && view.contains("INSPECTION_FAILED"), "{view}");
