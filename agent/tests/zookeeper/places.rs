@@ -100,6 +100,57 @@ async fn demanding(password: [u8; 16]) -> u16 {
     port
 }
 
+/// At a follower of ClickHouse Keeper only pings and writes keep a session alive: ClickHouse #111102.
+#[tokio::test]
+async fn a_session_that_only_reads_lives() {
+    let access = Access {
+        session_timeout: Duration::from_secs(1),
+        ..Access::default()
+    };
+    let zookeeper = ZooKeeper::connect(&place(follower().await), &access).await.unwrap();
+    let (path, begun) = (ZkPath::parse("/nothing/here").unwrap(), Instant::now());
+    while begun.elapsed() < 2 * UNHEARD {
+        assert!(zookeeper.path_absent(&path).await.unwrap());
+    }
+}
+
+/// When a follower ends the connection of a session of which its leader hears nothing.
+const UNHEARD: Duration = Duration::from_secs(3);
+
+/// A port that passes on to ZooKeeper, and ends a connection on which there was no ping for long.
+async fn follower() -> u16 {
+    const PING: [u8; 4] = 11_i32.to_be_bytes();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let server = tokio::net::TcpStream::connect(("127.0.0.1", server::port()))
+                    .await
+                    .unwrap();
+                let ((mut asked, mut answer), (mut answers, mut ask)) = (client.into_split(), server.into_split());
+                let back = tokio::spawn(async move { tokio::io::copy(&mut answers, &mut answer).await });
+                let mut heard = Instant::now();
+                while let Ok(length) = asked.read_u32().await
+                    && heard.elapsed() < UNHEARD
+                {
+                    let mut frame = vec![0; usize::try_from(length).unwrap()];
+                    if asked.read_exact(&mut frame).await.is_err() {
+                        break;
+                    }
+                    if frame[4..8] == PING {
+                        heard = Instant::now();
+                    }
+                    ask.write_u32(length).await.unwrap();
+                    ask.write_all(&frame).await.unwrap();
+                }
+                back.abort();
+            });
+        }
+    });
+    port
+}
+
 #[tokio::test]
 async fn an_ensemble_that_does_not_answer_or_speaks_no_tls_is_said_soon() {
     let nowhere = place(1);

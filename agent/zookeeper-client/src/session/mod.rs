@@ -141,7 +141,7 @@ impl Builder {
 
             last_zxid: session.last_zxid,
             last_recv: now,
-            last_send: now,
+            pinged_at: now,
             last_ping: None,
             tick_timeout: Duration::ZERO,
             ping_timeout: Duration::ZERO,
@@ -176,7 +176,7 @@ pub struct Session {
 
     last_zxid: i64,
     last_recv: Instant,
-    last_send: Instant,
+    pinged_at: Instant,
     last_ping: Option<Instant>,
     tick_timeout: Duration,
     ping_timeout: Duration,
@@ -533,10 +533,7 @@ impl Session {
                     0 => return Err(Error::ConnectionLoss),
                     _ => self.handle_recv_buf(buf, depot)?,
                 },
-                r = depot.write_to(&mut writer) => {
-                    r?;
-                    self.last_send = Instant::now();
-                },
+                r = depot.write_to(&mut writer) => r?,
                 now = tick.as_mut() => {
                     if now >= self.last_recv + self.connector.timeout() {
                         return Err(Error::with_message(format!("no response from connection in {}ms", self.connector.timeout().as_millis())));
@@ -588,10 +585,7 @@ impl Session {
                     0 => return Err(Error::ConnectionLoss),
                     _ => self.handle_recv_buf(buf, depot)?,
                 },
-                r = depot.write_to(&mut writer) => {
-                    r?;
-                    self.last_send = Instant::now();
-                },
+                r = depot.write_to(&mut writer) => r?,
                 r = requester.next(), if !channel_halted => match r {
                     None => {
                         if !self.detached {
@@ -610,7 +604,8 @@ impl Session {
                     if now >= self.last_recv + self.connector.timeout() {
                         return Err(Error::with_message(format!("no response from connection in {}ms", self.connector.timeout().as_millis())));
                     }
-                    if self.last_ping.is_none() && now >= self.last_send + self.ping_timeout {
+                    // Rekeeper: requests do not put it off.
+                    if self.last_ping.is_none() && now >= self.pinged_at + self.ping_timeout {
                         self.send_ping(depot, now);
                     }
                 },
@@ -623,8 +618,8 @@ impl Session {
     fn send_ping(&mut self, depot: &mut Depot, now: Instant) {
         let operation = SessionOperation::new_without_body(OpCode::Ping);
         depot.push_session(operation);
-        self.last_send = now;
-        self.last_ping = Some(self.last_send);
+        self.pinged_at = now;
+        self.last_ping = Some(now);
     }
 
     fn send_connect(&self, depot: &mut Depot) {
@@ -689,8 +684,8 @@ impl Session {
         self.send_sasl(depot, endpoint.host)?;
         self.send_authes(depot);
         self.watch_manager.resend_watches(self.last_zxid, depot);
-        self.last_send = Instant::now();
-        self.last_recv = self.last_send;
+        self.pinged_at = Instant::now();
+        self.last_recv = self.pinged_at;
         self.last_ping = None;
         self.change_state(SessionState::Disconnected);
         match self.serve_connecting(&mut conn, buf, depot).await {
