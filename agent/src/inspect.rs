@@ -28,7 +28,7 @@ use self::parts::{Names, PartSums};
 use crate::clickhouse::{ClickHouse, Error};
 use crate::steps::collisions;
 use crate::words::in_full;
-use crate::zookeeper::{Connections, Ensembles};
+use crate::zookeeper::{Connections, Ensembles, software};
 
 /// Inspects the host: every attached table of a Replicated*MergeTree engine. Whether its agent has a hook is not for
 /// the server to say.
@@ -107,6 +107,7 @@ async fn look(
         .collect();
     let unread = ensembles.as_ref().err().map(|e| in_full(e));
     disks::unwritable(clickhouse, &mut around.disks).await.map_err(failed)?;
+    around.nodes = software(tables.iter().filter_map(|table| table.place.as_ref()).collect()).await;
     around.runs_keeper = ensembles.as_ref().is_ok_and(|e| e.own_keeper().is_some());
     around.kept = kept::kept(clickhouse, config).await.map_err(failed)?;
     around.user = user::user(clickhouse, &mut tables).await.map_err(failed)?;

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "HOOK_LEAVES_BEHIND": "test_hook.py",
     "HOOK_LEAVES_TABLES": "test_hook.py",
     "HOOK_NOT_RUN": "test_hook.py",
+    "ENSEMBLE_UNTESTED": "test_keeper.py",
     "KEEPER_RESTARTED": "test_keeper_restarted.py",
     "BUFFER_TABLE": "test_loss_writers_around.py",
     "FEED_GIVES_UP": "test_loss_writers_around.py",

@@ -64,6 +64,13 @@ def test_a_migration(cluster, proved, version):
     assert set(cluster.keeper.ended) <= ({"Operation 22 is unknown"} if version.number < (22, 10) else set())
 
 
+def test_a_plan_says_that_it_is_one(cluster):
+    cluster.keeper.version = Version("25.8")
+    plan = cluster.rekeeper("plan", "told", "-o", "json").expect(DONE).json
+    (told,) = (w["message"] for w in plan["warnings"] if w["code"] == "ENSEMBLE_UNTESTED")
+    assert told == f"127.0.0.1:{cluster.keeper.port} is ClickHouse Keeper 25.8.1.1"
+
+
 @pytest.mark.parametrize("error", [CONNECTION_LOSS, OPERATION_TIMEOUT])
 @pytest.mark.parametrize("applied", [True, False], ids=["applied", "not applied"])
 def test_errors_on_a_connection_that_lives(cluster, proved, error, applied):

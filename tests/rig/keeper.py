@@ -130,6 +130,12 @@ class _Connection:
             self.server.shutdown(socket.SHUT_RDWR)
 
     def _handshake(self) -> bool:
+        # A four-letter word stands where a frame has its length (FourLetterCommand.cpp).
+        if self.client.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL) == b"srvr":
+            told = f"ClickHouse Keeper version: v{self.keeper.version.name}.1.1-stand-in\nMode: standalone\n"
+            _exactly(self.client, 4)
+            self.client.sendall(told.encode())
+            return False
         frame = _frame(self.client)
         if not frame:
             return False

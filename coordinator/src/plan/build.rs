@@ -19,7 +19,7 @@ use super::pattern::Selection;
 use super::planned::{Planned, by_host};
 use super::ties::ties;
 use super::user::check_users;
-use super::versions::check_versions;
+use super::versions::{check_ensembles, check_versions};
 
 /// What is known beside the inventories.
 #[derive(Debug, Clone, Default)]
@@ -103,6 +103,7 @@ pub fn build(
         ));
     }
     warnings.extend(check_around(inventories, &chosen, &planned));
+    warnings.extend(check_ensembles(inventories));
     warnings.extend(check_hooks(request, inventories, &planned));
     warnings.extend(check_keepers(request, inventories, &planned));
     warnings.sort();

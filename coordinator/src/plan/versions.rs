@@ -6,11 +6,27 @@ use rekeeper_shared::domain::ids::HostName;
 use rekeeper_shared::domain::inventory::{HostInventory, is_too_old, version};
 use rekeeper_shared::domain::problem::{Code, Finding};
 
+use super::around::some_of;
 use super::check::{Chosen, SetKey, set_key};
 
 /// The releases that the tests run on: real servers, and the last one embedded. A test compares them with those of the rig;
 /// README.md says which tests run on which.
 const TESTED: [(u32, u32); 3] = [(24, 8), (25, 8), (26, 9)];
+
+/// How a node of the ensemble of the tests says what it is.
+const TESTED_ENSEMBLE: &str = "ZooKeeper 3.8.";
+
+/// What says that it is another ZooKeeper, or a ClickHouse Keeper: once for each, whoever has asked it.
+pub(super) fn check_ensembles(inventories: &[HostInventory]) -> Option<Finding> {
+    let nodes = inventories.iter().flat_map(|inventory| &inventory.around.nodes);
+    let untested: BTreeSet<String> = nodes
+        .filter_map(|node| Some((node, node.software.as_ref()?)))
+        .filter(|(_, software)| !software.starts_with(TESTED_ENSEMBLE))
+        .map(|(node, software)| format!("{} is {software}", node.node))
+        .collect();
+    let untested: Vec<String> = untested.into_iter().collect();
+    (!untested.is_empty()).then(|| Finding::new(Code::EnsembleUntested, some_of(&untested)))
+}
 
 /// Checks the versions of the servers: blockers, and warnings.
 pub(super) fn check_versions(inventories: &[HostInventory], chosen: &[Chosen<'_>]) -> (Vec<Finding>, Vec<Finding>) {

@@ -56,6 +56,18 @@ pub struct Around {
     /// Statements that have run for more than 30 seconds and may read one of its tables.
     #[serde(default)]
     pub long: Vec<LongStatement>,
+    /// The nodes of the ensembles that its tables are in.
+    #[serde(default)]
+    pub nodes: Vec<EnsembleNode>,
+}
+
+/// A node of an ensemble.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EnsembleNode {
+    /// `host:port`.
+    pub node: String,
+    /// `ZooKeeper 3.8.0` or `ClickHouse Keeper 25.8.1.5101`, if it says so.
+    pub software: Option<String>,
 }
 
 /// A statement that has run for long already.

@@ -85,6 +85,9 @@ codes! {
     ClickhouseUntested "CLICKHOUSE_UNTESTED" false
         "Rekeeper was not tested on this version of ClickHouse"
         "try it on a test cluster of the same version first; README has what was tested";
+    EnsembleUntested "ENSEMBLE_UNTESTED" false
+        "Rekeeper was not tested on this version of ZooKeeper, or not on a real ClickHouse Keeper"
+        "try it on a test cluster with the same version first; README has what was tested";
     ReplicaTwice "REPLICA_TWICE" false
         "two tables use the same ZooKeeper path and replica name"
         "drop or rename one of the tables: only one of them can be the replica";
