@@ -35,6 +35,8 @@ case ${1:-} in
     stage "programs"
     cargo build --workspace --bins --locked
     export REKEEPER_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug
+    stage "cargo test, as it were on ClickHouse Keeper"
+    REKEEPER_TEST_KEEPER=25.8 cargo test -p rekeeper-agent --test zookeeper --locked
     stage "matrix"
     tests/matrix/run.py "${@:2}"
     exit

@@ -94,7 +94,7 @@ fn set(path: &str, recorded: bool) -> SetRef {
 }
 
 async fn table(path: &str) -> Client {
-    let zookeeper = client(server::port()).await;
+    let zookeeper = client().await;
     make(&zookeeper, path, &["r1", "r2"], 3).await;
     zookeeper
 }
@@ -265,7 +265,7 @@ async fn cleaning_goes_to_the_place_of_the_plan_and_the_witness_to_the_current_o
 async fn a_failure_says_whether_it_may_pass() {
     let agent = Agent::start();
     // A ZooKeeper that has just opened its port accepts no session yet; this waits until it does.
-    drop(client(server::port()).await);
+    drop(client().await);
     let mut unreachable = set("/steps/none", true);
     unreachable.place.nodes = vec!["127.0.0.1:1".into()];
     let failure = clean(&agent.attempt(1), &unreachable).await.unwrap_err();

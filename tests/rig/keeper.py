@@ -7,12 +7,16 @@ Storage, order and atomicity are ZooKeeper's own. What is changed, with its sour
 - every reconnect gets a new session (KeeperTCPHandler.cpp, receiveHandshake; #116690);
 - a handshake without the password, where there is one, gets no answer (the same function);
 - -4 and -7 come on connections that live (KeeperDispatcher.cpp, addErrorResponses), as a test asks for.
+
+    keeper.py PORT VERSION    one in front of the ZooKeeper at PORT: prints its own port, ends when standard input does
 """
 
 import contextlib
+import os
 import re
 import socket
 import struct
+import sys
 import threading
 from dataclasses import dataclass, field
 
@@ -312,3 +316,10 @@ def _exactly(side: socket.socket, count: int) -> bytes:
             return b""
         data += received
     return bytes(data)
+
+
+if __name__ == "__main__":
+    print(Keeper(int(sys.argv[1]), Version(sys.argv[2])).port, flush=True)
+    sys.stdin.read()
+    # Its threads serve on.
+    os._exit(0)

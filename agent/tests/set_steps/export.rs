@@ -257,7 +257,7 @@ async fn a_damaged_export_is_made_anew_as_long_as_nothing_is_deleted() {
 #[tokio::test]
 async fn the_place_is_that_of_the_plan_also_with_a_root() {
     let agent = Agent::start();
-    let zookeeper = super::client(server::port()).await;
+    let zookeeper = super::client().await;
     make(&zookeeper, "/exports-root/t", &["r1", "r2"], 2).await;
     write_config(agent.folder.path(), server::port(), "/exports-root");
     let mut set = set("/t", false);

@@ -1,5 +1,6 @@
 //! One real ZooKeeper for all tests of a file.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -7,10 +8,15 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 struct Server {
+    direct: u16,
     port: u16,
     // The shell below stops ZooKeeper and removes its folder when this pipe is closed: also when the tests are killed.
     _shell: Child,
+    _keeper: Option<Child>,
 }
+
+/// With this in the environment, a version, ZooKeeper is reached through the rig's stand-in for ClickHouse Keeper.
+const KEEPER: &str = "REKEEPER_TEST_KEEPER";
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 
@@ -25,6 +31,11 @@ rm -rf "$1"
 /// The port of the server, which is started by the first who asks.
 pub(crate) fn port() -> u16 {
     SERVER.get_or_init(start).port
+}
+
+/// The port of ZooKeeper itself.
+pub(crate) fn direct() -> u16 {
+    SERVER.get_or_init(start).direct
 }
 
 fn start() -> Server {
@@ -55,5 +66,37 @@ fn start() -> Server {
         );
         sleep(Duration::from_millis(50));
     }
-    Server { port, _shell: shell }
+    let direct = port;
+    let (port, keeper) = std::env::var(KEEPER).map_or((direct, None), |version| keeper(direct, &version));
+    Server {
+        direct,
+        port,
+        _shell: shell,
+        _keeper: keeper,
+    }
+}
+
+/// Whether ZooKeeper is reached as a Keeper, of which a test cannot demand what it does of ZooKeeper; and why not.
+pub(crate) fn is_keeper(why: &str) -> bool {
+    let keeper = std::env::var(KEEPER).is_ok();
+    if keeper {
+        println!("not of a Keeper: {why}");
+    }
+    keeper
+}
+
+/// A stand-in in front of the ZooKeeper at that port; it ends when its standard input is closed.
+fn keeper(port: u16, version: &str) -> (u16, Option<Child>) {
+    let mut child = Command::new("python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/rig/keeper.py"))
+        .args([&port.to_string(), version])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut ready)
+        .unwrap();
+    (ready.trim().parse().unwrap(), Some(child))
 }

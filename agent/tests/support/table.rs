@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use futures::future::{BoxFuture, join_all};
 use zookeeper_client::{Acls, Client, CreateMode, Error};
 
+use super::server;
+
 pub(crate) const METADATA: &str = "metadata format version: 1\ndate column: \nsampling expression: \nindex granularity: 8192\n\
     mode: 0\nsign column: \nprimary key: k\ndata format version: 1\npartition key: k % 2\n\
     granularity bytes: 10485760\nmerge parameters format version: 2\n";
@@ -12,9 +14,11 @@ pub(crate) const COLUMNS: &str = "columns format version: 1\n2 columns:\n`k` UIn
 pub(crate) const PART: &[u8] = b"part header format version: 1\n\xa5r \xff\x00\xfe\x10\x88g\t\x01pL.\x90F\xf0R7SRH";
 const HEAD: &str = "format version: 4\ncreate_time: 2026-11-22 13:11:25\nsource replica: r1\nblock_id: \n";
 
-/// A client of the tests' own, with a session of its own.
-pub(crate) async fn client(port: u16) -> Client {
-    Client::connect(&format!("127.0.0.1:{port}")).await.unwrap()
+/// A client of the tests' own, with a session of its own, at ZooKeeper itself.
+pub(crate) async fn client() -> Client {
+    Client::connect(&format!("127.0.0.1:{}", server::direct()))
+        .await
+        .unwrap()
 }
 
 /// Creates a node and what is missing above it.

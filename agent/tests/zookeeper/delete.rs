@@ -102,7 +102,7 @@ async fn nothing_is_deleted_that_was_not_recorded_and_fenced() {
 #[tokio::test]
 async fn another_table_below_is_never_touched() {
     let port = server::port();
-    let (direct, zookeeper) = (client(port).await, through(port).await);
+    let (direct, zookeeper) = (client().await, through(port).await);
     // Made since the fence; once where strangers are looked for, and twice where nobody would put it.
     for (n, below) in ["strange/inner", "temp/inner", "replicas/r1/parts/all_9_9_0/inner"]
         .into_iter()

@@ -36,7 +36,7 @@ fn in_clickhouse_order(left: &BTreeSet<String>, path: &str) {
 #[tokio::test]
 async fn a_crash_before_or_after_any_multi_is_resumed_by_the_next_attempt() {
     let port = server::port();
-    let direct = client(port).await;
+    let direct = client().await;
     type Cut = fn(usize) -> Fault;
     for (name, cut) in [("before", Fault::CrashBefore as Cut), ("after", Fault::CrashAfter)] {
         let mut crashes = 0;
@@ -68,8 +68,11 @@ async fn a_crash_before_or_after_any_multi_is_resumed_by_the_next_attempt() {
 
 #[tokio::test]
 async fn an_answer_that_was_lost_is_looked_up_by_the_same_attempt() {
+    if server::is_keeper("a session ends with its connection, so the command fails and is sent again") {
+        return;
+    }
     let port = server::port();
-    let direct = client(port).await;
+    let direct = client().await;
     for n in 1.. {
         let path = format!("/lost/t{n}");
         make(&direct, &path, &["r1", "r2"], 3).await;
@@ -88,7 +91,7 @@ async fn an_answer_that_was_lost_is_looked_up_by_the_same_attempt() {
 #[tokio::test]
 async fn a_frozen_attempt_deletes_nothing_of_what_was_made_since() {
     let port = server::port();
-    let direct = client(port).await;
+    let direct = client().await;
     for n in 2.. {
         let path = format!("/frozen/t{n}");
         make(&direct, &path, &["r1", "r2"], 3).await;
@@ -146,7 +149,7 @@ async fn a_frozen_attempt_deletes_nothing_once_a_newer_one_holds_the_path() {
 #[tokio::test]
 async fn what_appears_during_the_deletion_is_deleted_unless_it_is_a_replica() {
     let port = server::port();
-    let direct = client(port).await;
+    let direct = client().await;
     for n in 2..10 {
         let path = format!("/meanwhile/t{n}");
         make(&direct, &path, &["r1", "r2"], 3).await;

@@ -96,7 +96,7 @@ pub(crate) async fn activate(client: &Client, path: &str, replica: &str) {
 /// A direct client, a session of the module, and a table of two replicas that lies at `path`.
 pub(crate) async fn start(path: &str) -> (Client, ZooKeeper) {
     let port = server::port();
-    let direct = client(port).await;
+    let direct = client().await;
     make(&direct, path, &["r1", "r2"], 3).await;
     (direct, through(port).await)
 }

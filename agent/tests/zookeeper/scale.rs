@@ -10,7 +10,7 @@ use crate::{delete, exists, fence, through};
 #[tokio::test]
 async fn a_deletion_of_many_requests_is_resumed_wherever_it_was_cut() {
     let port = server::port();
-    let direct = client(port).await;
+    let direct = client().await;
     let mut left = Vec::new();
     for n in (1..).step_by(6) {
         let path = format!("/cut/t{n}");
