@@ -57,7 +57,7 @@ LONG = {
         r"settings\[note\]",
     ),
     "test_loss_store.py": (r"rolled_back\[0\]", r"lost\[detached\]", r"copied\[abort\]"),
-    "test_readers.py": (r"no_server\[(24\.8-once|25\.8-never)\]", r"gate\[connections\]"),
+    "test_readers.py": (r"no_server\[(24\.8-once|25\.8-never|26\.3-.*)\]", r"gate\[connections\]"),
     "test_runbook.py": (r"\[backup\]",),
     "test_ways_out.py": (
         r"\[(never-started|sync|settle)\]",

@@ -5,12 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 from clickhouse import StatementFailed
+from hosts import ENGINES
 from processes import wait_for
 from programs import BLOCKED, DONE
-from real_server import WHEELS
 from rig import Cluster
-
-ENGINES = [*sorted(WHEELS), "26.9"]
 
 
 @pytest.fixture(scope="module", params=ENGINES)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from programs import BLOCKED, DONE, REPOSITORY
-from real_server import WHEELS
+from real_server import VERSIONS
 from rig import Cluster
 
 # As in the config.xml of ClickHouse's packages.
@@ -26,7 +26,7 @@ def documented() -> list[str]:
     return [re.sub(r"\s+", " ", statement).replace("'...'", f"'{PASSWORD}'") for statement in statements]
 
 
-@pytest.fixture(scope="module", params=sorted(WHEELS))
+@pytest.fixture(scope="module", params=VERSIONS)
 def cluster(request):
     """Two replicas of one shard on that version; the agents ask the servers as that user."""
     with Cluster(shards=1, replicas=2, engine=request.param) as cluster:

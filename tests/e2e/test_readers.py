@@ -14,13 +14,12 @@ from dataclasses import dataclass
 import pytest
 from cable import Cable
 from clickhouse import ClickHouse, StatementFailed
+from hosts import ENGINES
 from processes import wait_for
 from programs import DONE
-from real_server import WHEELS
 from rig import Cluster
 from test_loss_caches import restored_at
 
-ENGINES = ["26.9", *sorted(WHEELS)]
 SETTINGS = {
     "wide": "min_bytes_for_wide_part = 0, min_rows_for_wide_part = 0",
     "compact": "min_bytes_for_wide_part = 1000000000, min_rows_for_wide_part = 1000000000",

@@ -3,12 +3,12 @@
 
     clickhouse_host.py --config config.xml --data DIR --port N --interserver-port N
                        [--query-log FILE] [--faults FILE] [--password TEXT] [--owner-pid PID]
-                       [--server ENGINE --server-port N]
+                       [--server ENGINE --server-port N | --library DIR]
 
 Prints `ready` when it answers. SIGTERM stops it as a server is stopped, SIGKILL is a crash (its ephemeral nodes stay
 until the session times out), and it ends by itself when the process of --owner-pid is gone. With --server the
 statements go to a real server started beside it, so that the query log and the fault switch (faults.py) work there too:
-a version that real_server.py knows, or the path of a binary.
+a version that real_server.py knows, or the path of a binary. With --library the engine is the one in that folder.
 """
 
 import argparse
@@ -19,8 +19,10 @@ import itertools
 import json
 import os
 import signal
+import sys
 import threading
 import time
+import types
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
@@ -49,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--owner-pid", type=int)
     parser.add_argument("--server")
     parser.add_argument("--server-port", type=int)
+    parser.add_argument("--library")
     return parser.parse_args()
 
 
@@ -222,6 +225,12 @@ def main() -> None:
     if args.server:
         engine = RealServer(args.server, args.config, args.data, args.server_port)
     else:
+        if args.library:
+            sys.path.insert(0, args.library)
+            # Up to 26.5 it is imported, and used for nothing that is done here.
+            pyarrow = types.ModuleType("pyarrow")
+            pyarrow.__getattr__ = lambda _: object
+            sys.modules["pyarrow"] = pyarrow
         engine = EmbeddedEngine(args.config, args.data, ADDRESS, args.interserver_port, args.sessions)
     host = Host(engine, QueryLog(args.query_log), Faults(args.faults), args.password)
     server = Server((ADDRESS, args.port), handler(host))

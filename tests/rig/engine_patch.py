@@ -4,9 +4,10 @@ A server knows the address at which its peers fetch parts from it, and the crede
 embedded engine is never told either. Without the first a replicated table stays read-only ("Parameter
 'interserver_http(s)_port' required for replication is not specified"), without the second a fetch reads through a null
 pointer. Three getters of the loaded library are therefore overwritten, in this process's memory only, with code that
-returns a constant. Each is recognised by its first bytes, which have to occur exactly once, so that another build of
-the engine is refused and not damaged. The bytes are those of chdb-core 26.9.0 on Linux x86-64. Where they are is noted
-beside the library: to look for them takes a second of CPU, of 1.6 that a start of the engine took.
+returns a constant. Each is recognised by its code, in which the offsets of what it gets are open: they differ by build,
+and the distances between them do not (chdb-core 26.1 to 26.9 on Linux x86-64). It has to occur exactly once, so that an
+engine that is not known is refused and not damaged. Where they are is noted beside the library: to look for them takes a
+second of CPU, of 1.6 that a start of the engine took.
 """
 
 import ctypes
@@ -18,14 +19,41 @@ import struct
 from pathlib import Path
 
 LIBRARY = "_chdb.abi3.so"
-NOTE = "rekeeper-places.json"
+NOTE = "rekeeper-getters.json"
 
-# Context::getInterserverIOAddress, getInterserverScheme and getInterserverCredentials.
-ADDRESS = bytes.fromhex(
-    "4156534883ec484c8b36490fbe8e670100004885c9498b96580100004889c8480f48c24885c07454410fb786680100006685c0744784c9"
+
+def _shape(text: str, **offsets: int) -> bytes:
+    """A regular expression: bytes in hexadecimal, `?` for any one, `????` for any four, a name for an offset."""
+    words = (
+        re.escape(struct.pack("<I", offsets[word])) if word in offsets
+        else b"." * len(word) if word.startswith("?")
+        else re.escape(bytes.fromhex(word))
+        for word in text.split()
+    )
+    return b"".join(words)
+
+
+# Context::getInterserverIOAddress, and where in it the offset of the address's last byte is.
+ADDRESS = _shape(
+    "4156534883ec48 4c8b36 490fbe8e ???? 4885c9 498b96 ???? 4889c8 480f48c2 4885c074 ? 410fb786 ????"
+    " 6685c074 ? 84c9"
 )
-SCHEME = bytes.fromhex("488b0680b88701000000781a480570010000488b481048894f10c5f81000c5f811074889f8c3")
-CREDENTIALS = bytes.fromhex("41574156534c8b3f498d9f880100004889dfe8695bef0b4d8bb7b00100004d8bbfb80100004d85ff74")
+_LAST_BYTE = 14
+
+
+def _scheme(address: int) -> bytes:
+    """Context::getInterserverScheme of an engine with the address at that offset; the copy is by AVX or by SSE."""
+    before = _shape("488b06 80b8 last 00 78 ? 4805 first 488b4810 48894f10", last=address + 0x37, first=address + 0x20)
+    return before + b"(?:" + _shape("c5f81000 c5f81107") + b"|" + _shape("0f1000 0f1107") + b")" + _shape("4889f8c3")
+
+
+def _credentials(address: int) -> bytes:
+    """Context::getInterserverCredentials of an engine with the address at that offset."""
+    return _shape(
+        "41574156534c8b3f 498d9f lock 4889dfe8 ???? 4d8bb7 pointer 4d8bbf counted 4d85ff74",
+        lock=address + 0x38, pointer=address + 0x60, counted=address + 0x68,
+    )
+
 
 # Two empty strings and what surrounds them in the credentials object; kept alive with the module.
 _empty_credentials = ctypes.create_string_buffer(256)
@@ -40,7 +68,9 @@ def announce(host: str, port: int) -> None:
 
     library = _Code(LIBRARY)
     store_port = b"\x66\xc7\x47\x18" + struct.pack("<H", port)  # mov word [rdi + 24], port
-    address, scheme, credentials = library.places([ADDRESS, SCHEME, CREDENTIALS])
+    address = library.place(ADDRESS)
+    (last_byte,) = struct.unpack("<I", library.content[address + _LAST_BYTE : address + _LAST_BYTE + 4])
+    scheme, credentials = (library.place(pattern(last_byte - 0x17)) for pattern in (_scheme, _credentials))
     library.overwrite(address, _store_string(host) + store_port + _RETURN_RESULT)
     library.overwrite(scheme, _store_string("http") + _RETURN_RESULT)
     library.overwrite(credentials, _return_pointer(ctypes.addressof(_empty_credentials)))
@@ -81,29 +111,23 @@ class _Code:
                 return
         raise RuntimeError(f"{library} is not loaded")
 
-    def places(self, patterns: list[bytes]) -> list[int]:
-        """Where each of the patterns is: as it was noted of this very library, if they are there, or by looking."""
-        note, stat = self.file.with_name(NOTE), self.file.stat()
-        of = [stat.st_size, stat.st_mtime_ns]
-        if note.exists():
-            noted = json.loads(note.read_text())
-            found = dict(zip(map(bytes.fromhex, noted["patterns"]), noted["places"], strict=True))
-            if noted["of"] == of and all(self._is_at(found.get(pattern), pattern) for pattern in patterns):
-                return [found[pattern] for pattern in patterns]
-        places = [self._place(pattern) for pattern in patterns]
+    def place(self, pattern: bytes) -> int:
+        """Where that code is: as it was noted of this very library, if it is there, or by looking."""
+        note, stat, code = self.file.with_name(NOTE), self.file.stat(), re.compile(pattern, re.DOTALL)
+        noted = json.loads(note.read_text()) if note.exists() else {}
+        if noted.get("of") != [stat.st_size, stat.st_mtime_ns]:
+            noted = {"of": [stat.st_size, stat.st_mtime_ns], "places": {}}
+        at = noted["places"].get(pattern.hex())
+        if at is not None and code.match(self.content, at):
+            return at
+        found = [match.start() for match in code.finditer(self.content)]
+        if len(found) != 1:
+            raise RuntimeError(f"an engine that is not known: a function to patch was found {len(found)} times")
+        noted["places"][pattern.hex()] = found[0]
         new = note.with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps({"of": of, "patterns": [pattern.hex() for pattern in patterns], "places": places}))
+        new.write_text(json.dumps(noted))
         new.replace(note)
-        return places
-
-    def _is_at(self, place: int | None, pattern: bytes) -> bool:
-        return place is not None and self.content[place : place + len(pattern)] == pattern
-
-    def _place(self, pattern: bytes) -> int:
-        places = [match.start() for match in re.finditer(re.escape(pattern), self.content)]
-        if len(places) != 1:
-            raise RuntimeError(f"not the engine of chdb-core 26.9.0: a function to patch was found {len(places)} times")
-        return places[0]
+        return found[0]
 
     def overwrite(self, at: int, code: bytes) -> None:
         """Put `code` at a place."""

@@ -11,14 +11,16 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import real_server
+import wheels
 from clickhouse import ClickHouse
 from processes import alive, end, free_port, peak_memory, wait_for
 from zookeeper_server import ZooKeeper
 
 HERE = Path(__file__).resolve().parent
 SESSION_TIMEOUT_MS = 4000
-# The engine that the package of requirements.txt carries, in the host's own process.
-EMBEDDED = "26.9"
+# Engines in the host's own process; the last one is that of requirements.txt.
+EMBEDDED = ("26.3", "26.9")
+ENGINES = (*real_server.VERSIONS, *EMBEDDED)
 # What the whole life of a host is known by; `rig.py restart` finds it there too.
 HOST_FILE = "host.json"
 # There once the host is not to be started any more.
@@ -33,9 +35,10 @@ class Host(ClickHouse):
         super().__init__(name, shard, free_port(), options.pop("password", ""))
         self.directory, self.replica = directory, replica
         self.interserver_port = free_port()
-        engine = options.pop("engine", None) or os.environ.get("REKEEPER_ENGINE") or EMBEDDED
+        engine = options.pop("engine", None) or os.environ.get("REKEEPER_ENGINE") or EMBEDDED[-1]
         # A real server: a version that real_server.py knows, or the path of a binary.
-        self._server = os.environ.get("CLICKHOUSE_BINARY") or (None if engine == EMBEDDED else engine)
+        self._server = os.environ.get("CLICKHOUSE_BINARY") or (None if engine in EMBEDDED else engine)
+        self._library = wheels.folder_of(engine) if engine in EMBEDDED[:-1] and not self._server else None
         self._server_port = free_port() if self._server else 0
         if self._server:
             real_server.command(self._server)  # fetched here and now, since its start has a time limit
@@ -56,11 +59,13 @@ class Host(ClickHouse):
         auxiliary: dict[str, ZooKeeper] | None = None,
         identity: str = "",
         more: str = "",
+        users: Path | None = None,
     ) -> None:
         """Write config.xml, with `more` elements in it; a host that runs reads it at its next start.
 
-        `identity` is `user:password`, for the ensemble that is called default.
+        `identity` is `user:password`, for the ensemble that is called default; `users` a users.xml instead of the rig's one user.
         """
+        more += self.users_settings(users)
         text = _config(self, zookeeper, root, auxiliary or {}, more)
         if identity:
             text = text.replace("</zookeeper>", f"<identity>{escape(identity)}</identity></zookeeper>")
@@ -119,7 +124,7 @@ class Host(ClickHouse):
 
     def peak_memory(self) -> int:
         """In bytes, since its latest start."""
-        return peak_memory(self.pid)
+        return peak_memory(self.engine_pid)
 
     def set_faults(self, *rules: dict) -> None:
         """Let the host fail statements from now on; the rules are described in faults.py."""
@@ -160,6 +165,14 @@ class Host(ClickHouse):
   <mark_cache_size>268435456</mark_cache_size>
   <!-- A server that stops waits for the connections of its peers: 31 s on 24.8 with its own default. -->
   <keep_alive_timeout>1</keep_alive_timeout>
+  <!-- A tenth of what many servers on one machine used of its CPU: each reads all sockets of /proc every second. -->
+  <asynchronous_metrics_update_period_s>60</asynchronous_metrics_update_period_s>"""
+
+    def users_settings(self, users: Path | None) -> str:
+        """Where the users are."""
+        if not self._server:
+            return f"<users_config>{users}</users_config>" if users else ""
+        own = """
   <users><default>
     <password></password>
     <networks><ip>127.0.0.1</ip></networks>
@@ -168,9 +181,10 @@ class Host(ClickHouse):
     <access_management>1</access_management>
   </default></users>
   <profiles><default/></profiles>
-  <quotas><default/></quotas>
+  <quotas><default/></quotas>"""
+        return f"""{"" if users else own}
   <user_directories>
-    <users_xml><path>{self.config}</path></users_xml>
+    <users_xml><path>{users or self.config}</path></users_xml>
     <local_directory><path>{self.data}/access/</path></local_directory>
   </user_directories>"""
 
@@ -185,6 +199,8 @@ class Host(ClickHouse):
         command += ["--query-log", self.query_log_file, "--faults", self._faults, "--password", self.password]
         if self._server:
             command += ["--server", self._server, "--server-port", self._server_port]
+        if self._library:
+            command += ["--library", self._library]
         return [str(word) for word in command]
 
 

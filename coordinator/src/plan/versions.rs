@@ -9,9 +9,9 @@ use rekeeper_shared::domain::problem::{Code, Finding};
 use super::around::some_of;
 use super::check::{Chosen, SetKey, set_key};
 
-/// The releases that the tests run on: real servers, and the last one embedded. A test compares them with those of the rig;
+/// The releases that the tests run on: real servers, and the last two embedded. A test compares them with those of the rig;
 /// README.md says which tests run on which.
-const TESTED: [(u32, u32); 3] = [(24, 8), (25, 8), (26, 9)];
+const TESTED: [(u32, u32); 4] = [(24, 8), (25, 8), (26, 3), (26, 9)];
 
 /// How a node of the ensemble of the tests says what it is.
 const TESTED_ENSEMBLE: &str = "ZooKeeper 3.8.";
@@ -103,9 +103,9 @@ mod tests {
     fn tested_is_what_the_rig_has() {
         let rig = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/rig/");
         let read = |file: &str| std::fs::read_to_string(format!("{rig}{file}")).unwrap();
-        let (servers, packages) = (read("real_server.py"), read("requirements.txt"));
-        // "24.8": ("chdb==...", digest); and the engine that is embedded.
-        let servers = servers.lines().filter(|line| line.contains("chdb=="));
+        let (servers, packages) = (read("wheels.py"), read("requirements.txt"));
+        // "24.8": ("chdb==...", digest); and the engine of the rig's own environment.
+        let servers = servers.lines().filter(|line| line.contains("(\"chdb"));
         let servers = servers.filter_map(|line| line.trim().strip_prefix('"')?.split_once('"'));
         let embedded = packages.lines().find_map(|line| line.strip_prefix("chdb-core=="));
         let versions = servers.map(|(name, _)| name).chain(embedded);
