@@ -38,8 +38,10 @@ def grid(names: list[str], cell) -> str:
 class Table:
     """One history on the replicas, and beside it the control."""
 
-    def __init__(self, history: History, hosts: list[ClickHouse], control: ClickHouse):
+    def __init__(self, history: History, hosts: list[ClickHouse], control: ClickHouse, known: set[str]):
         self.history, self.hosts, self.control = history, hosts, control
+        # Settings of a table, by name.
+        self.known = known
         self.name = re.sub(r"\W+", "_", history.name).strip("_")
         self.path = f"/tables/01/{DATABASE}/{self.name}"
 
@@ -57,7 +59,8 @@ class Table:
         if database == DATABASE:
             arguments, kind = [f"'/tables/01/{DATABASE}/{name}'", "'{replica}'"], "Replicated"
         arguments += filter(None, [history.arguments])
-        settings = ", ".join(filter(None, [SETTINGS, history.settings]))
+        settings = f"{SETTINGS}, {history.settings}".split(", ")
+        settings = ", ".join(setting for setting in settings if setting.partition(" ")[0] in self.known)
         return f"{kind}{history.engine}({', '.join(arguments)}) {PARTITIONED} SETTINGS {settings}"
 
     def create(self) -> None:
@@ -123,8 +126,14 @@ class Field:
         self.cluster, (*self.replicas, self.third) = cluster, cluster.hosts
         # The third host has the controls, and later a third replica.
         self.places = [*((host, DATABASE) for host in self.replicas), (self.third, CONTROL)]
-        self.tables = [Table(history, self.replicas, self.third) for history in HISTORIES]
+        known = {name for (name,) in self.third.query("SELECT name FROM system.merge_tree_settings")}
+        histories = [history for history in HISTORIES if self.has(history.needs)]
+        self.tables = [Table(history, self.replicas, self.third, known) for history in histories]
         self.results: dict[str, dict[str, str]] = {}
+
+    def has(self, setting: str) -> bool:
+        """Whether the engine has that setting, or none is asked for."""
+        return not setting or bool(self.third.query(f"SELECT 1 FROM system.settings WHERE name = '{setting}'"))
 
     def demand(self, name: str, what) -> None:
         """`what(table)` for every table that can do it, at the same time; afterwards all have what the control has."""

@@ -43,6 +43,7 @@ SETTINGS = (
 )
 # What a lightweight UPDATE needs.
 PATCHES = "enable_block_number_column = 1, enable_block_offset_column = 1"
+LIGHTWEIGHT_UPDATE = "enable_lightweight_update"
 
 ROWS = "INSERT INTO $t (id, v) SELECT number + 6 * $n, number * 10 + $n FROM numbers(12)"
 PARTITIONED = "PARTITION BY p ORDER BY id"
@@ -54,7 +55,10 @@ NO_OTHER = each("DROP TABLE $o SYNC")
 
 @dataclass(frozen=True)
 class History:
-    """What a table has gone through before the migration, and `later` after it; `lacks` has what it cannot do, and why."""
+    """What a table has gone through before the migration, and `later` after it; `lacks` has what it cannot do, and why.
+
+    An engine without the setting that it `needs` has no such table; other `settings` that an engine does not know are left out.
+    """
 
     name: str
     steps: tuple = (ROWS,)
@@ -64,6 +68,7 @@ class History:
     settings: str = PATCHES
     later: tuple = ()
     lacks: dict[str, str] = field(default_factory=dict)
+    needs: str = ""
 
 
 def _altered(count: int) -> tuple:
@@ -92,7 +97,11 @@ HISTORIES = [
     History("updated", (ROWS, "ALTER TABLE $t UPDATE v = v + 1000 WHERE id % 4 = $n")),
     History("deleted", (ROWS, "ALTER TABLE $t DELETE WHERE id % 4 = $n")),
     History("lightweight DELETE", (ROWS, "DELETE FROM $t WHERE id % 4 = $n")),
-    History("patches applied", (ROWS, "UPDATE $t SET v = v + 1000 WHERE id % 4 = $n", EVERYWHERE, "ALTER TABLE $t APPLY PATCHES")),
+    History(
+        "patches applied",
+        (ROWS, "UPDATE $t SET v = v + 1000 WHERE id % 4 = $n", EVERYWHERE, "ALTER TABLE $t APPLY PATCHES"),
+        needs=LIGHTWEIGHT_UPDATE,
+    ),
     History("merged", (ROWS, "OPTIMIZE TABLE $t FINAL")),
     History(
         "TTL",
@@ -153,10 +162,11 @@ HISTORIES = [
 
 @dataclass(frozen=True)
 class Action:
-    """What is demanded of every table, of both replicas."""
+    """What is demanded of every table, of both replicas; of an engine that has the setting that it `needs`."""
 
     name: str
     steps: tuple = ()
+    needs: str = ""
 
 
 def _again(sql: str) -> tuple:
@@ -184,7 +194,11 @@ ACTIONS = [
     Action("UPDATE", ("ALTER TABLE $t UPDATE d = '2041-01-0$n' WHERE id % 5 = $n",)),
     Action("DELETE", ("ALTER TABLE $t DELETE WHERE id % 13 = $n",)),
     Action("lightweight DELETE", ("DELETE FROM $t WHERE id % 11 = $n",)),
-    Action("lightweight UPDATE", ("UPDATE $t SET d = '2042-01-0$n' WHERE id % 7 = $n", EVERYWHERE, "ALTER TABLE $t APPLY PATCHES")),
+    Action(
+        "lightweight UPDATE",
+        ("UPDATE $t SET d = '2042-01-0$n' WHERE id % 7 = $n", EVERYWHERE, "ALTER TABLE $t APPLY PATCHES"),
+        needs=LIGHTWEIGHT_UPDATE,
+    ),
     Action("OPTIMIZE FINAL", (ROWS, "OPTIMIZE TABLE $t FINAL")),
     Action("DETACH PARTITION", ("ALTER TABLE $t DETACH PARTITION $n",)),
     Action("ATTACH PARTITION", ("ALTER TABLE $t ATTACH PARTITION $n",)),

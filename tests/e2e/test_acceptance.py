@@ -9,7 +9,7 @@ from pathlib import Path
 import acceptance_page
 import pytest
 from acceptance import CONTROL, DATABASE, Field
-from histories import ACTIONS, AFTER_ALL, HISTORIES
+from histories import ACTIONS, AFTER_ALL
 from programs import DONE
 from rig import Cluster
 
@@ -38,7 +38,7 @@ def migrate(field: Field, name: str, restart: str) -> None:
     rekeeper("plan", name, "--database", DATABASE, "--restart", restart).expect(DONE)
     rekeeper("start", name, "--yes").expect(DONE)
     counts = rekeeper.status(name)["counts"]
-    assert counts["RESTORED"] == 2 * len(HISTORIES) and counts["failed"] == 0
+    assert counts["RESTORED"] == 2 * len(field.tables) and counts["failed"] == 0
 
 
 def test_the_rows_after_a_migration(field):
@@ -49,6 +49,8 @@ def test_the_rows_after_a_migration(field):
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.name)
 def test_action(field, action):
     """By each replica, of every table."""
+    if not field.has(action.needs):
+        pytest.skip(f"the engine has no setting {action.needs}")
     field.act(action)
 
 
