@@ -54,6 +54,11 @@ HARMFUL = {
     "show_table_uuid_in_table_create_query_if_not_nil": 1,
     "max_memory_usage": 1000000,
 }
+# Of these, what 24.8 does not know yet.
+LATER = {
+    "show_table_uuid_in_table_create_query_if_not_nil",
+    "output_format_binary_encode_types_in_binary_format",
+}
 ROWS = 40
 
 
@@ -65,7 +70,7 @@ class Users:
         self.file = self.cluster.directory / "users.xml"
         self.write()
         for host in self.cluster.hosts:
-            host.configure(self.cluster.zookeeper, more=f"<users_config>{self.file}</users_config>")
+            host.configure(self.cluster.zookeeper, users=self.file)
 
     def write(self, profile: str = "", quota: str = "", grants: tuple[str, ...] = ()) -> None:
         """What the servers read at their next start. Their own work has another profile."""
@@ -184,12 +189,13 @@ def test_a_quota(users):
 
 def test_a_profile_that_would_change_every_answer(users):
     """The last one: it moves the table."""
-    profile = "".join(f"<{name}>{value}</{name}>" for name, value in HARMFUL.items())
     users.become()
     users.is_active()
     for host in users.cluster.hosts:
-        known = host.query("SELECT name FROM system.settings")
-        assert not HARMFUL.keys() - {name for (name,) in known}
+        known = {name for (name,) in host.query("SELECT name FROM system.settings")}
+        # A later engine has settings that an earlier one refuses to start with.
+        assert HARMFUL.keys() - known <= LATER
+    profile = "".join(f"<{name}>{value}</{name}>" for name, value in HARMFUL.items() if name in known)
     users.become(profile=profile)
     rekeeper = users.cluster.rekeeper
     # No question of the test's own has the right answer now.

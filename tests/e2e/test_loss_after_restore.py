@@ -398,7 +398,8 @@ def test_changed_meanwhile(cluster, database):
     second.query(f"SYSTEM RESTORE REPLICA {bare}")
     second.query(f"SYSTEM SYNC REPLICA {bare} LIGHTWEIGHT")
     for part in saved & set(detached(second, bare)):
-        second.query(f"ALTER TABLE {bare} ATTACH PART '{part}'")
+        # Up to 25.8 it takes the part for the one that it was, and says OK without attaching it.
+        second.query(f"ALTER TABLE {bare} ATTACH PART '{part}' SETTINGS insert_deduplicate = 0")
     assert ids(second, bare) != CHANGED["deleted"][3], "the bare statements bring nothing back: nothing is shown"
     cluster.query_all(f"DROP TABLE {bare} SYNC")
 

@@ -267,7 +267,7 @@ def test_what_one_migration_leaves_in_detached_is_not_in_the_way_of_the_next(clu
         n="rekeeper-le-1_1_0_0_0",
     )
     Path(folder).rename(Path(folder).with_name("1_7_7_0"))
-    pair.first.query(f"ALTER TABLE {pair.name} ATTACH PART '1_7_7_0'")
+    pair.first.query(f"ALTER TABLE {pair.name} ATTACH PART '1_7_7_0' SETTINGS insert_deduplicate = 0")
     assert pair.rows()[0] == (216, 116)
 
 

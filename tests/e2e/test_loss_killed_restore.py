@@ -13,8 +13,8 @@ from processes import wait_for
 from programs import BLOCKED
 from rig import Cluster
 
-# The code of "rename: Directory not empty".
-STD_EXCEPTION = 1001
+# "rename: Directory not empty": STD_EXCEPTION, or ATOMIC_RENAME_FAIL up to 25.8.
+NOT_EMPTY = {1001, 521}
 # A follower clones the reference: it attaches equal parts from `detached/`, several at a time, and fetches the others.
 FOLLOWER = {
     "before": Place(f"{part(0)}/", (), others=("agent",)),
@@ -71,9 +71,9 @@ def refuses_what_was_attaching(cluster: Cluster, host, table: str) -> None:
     (finding,) = answer.json["blockers"]
     assert finding["code"] == "DETACHED_COLLISION" and f"attaching_{part(2)}" in finding["message"], finding
     # The first one gives the names, the second one meets them.
-    for expected in (0, STD_EXCEPTION):
+    for expected in ({0}, NOT_EMPTY):
         without_metadata(cluster, host, table)
-        assert outcome(host, f"SYSTEM RESTORE REPLICA {table}") == expected
+        assert outcome(host, f"SYSTEM RESTORE REPLICA {table}") in expected
     assert count(host, table) < 40
 
 
@@ -154,6 +154,8 @@ def test_bare_statements_of_a_follower(cluster):
     broken = {found.pop(name) for name in uncertain} - {HEALED}
     assert broken and all((readonly, of_first) == (1, ALL) for readonly, _, _, of_first in broken), broken
     assert all(attached < ALL for _, _, attached, _ in broken), broken
+    # 25.8 is read-only for good there, too.
+    assert found.pop("cloning") in (HEALED, (1, 0, 0, ALL))
     assert found == dict.fromkeys(found, HEALED)
 
 
@@ -194,6 +196,7 @@ def test_reference_of_equal_parts(cluster):
     """ATTACH PART takes equal parts for one, and answers OK: each that was left is attached again."""
     host, table = cluster.hosts[0], created(cluster.hosts, "equal", equal=True)
     with Migration(cluster, table, host, RESTORE) as migration:
-        with killed(cluster, host, table, replace(REFERENCE["between"], others=())):
+        # What lies in `detached/` then differs by engine: up to 26.5 RESTORE takes equal parts for one, too.
+        with killed(cluster, host, table, replace(REFERENCE["between"], others=(), detached=None)):
             host.clear_faults()
     migration.completed()

@@ -102,13 +102,13 @@ class Case:
     @contextlib.contextmanager
     def nobody_at_the_path(self):
         """What is done within comes when that node is gone, and before RESTORE, which looks for it, makes its own."""
-        os.kill(self.host.pid, signal.SIGSTOP)
+        os.kill(self.host.engine_pid, signal.SIGSTOP)
         try:
             with self.cluster.zookeeper.client() as client:
                 client.delete(self.path)
             yield
         finally:
-            os.kill(self.host.pid, signal.SIGCONT)
+            os.kill(self.host.engine_pid, signal.SIGCONT)
 
     def problem(self) -> dict:
         """The one problem that the set has, with a remedy that can be pasted."""

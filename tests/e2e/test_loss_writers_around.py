@@ -484,7 +484,8 @@ def test_a_source_pushes_into_its_view_after_a_migration_and_no_row_is_lost(case
 
 
 def test_a_refreshable_view_goes_on_by_itself(case):
-    definition = f"REFRESH EVERY 1 SECOND APPEND TO {case.table} AS SELECT number AS a FROM numbers({ROWS})"
+    # Other rows each time: up to 25.8 a refresh that brings the same ones again is taken for a repeated INSERT.
+    definition = f"REFRESH EVERY 1 SECOND APPEND TO {case.table} AS SELECT rand64() + number AS a FROM numbers({ROWS})"
     view = case.make("refreshed", definition, "MATERIALIZED VIEW")
     wait_for(case.count, "the first refresh")
     (warning,) = case.found(case.plan(DONE), "WRITTEN_BY_VIEW", "warnings")
@@ -526,6 +527,8 @@ def test_blocks_of_a_distributed_table_are_told_when_they_may_be_for_a_planned_t
 
 def test_blocks_for_a_table_that_is_not_there_stay_in_the_queue(case):
     """The other server is a real one, of another age: it says that it has no such table."""
+    if not case.host.query("SELECT 1 FROM system.table_engines WHERE name = 'Remote'"):
+        pytest.skip("the engine has no ENGINE = Remote")
     with tempfile.TemporaryDirectory() as folder, OldServer(Path(folder) / "old") as old:
         port = re.search(r"<tcp_port>(\d+)", old.config.read_text())[1]
         urllib.request.urlopen(old.url, b"CREATE DATABASE d")

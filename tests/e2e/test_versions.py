@@ -121,6 +121,11 @@ class Altered(OneTable):
             following.terminate()
             following.wait()
 
+    def version_matters(self) -> bool:
+        """Whether the engine refuses ALTERs where it differs, as 26.9 does. 25.8 takes them, and sees a version that is
+        put right only when its replica is started anew."""
+        return int(self.cluster.hosts[0].value("SELECT version()").split(".")[0]) >= 26
+
     def started(self) -> list[str]:
         """The hosts on which its replica was started anew."""
         word = f"SYSTEM RESTART REPLICA `shop`.`{self.name}`"
@@ -136,7 +141,8 @@ def test_a_table_that_was_altered_takes_alters_after_a_migration(cluster):
         assert table.agree()
         table.takes_alters() if name == "altered_again" else None
     assert table.versions()[0] == 6, "it goes up by the three ALTERs, and not by the restores"
-    assert table.started() == [], "that would keep its users waiting"
+    if table.version_matters():
+        assert table.started() == [], "that would keep its users waiting"
 
 
 def test_what_was_detached_before_survives_a_rename_after(cluster):
@@ -162,6 +168,8 @@ def test_the_plan_names_a_table_that_is_broken_and_the_migration_heals_it(cluste
     before = table.values()
     table.without_metadata()
     table.restore_by_hand()
+    if not table.version_matters():
+        pytest.skip("the engine takes ALTERs of a table that was restored by bare statements")
     table.refuses_alters()
     plan = cluster.rekeeper("plan", "look", "--table", "shop.broken", "--restart", "never", "-o", "json").expect(DONE)
     (warning,) = [found for found in plan.json["warnings"] if found["code"] == "METADATA_VERSION_DIFFERS"]
