@@ -33,7 +33,7 @@ case ${1:-} in
     ;;
 --matrix)
     stage "programs"
-    cargo build --workspace --bins --locked
+    cargo build --workspace --bins --examples --locked
     export REKEEPER_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug
     stage "cargo test, as it were on ClickHouse Keeper"
     REKEEPER_TEST_KEEPER=25.8 cargo test -p rekeeper-agent --test zookeeper --locked

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Runs every end-to-end test on every engine of the rig, and writes what came of it into docs/compatibility.md.
 
-    tests/matrix/run.py [ENGINE...]        all engines, or those; REKEEPER_RIG_PYTHON and REKEEPER_BIN as for pytest
-    tests/matrix/run.py --page             only writes the page
+    tests/matrix/run.py [ENGINE...]               all engines, or those; REKEEPER_RIG_PYTHON and REKEEPER_BIN as for pytest
+    tests/matrix/run.py [ENGINE...] --only FILE   of each engine only that module, as often as it is said
+    tests/matrix/run.py --page                    only writes the page
 
-What came of an engine is kept in results/ENGINE.json, with the commit and the date: engines may be run on different days,
-and the page has the latest of each. Ends with 1 when a test failed.
+What came of each module is kept in results/ENGINE.json, with the commit and the date: engines and modules may be run on
+different days, and the page has the latest of each. Ends with 1 when a test failed.
 """
 
 import argparse
@@ -22,35 +23,37 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS = HERE / "results"
 PAGE = ROOT / "docs" / "compatibility.md"
-# In the sequence of the page. The last one is the rig's embedded engine, the others are real servers.
-ENGINES = ("24.8", "25.8", "26.9")
+sys.path.insert(0, str(ROOT / "tests" / "rig"))
+from hosts import ENGINES  # noqa: E402
+
 PASSED, FAILED, SKIPPED = OUTCOMES = ("passed", "failed", "skipped")
 
 HEAD = """# What was run on which version
 
 `tests/run.sh --matrix` runs every test of `tests/e2e` on each engine that the rig has, and writes this page. 24.8 and 25.8 are
-real `clickhouse server` processes, 26.9 is the embedded engine ([tests/rig](../tests/rig/README.md)). A number is how many tests
+real `clickhouse server` processes, 26.3 and 26.9 embedded engines ([tests/rig](../tests/rig/README.md)). A number is how many tests
 passed; modules that choose their engines themselves say the same in each column. ZooKeeper is 3.8; what runs through the
 stand-in for ClickHouse Keeper is `test_keeper`.
 """
 
 
-def run(engine: str) -> dict:
-    """What came of all modules on one engine."""
+def run(engine: str, only: list[str]) -> dict:
+    """What came of all modules on one engine, or of some."""
     python = os.environ.get("REKEEPER_RIG_PYTHON", sys.executable)
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "junit.xml"
-        pytest = [python, "-m", "pytest", ROOT / "tests/e2e", "-n", "2", "--dist", "loadfile", f"--junitxml={report}"]
+        files = [ROOT / "tests/e2e" / name for name in only] or [ROOT / "tests/e2e"]
+        pytest = [python, "-m", "pytest", *files, "-n", "2", "--dist", "loadfile", f"--junitxml={report}"]
         subprocess.run(pytest, env=os.environ | {"REKEEPER_ENGINE": engine}, check=False)
         if not report.exists():
             raise SystemExit(f"no result of {engine}: pytest did not come to its end")
-        return {"engine": engine, "commit": commit(), "date": str(datetime.date.today())} | told_by(report)
+        return told_by(report)
 
 
 def told_by(report: Path) -> dict:
-    """A JUnit report: counts of each module, and each test that did not pass, with why it was skipped."""
+    """A JUnit report, by module: counts, and each test that did not pass, with why it was skipped."""
+    when = {"commit": commit(), "date": str(datetime.date.today())}
     modules: dict[str, dict] = {}
-    others: dict[str, list] = {FAILED: [], SKIPPED: []}
     for case in xml.parse(report).iter("testcase"):
         result, why = PASSED, ""
         for child in case:
@@ -59,10 +62,17 @@ def told_by(report: Path) -> dict:
             elif child.tag == "skipped":
                 result, why = SKIPPED, child.get("message", "")
         name = case.get("classname", "").split(".")[-1]
-        modules.setdefault(name, dict.fromkeys(OUTCOMES, 0))[result] += 1
-        if result != PASSED:
-            others[result].append([f"{name}::{case.get('name')}", why])
-    return {"modules": modules} | others
+        module = modules.setdefault(name, when | {outcome: [] for outcome in OUTCOMES})
+        module[result].append([case.get("name"), why])
+    for module in modules.values():
+        module[PASSED] = len(module[PASSED])
+    return modules
+
+
+def kept_of(engine: str) -> dict:
+    """What came of the modules on an engine before."""
+    file = RESULTS / f"{engine}.json"
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def commit() -> str:
@@ -74,34 +84,36 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", ":!docs", f":!{RESULTS}") else "")
 
 
-def cell(counts: list[dict]) -> str:
+def cell(modules: list[dict]) -> str:
     """Modules on one engine; a test may have been run for none of them."""
-    of = {outcome: sum(module[outcome] for module in counts) for outcome in OUTCOMES}
-    words = [str(of[PASSED])] if of[PASSED] else []
-    words += [f"**{of[FAILED]} failed**"] if of[FAILED] else []
-    words += [f"{of[SKIPPED]} skipped"] if of[SKIPPED] else []
+    passed = sum(module[PASSED] for module in modules)
+    failed, skipped = (sum(len(module[outcome]) for module in modules) for outcome in (FAILED, SKIPPED))
+    words = [str(passed)] if passed else []
+    words += [f"**{failed} failed**"] if failed else []
+    words += [f"{skipped} skipped"] if skipped else []
     return ", ".join(words) or "-"
 
 
-def page(results: list[dict]) -> str:
-    """The whole page."""
+def page(results: dict[str, dict]) -> str:
+    """The whole page, of what came of each module by engine."""
 
     def row(first: str, cells) -> str:
         return f"| {first} | " + " | ".join(cells) + " |"
 
-    modules = sorted({module for result in results for module in result["modules"]})
-    lines = [HEAD, row("", (result["engine"] for result in results)), row("---", ("---" for _ in results))]
-    lines += [row("date", (result["date"] for result in results))]
-    lines += [row("commit", (f"`{result['commit']}`" for result in results))]
-    for module in modules:
-        counts = ([r["modules"][module]] if module in r["modules"] else [] for r in results)
-        lines.append(row(module, map(cell, counts)))
-    lines.append(row("**all**", (cell(list(result["modules"].values())) for result in results)))
+    def all_of(engine: str, what: str) -> str:
+        return ", ".join(sorted({module[what] for module in results[engine].values()}))
+
+    lines = [HEAD, row("", results), row("---", ("---" for _ in results))]
+    lines += [row(what, (all_of(engine, what) for engine in results)) for what in ("date", "commit")]
+    for module in sorted({module for modules in results.values() for module in modules}):
+        lines.append(row(module, (cell([r[module]] if module in r else []) for r in results.values())))
+    lines.append(row("**all**", (cell(list(modules.values())) for modules in results.values())))
     for title, outcome in (("Failed", FAILED), ("Skipped, and why", SKIPPED)):
         told = [
-            f"- {result['engine']}: `{name}`" + (f": {why}" if why else "")
-            for result in results
-            for name, why in result[outcome]
+            f"- {engine}: `{module}::{name}`" + (f": {why}" if why else "")
+            for engine, modules in results.items()
+            for module, of in sorted(modules.items())
+            for name, why in of[outcome]
         ]
         lines += ["", f"## {title}", "", *(told or ["None."])]
     return "\n".join(lines) + "\n"
@@ -111,6 +123,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", action="store_true")
+    parser.add_argument("--only", action="append", default=[], metavar="FILE", help="such as test_versions.py")
     parser.add_argument("engines", nargs="*", metavar="ENGINE", help=", ".join(ENGINES))
     args = parser.parse_args()
     unknown = set(args.engines) - set(ENGINES)
@@ -119,12 +132,13 @@ def main() -> None:
     failed = False
     for engine in [] if args.page else args.engines or ENGINES:
         print(f"== {datetime.datetime.now(datetime.UTC):%H:%M:%S} {engine}", flush=True)
-        result = run(engine)
-        failed |= bool(result[FAILED])
+        modules, kept = run(engine, args.only), kept_of(engine)
+        failed |= any(module[FAILED] for module in modules.values())
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{engine}.json").write_text(json.dumps(result, indent=1) + "\n")
-    kept = [RESULTS / f"{engine}.json" for engine in ENGINES]
-    PAGE.write_text(page([json.loads(file.read_text()) for file in kept if file.exists()]))
+        # What is not there any more is not kept, unless only some were run.
+        result = kept | modules if args.only else modules
+        (RESULTS / f"{engine}.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    PAGE.write_text(page({engine: kept for engine in ENGINES if (kept := kept_of(engine))}))
     sys.exit(failed)
 
 
