@@ -1,11 +1,13 @@
 """Migrates a whole cluster on this machine while clients write into it, and proves after each time that all is there.
 
-ZooKeeper, 2 shards of 2 ClickHouse hosts, a coordinator and 4 agents, all real. The first migration is the whole
+ZooKeeper, 2 shards of 2 ClickHouse servers, a coordinator and 4 agents, all real. REKEEPER_ENGINE is the version of
+ClickHouse: 24.8, 25.8 (unless it is given), 26.3 or 26.9 (tests/rig/README.md). The first migration is the whole
 workflow; the second shows that it can be repeated, the third does it without restarting ClickHouse, the fourth moves
 the cluster to another root of the ensemble by a hook of the agents. Ends with 0 when everything held.
 """
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from rig import Cluster  # noqa: E402
 from writer import Ledger, Writer  # noqa: E402
 
 OLD_ROOT, NEW_ROOT = "/before", "/after"
+ENGINE = os.environ.get("REKEEPER_ENGINE") or "25.8"
 
 
 def main() -> int:
@@ -31,7 +34,7 @@ def main() -> int:
     # An ordinary end, in which everything that was started is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     say("Starting ZooKeeper and 2 shards of 2 ClickHouse hosts")
-    with Cluster(shards=2, replicas=2, root=OLD_ROOT) as cluster:
+    with Cluster(shards=2, replicas=2, root=OLD_ROOT, engine=ENGINE) as cluster:
         demo = Demo(cluster, tables.some(args.tables), args.tls)
         passed = demo.migrate("m1", "Detach, clean, restart, restore: a whole migration")
         if not args.quick:
