@@ -484,7 +484,7 @@ def test_a_source_pushes_into_its_view_after_a_migration_and_no_row_is_lost(case
 
 
 def test_a_refreshable_view_goes_on_by_itself(case):
-    # Other rows each time: up to 25.8 a refresh that brings the same ones again is taken for a repeated INSERT.
+    # Other rows each time: on 25.8 a refresh that brings the same ones again is taken for a repeated INSERT.
     definition = f"REFRESH EVERY 1 SECOND APPEND TO {case.table} AS SELECT rand64() + number AS a FROM numbers({ROWS})"
     view = case.make("refreshed", definition, "MATERIALIZED VIEW")
     wait_for(case.count, "the first refresh")

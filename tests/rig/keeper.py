@@ -20,7 +20,7 @@ import sys
 import threading
 from dataclasses import dataclass, field
 
-from listener import Listener
+from listener import Listener, exactly, one_frame
 
 GET, GET_ACL, SET_ACL, LIST, MULTI, CREATE2, MULTI_READ, AUTH = 4, 6, 7, 8, 14, 15, 22, 100
 ALWAYS = {-11, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, MULTI, AUTH}
@@ -128,7 +128,7 @@ class _Connection:
         if not self._handshake():
             return
         threading.Thread(target=self._answers, daemon=True).start()
-        while (frame := _frame(self.client)) and self._request(frame):
+        while (frame := one_frame(self.client)) and self._request(frame):
             pass
         with contextlib.suppress(OSError):
             self.server.shutdown(socket.SHUT_RDWR)
@@ -137,10 +137,10 @@ class _Connection:
         # A four-letter word stands where a frame has its length (FourLetterCommand.cpp).
         if self.client.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL) == b"srvr":
             told = f"ClickHouse Keeper version: v{self.keeper.version.name}.1.1-stand-in\nMode: standalone\n"
-            _exactly(self.client, 4)
+            exactly(self.client, 4)
             self.client.sendall(told.encode())
             return False
-        frame = _frame(self.client)
+        frame = one_frame(self.client)
         if not frame:
             return False
         _, _, timeout, session = struct.unpack_from(">iqiq", frame)
@@ -153,7 +153,7 @@ class _Connection:
         # Neither the session nor the last transaction that the client names is looked at.
         asked = struct.pack(">iqiq", 0, 0, max(timeout, 10_000), 0) + struct.pack(">i", PASSWORD) + bytes(PASSWORD) + b"\0"
         self.server.sendall(struct.pack(">i", len(asked)) + asked)
-        answer = _frame(self.server)
+        answer = one_frame(self.server)
         if not answer:
             return False
         _, timeout, session = struct.unpack_from(">iiq", answer)
@@ -195,7 +195,7 @@ class _Connection:
 
     def _answers(self) -> None:
         with contextlib.suppress(OSError):
-            while frame := _frame(self.server):
+            while frame := one_frame(self.server):
                 number, transaction, error = struct.unpack_from(">iqi", frame)
                 kind, parts, fault = self.asked.pop(number, (0, [], None)) if number >= 0 else (0, [], None)
                 if fault:
@@ -301,21 +301,6 @@ def _acls(body: bytes, at: int) -> tuple[list[tuple[int, bytes, bytes]], int]:
 def _packed(acls: list[tuple[int, bytes, bytes]]) -> bytes:
     entries = (struct.pack(">i", permissions) + _pack(scheme) + _pack(identity) for permissions, scheme, identity in acls)
     return struct.pack(">i", len(acls)) + b"".join(entries)
-
-
-def _frame(side: socket.socket) -> bytes:
-    head = _exactly(side, 4)
-    return _exactly(side, struct.unpack(">i", head)[0]) if head else b""
-
-
-def _exactly(side: socket.socket, count: int) -> bytes:
-    data = bytearray()
-    while len(data) < count:
-        received = side.recv(count - len(data))
-        if not received:
-            return b""
-        data += received
-    return bytes(data)
 
 
 if __name__ == "__main__":

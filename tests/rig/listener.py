@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 import threading
 
 from processes import free_port
@@ -28,3 +29,20 @@ class Listener:
             while True:
                 client, _ = self._listener.accept()
                 threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+
+
+def one_frame(side: socket.socket) -> bytes:
+    """One request to ZooKeeper or answer of it, without its length; empty at the end of the connection."""
+    head = exactly(side, 4)
+    return exactly(side, struct.unpack(">i", head)[0]) if head else b""
+
+
+def exactly(side: socket.socket, count: int) -> bytes:
+    """So many bytes; empty when the connection ends before."""
+    data = bytearray()
+    while len(data) < count:
+        received = side.recv(count - len(data))
+        if not received:
+            return b""
+        data += received
+    return bytes(data)

@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 
-from listener import Listener
+from listener import Listener, one_frame
 
 CREATE_CONTAINER, CREATE_TTL, MULTI_READ = 19, 21, 22
 UNKNOWN = {CREATE_CONTAINER, CREATE_TTL, MULTI_READ}
@@ -31,9 +31,9 @@ class OldZooKeeper(Listener):
                 side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             unknown: set[int] = set()
             back = threading.Thread(target=_answers, args=(server, client, unknown), daemon=True)
-            _send(server, _frame(client))  # The handshake.
+            _send(server, one_frame(client))  # The handshake.
             back.start()
-            while frame := _frame(client):
+            while frame := one_frame(client):
                 number, kind = struct.unpack_from(">ii", frame)
                 if kind in UNKNOWN:
                     self.refused += 1
@@ -46,8 +46,8 @@ class OldZooKeeper(Listener):
 
 def _answers(server: socket.socket, client: socket.socket, unknown: set[int]) -> None:
     with contextlib.suppress(OSError):
-        _send(client, _frame(server))
-        while frame := _frame(server):
+        _send(client, one_frame(server))
+        while frame := one_frame(server):
             number, transaction = struct.unpack_from(">iq", frame)
             if number in unknown:
                 unknown.discard(number)
@@ -59,20 +59,3 @@ def _answers(server: socket.socket, client: socket.socket, unknown: set[int]) ->
 
 def _send(side: socket.socket, frame: bytes) -> None:
     side.sendall(struct.pack(">i", len(frame)) + frame)
-
-
-def _frame(side: socket.socket) -> bytes:
-    """One request or answer; empty at the end of the connection."""
-    with side.makefile("rb", buffering=0) as file:
-        head = _exactly(file, 4)
-        return _exactly(file, struct.unpack(">i", head)[0]) if head else b""
-
-
-def _exactly(file, count: int) -> bytes:
-    data = bytearray()
-    while len(data) < count:
-        received = file.read(count - len(data))
-        if not received:
-            return b""
-        data += received
-    return bytes(data)

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 
-from listener import Listener
+from listener import Listener, one_frame
 
 _PING = 11
 _PING_FRAME = struct.pack(">iii", 8, -2, _PING)
@@ -155,18 +155,5 @@ class _Connection:
 
 def _frame(connection: socket.socket) -> bytes:
     """One request with its length in front; empty at the end of the connection."""
-    length = _exactly(connection, 4)
-    if not length:
-        return b""
-    body = _exactly(connection, struct.unpack(">i", length)[0])
-    return length + body if body else b""
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    data = bytearray()
-    while len(data) < count:
-        received = connection.recv(count - len(data))
-        if not received:
-            return b""
-        data += received
-    return bytes(data)
+    body = one_frame(connection)
+    return struct.pack(">i", len(body)) + body if body else b""

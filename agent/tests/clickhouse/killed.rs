@@ -55,7 +55,7 @@ async fn restore_killed(
 
 /// Killed in the middle of RESTORE, at ten different moments, the reference and then the follower.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes"]
+#[ignore = "takes half an hour: tests/run.sh --matrix"]
 async fn a_restore_that_is_killed_at_any_moment_loses_nothing() {
     let mut rig = Rig::start(2);
     let states = [rig.state(0), rig.state(1)];
